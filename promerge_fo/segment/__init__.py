@@ -1,0 +1,70 @@
+"""Patch features to patch masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from promerge_fo.config import ProMergeConfig
+from promerge_fo.instances import Instances
+from promerge_fo.segment.promerge import Trace, trace_features
+
+__all__ = ["segment_features", "trace_segmentation"]
+
+
+def segment_features(
+    features: NDArray[Any] | torch.Tensor,
+    config: ProMergeConfig | None = None,
+    prompt_scores: NDArray[Any] | torch.Tensor | None = None,
+) -> Instances:
+    """Instance masks from the patch features of one image.
+
+    Args:
+        features: (C, h, w) floating point, NumPy or torch, on any device; float16 and bfloat16
+            are computed in float32.
+        config: the method's parameters; ``ProMergeConfig()`` by default.
+        prompt_scores: (h, w): how much each patch attracts; wanted by attention prompting.
+
+    Returns:
+        Patch masks, largest first, with scores in [0, 1], the voted background and a status that
+        says why there are none: "no_background", "background_too_small", "all_filtered".
+
+    Raises:
+        TypeError: features or a configuration of another type.
+        ValueError: features of another shape, empty, or not finite.
+
+    Examples:
+        >>> features = np.full((2, 12, 12), -1.0)
+        >>> features[:, 4:8, 3:9] = [[[1.0]], [[0.5]]]
+        >>> result = segment_features(features, ProMergeConfig(stride=2))
+        >>> result.masks.shape, int(result.masks.sum()), result.status
+        ((1, 12, 12), 24, 'ok')
+    """
+    return trace_segmentation(features, config, prompt_scores).instances
+
+
+def trace_segmentation(
+    features: NDArray[Any] | torch.Tensor,
+    config: ProMergeConfig | None = None,
+    prompt_scores: NDArray[Any] | torch.Tensor | None = None,
+) -> Trace:
+    """The same as :func:`segment_features`, with what every step made of the image."""
+    config = ProMergeConfig() if config is None else config
+    if not isinstance(config, ProMergeConfig):
+        raise TypeError(f"config must be a ProMergeConfig, got {type(config).__name__}")
+    if isinstance(features, np.ndarray) and features.dtype.kind == "f":
+        features = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
+    if not isinstance(features, torch.Tensor) or not features.is_floating_point():
+        raise TypeError(
+            "features must be a floating-point NumPy array or torch tensor (C, h, w), got "
+            f"{type(features).__name__} of {getattr(features, 'dtype', 'no dtype')}"
+        )
+    if features.ndim != 3 or 0 in features.shape:
+        hint = "; pass one image of the batch" if features.ndim == 4 else ""
+        raise ValueError(f"features must be (C, h, w), got {tuple(features.shape)}{hint}")
+    if isinstance(prompt_scores, torch.Tensor):
+        prompt_scores = prompt_scores.cpu().numpy()
+    return trace_features(features, config, prompt_scores)

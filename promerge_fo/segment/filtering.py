@@ -1,0 +1,143 @@
+"""Step 4: which foreground masks are kept (Sec. 3.3, Fig. 4; Tab. 4b; App. C)."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+import torch
+from numba import njit
+from numpy.typing import NDArray
+
+from promerge_fo.config import Filtering, ProMergeConfig
+from promerge_fo.segment.bits import count_bits, pack, popcount
+
+__all__ = ["Verdict", "background_similarity", "filter_masks"]
+
+
+class Verdict(IntEnum):
+    """What filtering decided on a mask."""
+
+    KEPT = 0
+    NOTHING_NEW = 1  #: smaller masks that were kept cover it
+    OVERLAPS_BACKGROUND = 2  #: too much of it (cascade: of what it adds) lies in the background
+    LIKE_BACKGROUND = 3  #: its features are too similar to the background's
+    SUPPRESSED = 4  #: a larger mask that was kept overlaps it (NMS)
+
+
+# Numba takes module-level integers as constants, but no enum members.
+_KEPT = int(Verdict.KEPT)
+_NOTHING_NEW = int(Verdict.NOTHING_NEW)
+_OVERLAPS = int(Verdict.OVERLAPS_BACKGROUND)
+_LIKE = int(Verdict.LIKE_BACKGROUND)
+_SUPPRESSED = int(Verdict.SUPPRESSED)
+
+
+def background_similarity(
+    unit: torch.Tensor, masks: NDArray[np.bool_], background: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Dot product of each mask's mean feature with the background's.
+
+    The mean over a mask of (feature . background mean) is the same number, so one scalar map
+    serves all masks.
+
+    Args:
+        unit: (C, h * w) float32 features of unit length.
+        masks: (n, h, w) bool, none empty.
+        background: (h, w) bool, not empty.
+
+    Returns:
+        (n,) float32 in [-1, 1].
+    """
+    inside = torch.from_numpy(background.ravel()).to(unit.device, torch.float32)
+    mean = unit @ inside / inside.sum()
+    similarity_map = (mean @ unit).cpu().numpy()
+    flat = masks.reshape(len(masks), background.size)
+    sums = flat.astype(np.float32) @ similarity_map
+    return np.asarray(sums / np.maximum(flat.sum(axis=1), 1), dtype=np.float32)
+
+
+def filter_masks(
+    masks: NDArray[np.bool_],
+    background: NDArray[np.bool_] | None,
+    similarity: NDArray[np.float32] | None,
+    config: ProMergeConfig,
+) -> NDArray[np.int8]:
+    """Decide on every mask.
+
+    Args:
+        masks: (n, h, w) bool, none empty.
+        background: (h, w) bool; None for the rules without a background step (nms, none).
+        similarity: (n,) float32 of the masks to the background; None likewise.
+        config: ``filtering``, ``tau_ioa_bg``, ``tau_f_bg``, ``nms_iou`` are used.
+
+    Returns:
+        (n,) int8 :class:`Verdict` values, in the order of the masks.
+    """
+    rule = config.filtering
+    if rule is Filtering.NONE:
+        return np.zeros(len(masks), dtype=np.int8)
+    packed = pack(masks)
+    areas = count_bits(packed)
+    if rule is Filtering.NMS:
+        order = np.argsort(-areas, kind="stable")
+        return np.asarray(_suppress(packed, areas, order, config.nms_iou))
+    assert background is not None and similarity is not None
+    verdicts = np.zeros(len(masks), dtype=np.int8)
+    if rule is Filtering.FEATURE:
+        verdicts[similarity > config.tau_f_bg] = _LIKE
+        return verdicts
+    voted = pack(background[None])[0]
+    if rule is Filtering.IOA:
+        overlap = count_bits(packed & voted) / np.maximum(areas, 1)
+        verdicts[overlap > config.tau_ioa_bg] = _OVERLAPS
+        return verdicts
+    order = np.argsort(areas, kind="stable")
+    return np.asarray(
+        _cascade(packed, order, voted, similarity, config.tau_ioa_bg, config.tau_f_bg)
+    )
+
+
+@njit(cache=True, nogil=True)
+def _cascade(packed, order, voted, similarity, tau_ioa, tau_f):  # type: ignore[no-untyped-def]
+    """Small masks first; the ledger holds the patches of the masks accepted so far."""
+    verdicts = np.empty(packed.shape[0], dtype=np.int8)
+    ledger = np.zeros(packed.shape[1], dtype=np.uint64)
+    for i in order:
+        new = 0
+        shared = 0
+        for k in range(packed.shape[1]):
+            word = packed[i, k] & ~ledger[k]
+            new += np.int64(popcount(word))
+            shared += np.int64(popcount(word & voted[k]))
+        if new == 0:
+            verdicts[i] = _NOTHING_NEW
+        elif not shared / new < tau_ioa:
+            verdicts[i] = _OVERLAPS
+        elif not similarity[i] < tau_f:
+            verdicts[i] = _LIKE
+        else:
+            verdicts[i] = _KEPT
+            for k in range(packed.shape[1]):
+                ledger[k] |= packed[i, k]
+    return verdicts
+
+
+@njit(cache=True, nogil=True)
+def _suppress(packed, areas, order, max_iou):  # type: ignore[no-untyped-def]
+    verdicts = np.empty(packed.shape[0], dtype=np.int8)
+    kept = np.empty(packed.shape[0], dtype=np.int64)
+    count = 0
+    for i in order:
+        verdicts[i] = _KEPT
+        for j in kept[:count]:
+            shared = 0
+            for k in range(packed.shape[1]):
+                shared += np.int64(popcount(packed[i, k] & packed[j, k]))
+            if shared > max_iou * (areas[i] + areas[j] - shared):
+                verdicts[i] = _SUPPRESSED
+                break
+        if verdicts[i] == _KEPT:
+            kept[count] = i
+            count += 1
+    return verdicts

@@ -1,0 +1,103 @@
+"""How much a mask is to be trusted: a confidence that ranks masks without labels.
+
+The paper and the released code give every mask the score 1, so that precision depends on an
+arbitrary order. Here a mask's quality is the geometric mean of three shares, each in [0, 1]:
+
+- *stability*: with S the highest affinity of any prompt that went into the mask, the patches of
+  the mask with S > tau_b + delta, divided by the patches of the mask and of the ring of patches
+  around it with S > tau_b - delta. An outline that a small change of the threshold moves is
+  doubtful. (The idea is segment-anything's stability score, for masks of several prompts.)
+- *contrast*: (1 - cos(mean feature of the mask, mean feature of the background)) / 2.
+- *agreement*: the IoU of the mask before and after refinement; known after refinement only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from promerge_fo.segment.prompting import Prompts
+
+__all__ = ["DELTA", "patch_quality", "with_agreement"]
+
+DELTA = 0.05  #: half the distance of the two thresholds of the stability, as a cosine
+
+
+def patch_quality(
+    unit: torch.Tensor,
+    masks: NDArray[np.bool_],
+    background: NDArray[np.bool_] | None,
+    prompts: Prompts,
+    prompt: NDArray[np.int64],
+    cluster: NDArray[np.int64],
+    tau_b: float,
+) -> NDArray[np.float32]:
+    """sqrt(stability x contrast) of merged masks.
+
+    Args:
+        unit: (C, h * w) float32 features of unit length.
+        masks: (n, h, w) bool merged masks.
+        background: (h, w) bool; where there is none, each mask is compared with its outside.
+        prompts: the prompts of the image.
+        prompt: (m,) index into the prompts of each mask that was merged.
+        cluster: (m,) index of the merged mask that it went into; every one of n occurs.
+        tau_b: the threshold on affinities.
+
+    Returns:
+        (n,) float32 in [0, 1].
+    """
+    if len(masks) == 0:
+        return np.zeros(0, dtype=np.float32)
+    stability = _stability(masks, prompts, prompt, cluster, tau_b)
+    return np.sqrt(stability * _contrast(unit, masks, background)).astype(np.float32)
+
+
+def with_agreement(
+    quality: NDArray[np.float32], agreement: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The geometric mean of all three shares.
+
+    Args:
+        quality: (n,) from :func:`patch_quality`.
+        agreement: (n,) IoU before and after refinement.
+
+    Returns:
+        (n,) float32 in [0, 1].
+    """
+    return np.cbrt(quality.astype(np.float64) ** 2 * agreement).astype(np.float32)
+
+
+def _stability(
+    masks: NDArray[np.bool_],
+    prompts: Prompts,
+    prompt: NDArray[np.int64],
+    cluster: NDArray[np.int64],
+    tau_b: float,
+) -> NDArray[np.float64]:
+    order = np.argsort(cluster, kind="stable")
+    starts = np.searchsorted(cluster[order], np.arange(len(masks)))
+    strongest = np.maximum.reduceat(prompts.affinities[prompt[order]], starts, axis=0)
+    strongest = strongest.reshape(masks.shape)
+    ringed = masks.copy()
+    ringed[:, 1:] |= masks[:, :-1]
+    ringed[:, :-1] |= masks[:, 1:]
+    ringed[:, :, 1:] |= masks[:, :, :-1]
+    ringed[:, :, :-1] |= masks[:, :, 1:]
+    sure = (masks & (strongest > tau_b + DELTA)).sum(axis=(1, 2))
+    possible = (ringed & (strongest > tau_b - DELTA)).sum(axis=(1, 2))
+    return np.asarray(sure / np.maximum(possible, 1))
+
+
+def _contrast(
+    unit: torch.Tensor, masks: NDArray[np.bool_], background: NDArray[np.bool_] | None
+) -> NDArray[np.float64]:
+    flat = masks.reshape(len(masks), -1)
+    other = ~flat if background is None else background.reshape(1, -1)
+    inside, outside = (
+        torch.from_numpy(np.ascontiguousarray(m)).to(unit.device, torch.float32) @ unit.T
+        for m in (flat, other)
+    )
+    # the direction of a sum is that of the mean
+    cosine = torch.nn.functional.cosine_similarity(inside, outside).cpu().numpy()
+    return np.clip((1 - cosine.astype(np.float64)) / 2, 0, 1)

@@ -1,0 +1,47 @@
+"""Generated scenes: patch features and images of objects whose true masks are known."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def feature_scene(
+    seed: int, grid: tuple[int, int] = (30, 30), channels: int = 16, noise: float = 0.15
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features (C, h, w) float32 and the true masks (n, h, w) of ellipses on a background.
+
+    Objects of the same image are more like each other than like the background, some share a
+    feature, and some fade into the background, so that every step of the method has work.
+    """
+    rng = np.random.default_rng(seed)
+    h, w = grid
+    background = rng.standard_normal(channels)
+    rows, columns = np.mgrid[:h, :w]
+    features = np.broadcast_to(background, (h, w, channels)).copy()
+    common = -0.5 * background + 0.6 * rng.standard_normal(channels)
+    kinds = rng.standard_normal((3, channels))
+    truths = []
+    for _ in range(rng.integers(1, 7)):
+        centre = rng.uniform(0.15, 0.85, 2) * (h, w)
+        radii = rng.uniform(0.06, 0.22, 2) * (h, w)
+        inside = ((rows - centre[0]) / radii[0]) ** 2 + ((columns - centre[1]) / radii[1]) ** 2 < 1
+        if inside.sum() < 4:
+            continue
+        fade = rng.uniform(0, 0.5)
+        feature = fade * background + (1 - fade) * (common + kinds[rng.integers(3)])
+        features[inside] = feature
+        for truth in truths:
+            truth &= ~inside
+        truths.append(inside)
+    features += noise * np.linalg.norm(background) * rng.standard_normal((h, w, channels))
+    truths = [t for t in truths if t.sum() >= 4]
+    masks = np.array(truths) if truths else np.zeros((0, h, w), dtype=bool)
+    return np.ascontiguousarray(features.transpose(2, 0, 1), dtype=np.float32), masks
+
+
+def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """IoU of every mask of (n, h, w) with every mask of (m, h, w)."""
+    a, b = (x.reshape(len(x), np.prod(x.shape[1:], dtype=int)).astype(np.float64) for x in (a, b))
+    shared = a @ b.T
+    union = a.sum(axis=1)[:, None] + b.sum(axis=1)[None] - shared
+    return shared / np.maximum(union, 1)
