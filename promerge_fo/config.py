@@ -125,7 +125,7 @@ class ProMergeConfig:
     )
     prompting: Prompting = _parameter(Prompting.GRID, "how prompts are chosen", "Tab. 6")
     stride: int = _parameter(4, "patches between two neighbouring prompts", "Sec. 4.3", 1, 1024)
-    seed: int = _parameter(0, "seed of random prompting", "App. C", 0, 2**63 - 1)
+    seed: int = _parameter(0, "seed of random prompting", "App. C", 0, 2**32 - 1)
     tau_b: float = _parameter(
         0.2, "cosine above which a patch belongs to a prompt's mask", "Sec. 4.3", -1, 1
     )
@@ -343,5 +343,8 @@ def run_hash(parts: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-Status = Literal["ok", "no_background", "background_too_small", "all_filtered", "all_rejected"]
-"""Why an image has masks or none: the steps that can leave it without, in their order."""
+Status = Literal[
+    "ok", "no_background", "background_too_small", "all_filtered", "all_rejected", "failed"
+]
+"""Why an image has masks or none: the steps that can leave it without, in their order; "failed"
+for an image that could not be read or computed."""

@@ -21,15 +21,23 @@ class Instances:
             pipeline: pixels of the image as it is shown (EXIF orientation applied).
         scores: (n,) float32 in [0, 1]; higher is better.
         status: "ok", or the step after which no mask was left: "no_background",
-            "background_too_small", "all_filtered", "all_rejected".
+            "background_too_small", "all_filtered", "all_rejected"; or "failed".
         background: (h, w) bool patches of the voted background, or None where the
             configuration has no background step or the image gave none.
+        error: what went wrong with an image whose status is "failed", else None.
     """
 
     masks: NDArray[np.bool_]
     scores: NDArray[np.float32]
     status: Status = "ok"
     background: NDArray[np.bool_] | None = None
+    error: str | None = None
+
+    @classmethod
+    def failed(cls, error: str, size: tuple[int, int] = (0, 0)) -> Instances:
+        """No masks, for an image of ``size`` (height, width) where known, and why."""
+        masks = np.zeros((0, *size), dtype=np.bool_)
+        return cls(masks, np.zeros(0, dtype=np.float32), "failed", error=error)
 
     def __len__(self) -> int:
         return len(self.masks)

@@ -1,0 +1,66 @@
+"""Images to patch features: vision transformers, and a stand-in that needs no weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from promerge_fo.encoder.base import Encoder, Facet, Precision, Resize, ResizeMode
+from promerge_fo.encoder.weights import WeightsError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "Encoder",
+    "Facet",
+    "Precision",
+    "Resize",
+    "ResizeMode",
+    "WeightsError",
+    "load_encoder",
+]
+
+
+def load_encoder(
+    name: str = "vit_base_patch8_224.dino",
+    checkpoint: str | Path | None = None,
+    facet: Facet = "key",
+    device: str | torch.device | None = None,
+    precision: Precision = "fp32",
+    image_size: int = 480,
+    resize: ResizeMode = "square",
+) -> Encoder:
+    """An encoder by its name.
+
+    Args:
+        name: a vision transformer of timm's, or ``"texture"``, which needs no weights: a
+            demonstration aid, see :class:`~promerge_fo.encoder.texture.TextureEncoder`.
+        checkpoint: a local file with weights, in timm's or DINO's layout; None downloads timm's
+            weights, once.
+        facet: ``"key"`` (the paper's choice), ``"query"``, ``"value"`` or ``"token"``; the
+            texture encoder has none and takes no notice.
+        device: a torch device; None is CUDA where there is one, else the CPU.
+        precision: ``"fp32"``, for which parity with the reference is promised, ``"bf16"``, or
+            ``"auto"``: bf16 where the device is fast at it. The texture encoder is always fp32.
+        image_size: side in pixels of a square image, rounded down to whole patches.
+        resize: ``"square"`` (the paper's choice), or ``"aspect"``, which keeps the images'
+            aspect ratio and gives features as a list.
+
+    Raises:
+        ValueError: an unknown or unsuitable model, or an argument out of its range.
+        WeightsError: no way to the weights, or a checkpoint that does not fit.
+        ImportError: an installation in which timm cannot be imported.
+    """
+    if name == "texture":
+        from promerge_fo.encoder.texture import TextureEncoder
+
+        if checkpoint is not None:
+            raise ValueError(
+                f"checkpoint is {str(checkpoint)!r}, but the encoder 'texture' has no weights; "
+                "leave it out, or name the model that the checkpoint holds"
+            )
+        return TextureEncoder(device=device, image_size=image_size, resize=resize)
+    from promerge_fo.encoder.vit import VitEncoder
+
+    return VitEncoder(name, checkpoint, facet, device, precision, image_size, resize)

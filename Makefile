@@ -1,0 +1,49 @@
+# make demo    run ProMerge on real photographs and say how to look at the masks
+# make test    run the tests
+# make lint    ruff and mypy
+# make clean   remove the environment and what was built
+#
+# Everything happens in .venv, made on first use; PYTHON=python3.12 chooses its Python (3.10 to 3.13).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint wheel clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or sys.exit(f"Python 3.10 to 3.13 is wanted, $(PYTHON) is {v[0]}.{v[1]}: try make PYTHON=python3.12")'
+	@echo "Making the environment $(VENV): PyTorch and FiftyOne, some 5 GB, a few minutes the first time"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@echo "Looking for FiftyOne's database server"
+	@$(BIN)/promerge doctor --install-mongod
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/promerge demo
+
+# The comparison with the authors' CRF compiles it, where there is a compiler; otherwise it skips.
+test: $(READY)
+	@if command -v c++ >/dev/null && ! $(BIN)/python -c 'import pydensecrf' 2>/dev/null; then \
+		echo "Compiling the reference CRF, to compare with"; \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[crf-reference]' \
+			|| echo "It did not compile; the tests that compare with it will skip"; \
+	fi
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy -p promerge_fo
+
+wheel: $(READY)
+	@$(BIN)/python -m build --quiet --wheel
+
+clean:
+	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

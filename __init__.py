@@ -1,0 +1,57 @@
+"""This repository as a source of FiftyOne zoo models: what manifest.json lists.
+
+    foz.register_zoo_model_source("https://github.com/<owner>/<repository>")
+    model = foz.load_zoo_model("promerge-dino-vitb8")
+
+FiftyOne runs this file whenever it needs a model, from the copy of the repository that it keeps.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+if importlib.util.find_spec("promerge_fo") is None:  # an installed promerge_fo wins
+    sys.path.append(str(Path(__file__).resolve().parent))
+
+ENCODERS = {
+    "promerge-dino-vitb8": "vit_base_patch8_224.dino",
+    "promerge-dino-vits8": "vit_small_patch8_224.dino",
+    "promerge-dino-vits16": "vit_small_patch16_224.dino",
+    "promerge-texture": "texture",
+}
+
+
+def download_model(model_name: str, model_path: str) -> None:
+    """Put a model's weights at ``model_path``: the hub's own file, so that its SHA-256 names it."""
+    target = Path(model_path)
+    if ENCODERS[model_name] == "texture":
+        target.write_text("The texture encoder has no weights.\n")
+        return
+    from huggingface_hub import hf_hub_download
+
+    weights = hf_hub_download(f"timm/{ENCODERS[model_name]}", "model.safetensors")
+    unfinished = target.with_suffix(".part")
+    shutil.copyfile(weights, unfinished)
+    unfinished.replace(target)
+
+
+def load_model(model_name: str, model_path: str, **kwargs: Any) -> Any:
+    """The model that ``apply_model`` runs.
+
+    Args:
+        model_name: one of :data:`ENCODERS`.
+        model_path: where :func:`download_model` put the weights.
+        kwargs: arguments of :func:`promerge_fo.load_model`, such as ``device`` or ``preset``.
+    """
+    from promerge_fo import load_model
+
+    encoder = ENCODERS[model_name]
+    if encoder == "texture":
+        return load_model(encoder=encoder, **kwargs)
+    if model_name.endswith("16") and "config" not in kwargs:
+        kwargs.setdefault("preset", "fast")
+    return load_model(encoder=encoder, checkpoint=model_path, **kwargs)

@@ -1,0 +1,23 @@
+"""Registration of the plugin's operators.
+
+FiftyOne executes this file whenever it reads its plugins, so nothing heavy is imported here. The
+repository's root joins this module's own search path: ``.operators`` is then this plugin's folder
+and no other's, whichever plugins are loaded beside it. An installed ``promerge_fo`` is used where
+there is one, otherwise the one in the repository.
+"""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+ROOT = str(Path(__file__).resolve().parents[1])
+__path__.append(ROOT)
+if importlib.util.find_spec("promerge_fo") is None:
+    sys.path.append(ROOT)
+
+from .operators.segment_instances import SegmentInstances  # noqa: E402
+
+
+def register(plugin):  # type: ignore[no-untyped-def]
+    """Called by FiftyOne with the plugin that operators and panels are added to."""
+    plugin.register(SegmentInstances)

@@ -1,0 +1,271 @@
+"""The ``promerge`` command: thin, one function a command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from promerge_fo.config import ProMergeConfig
+
+if TYPE_CHECKING:
+    from promerge_fo.dataset.model import ProMergeModel
+
+PRESETS = ("default", "official", "paper", "fast")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status (130 after Ctrl-C)."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.command(arguments) or 0)
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, RuntimeError, OSError) as error:
+        print(f"promerge: {error}", file=sys.stderr)
+        return 2
+
+
+def segment(arguments: argparse.Namespace) -> int:
+    """``promerge segment``."""
+    from promerge_fo.dataset.segment import open_source, segment_dataset
+
+    model = _model(arguments)
+    dataset = open_source(arguments.source, arguments.name)
+    report = segment_dataset(
+        dataset,
+        model,
+        arguments.label_field,
+        batch_size=arguments.batch_size,
+        num_workers=arguments.num_workers,
+        output_dir=arguments.output_dir,
+        limit=arguments.limit,
+        overwrite=arguments.overwrite,
+        progress=_progress_bar,
+    )
+    print(report)
+    if arguments.output is not None:
+        from promerge_fo.dataset.export import export_pseudo_labels
+
+        summary = export_pseudo_labels(
+            dataset, arguments.label_field, arguments.output, min_area=0.0
+        )
+        print(f"{arguments.output}: {summary}")
+    if report.interrupted:
+        print("stopped; what was done is kept. Run the same command again to go on.")
+        return 130
+    print(f"look at the masks: fiftyone app launch {dataset.name}")
+    return 0
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    """``promerge demo``."""
+    from promerge_fo.demo import run
+
+    return run(Path(arguments.folder), arguments.encoder)
+
+
+def explain(arguments: argparse.Namespace) -> int:
+    """``promerge explain``."""
+    from promerge_fo.figures import explain_image, save
+
+    figure = explain_image(arguments.image, _model(arguments).pipeline)
+    output = arguments.output or Path(arguments.image).stem + "-explained.png"
+    save(figure, output)
+    print(output)
+    return 0
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """``promerge doctor``."""
+    from promerge_fo.doctor import examine
+
+    if arguments.install_mongod:
+        from promerge_fo.dataset.mongod import install_mongod
+
+        print(f"mongod: {install_mongod()}")
+        return 0
+    problems = 0
+    for finding in examine():
+        problems += finding.state == "problem"
+        print(f"{finding.state:>8}  {finding.subject}: {finding.detail}")
+        if finding.remedy:
+            print(textwrap.fill(finding.remedy, 96, initial_indent=" " * 10 + "-> ",
+                                subsequent_indent=" " * 13, break_on_hyphens=False))
+    return 1 if problems else 0
+
+
+def plugin_install(arguments: argparse.Namespace) -> int:
+    """``promerge plugin install``."""
+    from promerge_fo.dataset.plugin import install_plugin
+
+    print(f"installed {install_plugin(arguments.folder)}; reload the App to see its operators")
+    return 0
+
+
+def _model(arguments: argparse.Namespace) -> ProMergeModel:
+    from promerge_fo.dataset.model import load_model
+
+    changes = {
+        record["name"]: getattr(arguments, record["name"])
+        for record in ProMergeConfig.describe()
+        if getattr(arguments, record["name"]) is not None
+    }
+    return load_model(
+        preset=arguments.preset,
+        encoder=arguments.encoder,
+        checkpoint=arguments.checkpoint,
+        facet=arguments.facet,
+        device=arguments.device,
+        precision=arguments.precision,
+        resize=arguments.resize,
+        **changes,
+    )
+
+
+def _progress_bar(total: int) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="image", unit_scale=False, dynamic_ncols=True, smoothing=0.1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    from promerge_fo import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="promerge",
+        description="Instance masks for unlabelled images, by ProMerge, in FiftyOne.",
+        epilog="promerge COMMAND --help explains a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"promerge-fo {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, function: Any, help: str, text: str, group: Any = commands) -> Any:
+        made = group.add_parser(
+            name,
+            help=help,
+            description=textwrap.dedent(text).strip(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        made.set_defaults(command=function)
+        return made
+
+    made = command(
+        "segment",
+        segment,
+        "give a folder of images or a dataset instance masks",
+        """
+        Give a folder of images, or a dataset that is in FiftyOne, instance masks.
+
+        A folder becomes a dataset of the same name, or adds its new images to that dataset.
+        Images that have masks of the very same settings are skipped, so a run that was stopped
+        goes on where it was; --overwrite makes them anew.
+
+          promerge segment photos/
+          promerge segment photos/ --preset fast --output masks.json
+          promerge segment my-dataset --label-field fine --tau-b 0.3 --limit 20
+        """,
+    )
+    made.add_argument("source", metavar="DIR|DATASET", help="a folder of images, or a dataset's name")
+    made.add_argument("--name", help="name of the dataset made of a folder (the folder's name)")
+    made.add_argument("--label-field", default="promerge", help="field for the masks (promerge)")
+    made.add_argument("--output", metavar="JSON", help="also write the masks as COCO JSON (RLE)")
+    made.add_argument("--output-dir", metavar="DIR", help="keep masks as PNGs here, not in the database")
+    made.add_argument("--limit", type=_positive, metavar="N", help="only the first N images")
+    made.add_argument("--overwrite", action="store_true", help="redo images that are done")
+    made.add_argument("--batch-size", type=_positive, default=8, metavar="N", help="images encoded together (8)")
+    made.add_argument("--num-workers", type=_natural, metavar="N", help="processes that read images")
+    _add_model_arguments(made)
+
+    made = command(
+        "demo",
+        demo,
+        "run on photographs that scikit-image carries",
+        """
+        Run ProMerge on photographs that scikit-image carries: a dataset with their masks, a
+        table and a picture. DINO is used when its weights can be had; else, and it says so, the
+        weight-free texture encoder.
+        """,
+    )
+    made.add_argument("--folder", default="promerge-demo", help="for the photographs and the picture (./promerge-demo)")
+    made.add_argument("--encoder", help="an encoder's name, in place of that choice")
+
+    made = command(
+        "explain",
+        explain,
+        "show every step of the method on one image",
+        """
+        One figure of every step on an image: the prompts and what they select, the background
+        candidates and their vote, what filtering kept and dropped and why, the merged masks,
+        and the masks before and after refinement.
+        """,
+    )
+    made.add_argument("image", metavar="IMAGE", help="an image file")
+    made.add_argument("--output", metavar="FILE", help="png, pdf or svg (IMAGE-explained.png)")
+    _add_model_arguments(made)
+
+    made = command(
+        "doctor",
+        doctor,
+        "what works on this machine, and what to do about the rest",
+        "Look at everything that the package uses, and say what to do about what does not work.",
+    )
+    made.add_argument(
+        "--install-mongod",
+        action="store_true",
+        help="provide the database server that FiftyOne starts, if it has none",
+    )
+
+    plugin = commands.add_parser("plugin", help="the FiftyOne App's plugin")
+    plugin_commands = plugin.add_subparsers(required=True, metavar="COMMAND")
+    made = command(
+        "install",
+        plugin_install,
+        "put the plugin where FiftyOne looks",
+        "Put the App's plugin where FiftyOne looks for plugins.",
+        plugin_commands,
+    )
+    made.add_argument("--folder", help="a checkout or copy of the plugin (found by itself in a checkout)")
+    return parser
+
+
+def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("encoder")
+    group.add_argument("--preset", choices=PRESETS, default="default", help="settings to start from (default)")
+    group.add_argument("--encoder", metavar="NAME", help="a timm ViT (vit_base_patch8_224.dino), or texture")
+    group.add_argument("--checkpoint", metavar="FILE", help="weights in DINO's or timm's layout, instead of the hub's")
+    group.add_argument("--facet", choices=("key", "query", "value", "token"), default="key", help="(key)")
+    group.add_argument("--device", help="cuda, cuda:1, cpu (a GPU if there is one)")
+    group.add_argument("--precision", choices=("fp32", "bf16", "auto"), default="fp32", help="(fp32)")
+    group.add_argument("--resize", choices=("square", "aspect"), default="square", help="(square)")
+    group = parser.add_argument_group(
+        "parameters of the method", "defaults come from the preset; those shown are ProMergeConfig's"
+    )
+    for record in ProMergeConfig.describe():
+        flag = "--" + record["name"].replace("_", "-")
+        text = f"{record['meaning']}; {record['source']} ({record['default']})".replace("%", "%%")
+        if record["type"] == "choice":
+            group.add_argument(flag, choices=record["choices"], help=text)
+        elif record["type"] == "bool":
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+        else:
+            kind = {"int": int, "float": float}[record["type"]]
+            group.add_argument(flag, type=kind, metavar="X" if kind is float else "N", help=text)
+
+
+def _natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is negative")
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
+    return value

@@ -1,0 +1,181 @@
+"""Segment a folder or a dataset: what the command line, the demo and the App's operator call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+from fiftyone import ViewField as F
+
+from promerge_fo.dataset.model import ProMergeModel, require_images
+
+__all__ = ["Report", "open_source", "segment_dataset"]
+
+IMAGE_SUFFIXES = {
+    ".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run did.
+
+    Attributes:
+        counts: images by status.
+        skipped: images that had masks of the very same settings.
+        instances: masks that were stored.
+        seconds: time that the run took.
+        interrupted: stopped by the user; what was done is kept.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    skipped: int = 0
+    instances: int = 0
+    seconds: float = 0.0
+    interrupted: bool = False
+
+    def __str__(self) -> str:
+        images = sum(self.counts.values())
+        rate = images / self.seconds if self.seconds else 0.0
+        statuses = ", ".join(f"{n} {status}" for status, n in self.counts.items()) or "none"
+        text = (
+            f"{images} images in {self.seconds:.1f} s ({rate:.2f} images/s): {statuses}; "
+            f"{self.instances} masks"
+        )
+        if self.skipped:
+            text += f"; {self.skipped} images were done before"
+        return text
+
+
+def open_source(source: str, name: str | None = None) -> Any:
+    """The dataset that a name or a folder stands for.
+
+    Args:
+        source: the name of a dataset, or a folder, which becomes a persistent dataset; a folder
+            whose dataset is there already adds its new images to it.
+        name: of the dataset made of a folder; the folder's name by default.
+
+    Returns:
+        A ``fiftyone.Dataset``.
+
+    Raises:
+        ValueError: neither a dataset nor a folder with images.
+    """
+    folder = Path(source).expanduser()
+    if fo.dataset_exists(source) and not (folder.is_dir() and name is not None):
+        return fo.load_dataset(source)
+    if not folder.is_dir():
+        known = ", ".join(fo.list_datasets()[:20]) or "none"
+        raise ValueError(
+            f"{source!r} is neither a folder nor a dataset; give a folder of images, or one of "
+            f"the datasets: {known}"
+        )
+    folder = folder.resolve()
+    paths = sorted(
+        str(path) for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES
+    )
+    if not paths:
+        raise ValueError(
+            f"{folder} holds no images (looked for {', '.join(sorted(IMAGE_SUFFIXES))})"
+        )
+    name = name or folder.name
+    if fo.dataset_exists(name):
+        dataset = fo.load_dataset(name)
+        known_paths = set(dataset.values("filepath"))
+        if not any(path.startswith(str(folder)) for path in known_paths):
+            raise ValueError(
+                f"there is a dataset {name!r} already, of other images than those in {folder}; "
+                f"choose another name with --name, or segment it by its name"
+            )
+        paths = [path for path in paths if path not in known_paths]
+    else:
+        dataset = fo.Dataset(name, persistent=True)
+    dataset.add_samples([fo.Sample(filepath=path) for path in paths], progress=False)
+    return dataset
+
+
+def segment_dataset(
+    samples: Any,
+    model: ProMergeModel,
+    label_field: str = "promerge",
+    *,
+    batch_size: int = 8,
+    num_workers: int | None = None,
+    output_dir: str | None = None,
+    limit: int | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int], Any] | None = None,
+) -> Report:
+    """Give the images of a dataset or view instance masks.
+
+    Images whose field holds masks of the same run hash are skipped, except failed ones.
+
+    Args:
+        samples: a ``fiftyone.Dataset`` or view of images.
+        model: what ``load_model`` gives.
+        label_field: the field for the masks.
+        batch_size: images that are encoded together.
+        num_workers: processes that read images; FiftyOne's recommendation by default.
+        output_dir: where masks are kept as PNGs; in the database by default.
+        limit: only the first so many images.
+        overwrite: redo images that are done.
+        progress: given the number of images, makes a bar with ``update(n)`` and ``close()``.
+
+    Returns:
+        What the run did; after Ctrl-C too, when what was done is kept.
+
+    Raises:
+        ValueError: video, 3D or grouped samples, with what to select instead.
+    """
+    require_images(samples)
+    view = samples if limit is None else samples.limit(limit)
+    total = len(view)
+    if not overwrite and samples.has_field(label_field):
+        done = (F(f"{label_field}.run") == model.pipeline.hash) & (
+            F(f"{label_field}.status") != "failed"
+        )
+        view = view.match(~done)
+    left = len(view)
+    if left == 0:
+        return Report(skipped=total)
+    bar = progress(left) if progress is not None else None
+    interrupted = False
+    started = time.perf_counter()
+    try:
+        view.apply_model(
+            model,
+            label_field=label_field,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            output_dir=output_dir,
+            progress=_callback(bar) if bar is not None else None,
+        )
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        if bar is not None:
+            bar.close()
+    counts = model.counts
+    return Report(
+        counts,
+        total - left,
+        model.instances,
+        time.perf_counter() - started,
+        interrupted,
+    )
+
+
+def _callback(bar: Any) -> Callable[[Any], None]:
+    """What FiftyOne calls at every step of its progress, moving another bar."""
+    shown = 0
+
+    def step(progress_bar: Any) -> None:
+        nonlocal shown
+        bar.update(progress_bar.iteration - shown)
+        shown = progress_bar.iteration
+
+    return step

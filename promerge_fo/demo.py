@@ -1,0 +1,107 @@
+"""ProMerge on photographs that scikit-image carries: what ``promerge demo`` and ``make demo`` do."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from pathlib import Path
+
+__all__ = ["PHOTOGRAPHS", "run"]
+
+#: Files of scikit-image's wheel (CC0 and public domain), and the name that each takes here.
+PHOTOGRAPHS = {
+    "astronaut.png": "astronaut",
+    "chelsea.png": "cat",
+    "coffee.png": "coffee",
+    "rocket.jpg": "rocket",
+    "motorcycle_left.png": "motorcycle",
+    "camera.png": "photographer",
+}
+DATASET = "promerge-demo"
+
+
+def run(folder: Path, encoder: str | None = None) -> int:
+    """Segment the photographs into the dataset ``promerge-demo``, and show what came out.
+
+    Args:
+        folder: where the photographs and the picture go.
+        encoder: an encoder's name; None takes DINO where its weights can be had and otherwise,
+            loudly, the texture encoder.
+
+    Returns:
+        The exit status: 0 where every photograph was segmented.
+    """
+    from promerge_fo.dataset.segment import open_source, segment_dataset
+
+    photographs = folder / "photographs"
+    photographs.mkdir(parents=True, exist_ok=True)
+    import skimage
+
+    source = Path(skimage.__file__).parent / "data"
+    for file, name in PHOTOGRAPHS.items():
+        target = photographs / f"{name}{Path(file).suffix}"
+        if not target.exists():
+            shutil.copyfile(source / file, target)
+
+    model = _model(encoder)
+    dataset = open_source(str(photographs), DATASET)
+    started = time.perf_counter()
+    report = segment_dataset(dataset, model, "promerge", overwrite=True)
+    seconds = time.perf_counter() - started
+    picture = folder / "promerge-demo.png"
+    _show(dataset, picture, f"ProMerge, encoder {model.pipeline.encoder.name}")
+    print(f"{report}, {seconds:.1f} s in all")
+    print(f"picture:  {picture.resolve()}")
+    print(f"the App:  {Path(sys.executable).parent / 'fiftyone'} app launch {DATASET}")
+    return 1 if report.counts.get("failed") else 0
+
+
+def _model(encoder: str | None):  # type: ignore[no-untyped-def]
+    from promerge_fo.dataset.model import load_model
+    from promerge_fo.encoder import WeightsError
+
+    if encoder is not None:
+        return load_model(encoder=encoder)
+    try:
+        return load_model()
+    except WeightsError:
+        line = "!" * 88
+        print(
+            f"{line}\n"
+            "DINO's weights cannot be had here: the demo runs on the TEXTURE encoder instead.\n"
+            "It needs no weights and shows that everything works; its masks are NOT ProMerge's\n"
+            "quality. For that: connect to the Hugging Face hub once, or\n"
+            "  promerge segment DIR --checkpoint dino_vitbase8_pretrain.pth\n"
+            f"{line}",
+            flush=True,
+        )
+        return load_model(encoder="texture")
+
+
+def _show(dataset, picture: Path, heading: str) -> None:  # type: ignore[no-untyped-def]
+    """A table of what was found, and a picture of it."""
+    import numpy as np
+
+    from promerge_fo.dataset.labels import masks_of
+    from promerge_fo.figures import overview_figure, save
+    from promerge_fo.images import load_image
+    from promerge_fo.instances import Instances
+
+    images, results, titles = [], [], []
+    print(f"\n{'photograph':<14}{'size':>12}{'masks':>7}{'scores':>16}{'covered':>9}  status")
+    for sample in dataset.sort_by("filepath"):
+        image = load_image(sample.filepath)
+        labels = sample["promerge"]
+        masks = masks_of(labels, (image.shape[0], image.shape[1]))
+        scores = np.array([d.confidence for d in labels.detections], dtype=np.float32)
+        name = Path(sample.filepath).stem
+        span = f"{scores.min():.2f} to {scores.max():.2f}" if len(scores) else "-"
+        covered = masks.any(axis=0).mean() if len(masks) else 0.0
+        size = f"{image.shape[1]} x {image.shape[0]}"
+        print(f"{name:<14}{size:>12}{len(masks):>7}{span:>16}{covered:>9.0%}  {labels.status}")
+        images.append(image)
+        results.append(Instances(masks, scores, labels.status))
+        titles.append(f"{name}: {len(masks)} masks")
+    print()
+    save(overview_figure(images, results, titles, heading), picture)

@@ -1,0 +1,273 @@
+"""What every encoder does: resize, batch, shrink batches that do not fit, name itself."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from promerge_fo.images import as_rgb
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["MAX_ASPECT", "Encoder", "Facet", "PerImage", "Precision", "Resize", "ResizeMode"]
+
+Facet: TypeAlias = Literal["key", "query", "value", "token"]
+Precision: TypeAlias = Literal["fp32", "bf16", "auto"]
+ResizeMode: TypeAlias = Literal["square", "aspect"]
+PerImage: TypeAlias = "torch.Tensor | list[torch.Tensor]"
+"""One tensor (B, ...) where all images have one size ("square"), else a list of B tensors."""
+
+MAX_ASPECT = 8.0
+"""Images more than this many times as long as wide are squeezed to it ("aspect")."""
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Images to whole patches; picklable, for DataLoader workers.
+
+    ``"square"`` makes every image ``image_size`` x ``image_size``, as the paper does (Sec. 4.1).
+    ``"aspect"`` keeps the aspect ratio, up to :data:`MAX_ASPECT`, and about the same number of
+    patches: rows = image_size / patch_size * sqrt(H / W), rounded, and columns accordingly.
+
+    Args:
+        image_size: pixels; rounded down to whole patches.
+        patch_size: pixels.
+        resize: ``"square"`` or ``"aspect"``.
+
+    Raises:
+        ValueError: an unknown ``resize``, or an ``image_size`` under one patch or over 8192.
+
+    Examples:
+        >>> Resize(480, 14).image_size
+        476
+        >>> Resize(480, 8, "aspect").grid(300, 600)
+        (42, 85)
+    """
+
+    image_size: int = 480
+    patch_size: int = 8
+    resize: ResizeMode = "square"
+
+    def __post_init__(self) -> None:
+        if self.resize not in get_args(ResizeMode):
+            raise ValueError(f"resize is {self.resize!r}, but must be 'square' or 'aspect'")
+        if (
+            self.image_size != int(self.image_size)
+            or not self.patch_size <= self.image_size <= 8192
+        ):
+            raise ValueError(
+                f"image_size is {self.image_size}, but must be a whole number of pixels in "
+                f"[{self.patch_size}, 8192] (one patch is {self.patch_size} pixels)"
+            )
+        whole = int(self.image_size) // self.patch_size * self.patch_size
+        object.__setattr__(self, "image_size", whole)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of patches that an image of this size (pixels) gets."""
+        side = self.image_size // self.patch_size
+        if self.resize == "square":
+            return side, side
+        ratio = float(np.clip(height / width, 1 / MAX_ASPECT, MAX_ASPECT))
+        return max(1, round(side * ratio**0.5)), max(1, round(side / ratio**0.5))
+
+    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 to (h * patch_size, w * patch_size, 3) uint8, by Pillow's LANCZOS."""
+        h, w = self.grid(*image.shape[:2])
+        size = w * self.patch_size, h * self.patch_size
+        return np.array(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+
+
+class Encoder(ABC):
+    """Images to patch features.
+
+    Attributes:
+        name: the encoder's name, as :func:`promerge_fo.load_encoder` takes it.
+        facet: which features: ``"key"``, ``"query"``, ``"value"`` or ``"token"``; the texture
+            encoder has ``"texture"``.
+        precision: ``"fp32"`` or ``"bf16"``: what is calculated in. Features are float32 always.
+        image_size: side in pixels of a square image, in whole patches.
+        resize: ``"square"`` or ``"aspect"``.
+        device: where it calculates and where its features lie.
+        patch_size: side of a patch in pixels.
+        weights_sha256: SHA-256 of the weights' file; None without weights.
+        weights_source: where the weights came from, for people to read.
+        transform: image (H, W, 3) uint8 to what :meth:`encode` takes; picklable.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        facet: str,
+        precision: str,
+        transform: Resize,
+        device: torch.device,
+        weights_sha256: str | None,
+        weights_source: str,
+    ) -> None:
+        self.name = name
+        self.facet = facet
+        self.precision = precision
+        self.transform = transform
+        self.image_size = transform.image_size
+        self.patch_size = transform.patch_size
+        self.resize = transform.resize
+        self.device = device
+        self.weights_sha256 = weights_sha256
+        self.weights_source = weights_source
+        self._fits: int | None = None  # largest batch after memory ran out once
+
+    @abstractmethod
+    def _encode(
+        self, pixels: torch.Tensor, with_prompt_scores: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Features (B, C, h, w) and prompt scores (B, h, w) of uint8 pixels (B, H, W, 3)."""
+
+    @property
+    def has_prompt_scores(self) -> bool:
+        """Whether :meth:`encode` can give prompt scores: a class token is needed."""
+        return False
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides the features, as JSON can hold it: for a run's hash."""
+        return {
+            "name": self.name,
+            "facet": self.facet,
+            "weights_sha256": self.weights_sha256,
+            "precision": self.precision,
+            "image_size": self.image_size,
+            "resize": self.resize,
+        }
+
+    def __call__(self, images: Sequence[Image.Image | NDArray[Any]]) -> PerImage:
+        """Features of images of any size.
+
+        Args:
+            images: PIL images or arrays, usually uint8 (H, W, 3); see
+                :func:`promerge_fo.images.as_rgb`.
+
+        Returns:
+            (B, C, h, w) float32 on :attr:`device`; with ``resize="aspect"`` a list of B tensors
+            (C, h, w).
+
+        Raises:
+            ImageError: an array of a type or shape that is no image.
+            ValueError: no images.
+        """
+        if isinstance(images, (Image.Image, str)):
+            raise TypeError(f"images is one {type(images).__name__}; give a list: encoder([image])")
+        return self.encode([self.transform(as_rgb(image)) for image in images])
+
+    @overload
+    def encode(
+        self, batch: Sequence[NDArray[np.uint8]], with_prompt_scores: Literal[False] = False
+    ) -> PerImage: ...
+
+    @overload
+    def encode(
+        self, batch: Sequence[NDArray[np.uint8]], with_prompt_scores: Literal[True]
+    ) -> tuple[PerImage, PerImage]: ...
+
+    def encode(
+        self, batch: Sequence[NDArray[np.uint8]], with_prompt_scores: bool = False
+    ) -> PerImage | tuple[PerImage, PerImage]:
+        """Features of images that :attr:`transform` has made.
+
+        Images of equal shape are encoded together. Where the device's memory does not suffice
+        for them, the batch is halved and tried again, down to single images, and later batches
+        are kept as small.
+
+        Args:
+            batch: uint8 arrays (h * patch_size, w * patch_size, 3).
+            with_prompt_scores: also return prompt scores, for attention prompting (App. C).
+
+        Returns:
+            Features (B, C, h, w) float32 on :attr:`device`; with ``resize="aspect"`` a list of B
+            tensors (C, h, w). With prompt scores a pair: these features, and (B, h, w) float32
+            scores, or a list of (h, w): the sum over heads of the cosine between the class
+            token's query and the patch's, in [-heads, heads].
+
+        Raises:
+            ValueError: no images, an image that ``transform`` has not made, or prompt scores
+                wanted of an encoder that has none.
+            torch.OutOfMemoryError: not even one image fits.
+        """
+        import torch
+
+        if len(batch) == 0:
+            raise ValueError("the batch is empty; give at least one image")
+        if with_prompt_scores and not self.has_prompt_scores:
+            raise ValueError(
+                f"{self.name} has no class token, so it gives no prompt scores; "
+                "use another prompting than 'attention', or a DINO model"
+            )
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for i, image in enumerate(batch):
+            self._check(image)
+            groups.setdefault(image.shape, []).append(i)
+
+        features: dict[int, torch.Tensor] = {}
+        scores: dict[int, torch.Tensor] = {}
+        for members in groups.values():
+            while members:
+                pixels = np.stack([batch[i] for i in members[: self._fits]])
+                encoded = self._encode_or_halve(torch.from_numpy(pixels), with_prompt_scores)
+                if encoded is None:
+                    continue
+                done, members = members[: len(pixels)], members[len(pixels) :]
+                features.update(zip(done, encoded[0], strict=True))
+                if encoded[1] is not None:
+                    scores.update(zip(done, encoded[1], strict=True))
+        if with_prompt_scores:
+            return self._gather(features), self._gather(scores)
+        return self._gather(features)
+
+    def _encode_or_halve(
+        self, pixels: torch.Tensor, with_prompt_scores: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None] | None:
+        """None where memory ran out: then :attr:`_fits` is half of this batch."""
+        import torch
+
+        try:
+            return self._encode(pixels.to(self.device), with_prompt_scores)
+        except torch.OutOfMemoryError:
+            if len(pixels) == 1:
+                raise
+        if self._fits is None:
+            warnings.warn(
+                f"the memory of {self.device} does not hold {len(pixels)} images of {self.name} "
+                "at once; smaller batches are used from here on. A smaller batch_size or "
+                "image_size, or precision='bf16', avoids the detour",
+                stacklevel=4,
+            )
+        self._fits = len(pixels) // 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+    def _check(self, image: NDArray[np.uint8]) -> None:
+        p = self.patch_size
+        given = f"an image of the batch is a {image.dtype} array {image.shape}"
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"{given}, but must be uint8 (H, W, 3); call encoder(images) instead")
+        square = (self.image_size, self.image_size)
+        if self.resize == "square" and image.shape[:2] != square:
+            raise ValueError(f"{given}, but must be {square}; use encoder.transform")
+        if image.shape[0] % p or image.shape[1] % p or image.size == 0:
+            raise ValueError(
+                f"{given}, but must have whole patches of {p} pixels; use encoder.transform"
+            )
+
+    def _gather(self, tensors: dict[int, torch.Tensor]) -> PerImage:
+        import torch
+
+        ordered = [tensors[i] for i in range(len(tensors))]
+        return torch.stack(ordered) if self.resize == "square" else ordered

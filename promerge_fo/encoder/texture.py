@@ -1,0 +1,156 @@
+"""Patch features from colour and texture: no weights, nothing to download."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from promerge_fo.encoder.base import Encoder, Resize, ResizeMode
+from promerge_fo.encoder.device import resolve_device
+
+__all__ = ["TextureEncoder"]
+
+VERSION = 1  #: raised with every change of the features: it is part of a run's name
+PATCH_SIZE = 8
+ORIENTATIONS = 8
+Array = NDArray[np.float32]
+
+
+class TextureEncoder(Encoder):
+    """Features that describe the colour and texture of patches, for demonstrations and tests.
+
+    This is a demonstration aid. It shows the whole way from images to masks on a machine that has
+    no weights, in some tens of milliseconds an image; it knows nothing of objects, and its masks
+    are far worse than those of DINO's features. Judge the method by ``load_encoder()`` instead.
+
+    A patch has 15 channels in four groups: colour (brightness and two opponent colours), gradient
+    orientations, contrast within the patch, and distance from the
+    colours and textures at the image's border, where background is more likely than objects. Each
+    channel is centred per image, so that cosines run from -1 (unlike) to 1 (alike). The first
+    three groups have equal weight, and the last as much as these three together.
+
+    It is deterministic, and calculates on the CPU in float32 whatever the device; the features
+    are moved there.
+
+    Args:
+        device: where the features go; None is CUDA where there is one, else the CPU.
+        image_size: side in pixels of a square image, rounded down to patches of 8.
+        resize: ``"square"`` or ``"aspect"``.
+
+    Raises:
+        ValueError: an argument out of its range.
+    """
+
+    def __init__(
+        self,
+        device: str | torch.device | None = None,
+        image_size: int = 480,
+        resize: ResizeMode = "square",
+    ) -> None:
+        super().__init__(
+            name="texture",
+            facet="texture",
+            precision="fp32",
+            transform=Resize(image_size, PATCH_SIZE, resize),
+            device=resolve_device(device),
+            weights_sha256=None,
+            weights_source="none: texture features need no weights",
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides the features, as JSON can hold it: for a run's hash."""
+        return {**super().identity(), "version": VERSION}
+
+    def _encode(
+        self, pixels: torch.Tensor, with_prompt_scores: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        features = np.stack([texture_features(image) for image in pixels.cpu().numpy()])
+        return torch.from_numpy(features).to(self.device), None
+
+
+def texture_features(image: NDArray[np.uint8]) -> Array:
+    """The features of one image.
+
+    Args:
+        image: (8 h, 8 w, 3) uint8 RGB.
+
+    Returns:
+        (15, h, w) float32, each channel of mean 0. All zero for an image of one colour.
+    """
+    opponent = _opponent_colours(image)
+    blocks = _blocks(opponent)
+    colours = blocks.mean(axis=(3, 4))
+    within = blocks.std(axis=(3, 4))
+    appearance = np.concatenate(
+        [
+            _balanced(_smooth(colours, 1)),
+            _balanced(np.sqrt(_smooth(_orientations(opponent[0]), 1))),
+            _balanced(np.sqrt(_smooth(within, 1))),
+        ]
+    )
+    distance = _balanced(_border_distance(appearance)[None])
+    return np.concatenate([appearance, np.sqrt(np.float32(3)) * distance])  # 3 groups against 1
+
+
+def _opponent_colours(image: NDArray[np.uint8]) -> Array:
+    """(3, H, W): brightness, red against green, yellow against blue."""
+    r, g, b = np.moveaxis(image.astype(np.float32) / np.float32(255), 2, 0)
+    colours: Array = np.stack([(r + g + b) / 3, r - g, (r + g) / 2 - b])
+    return colours
+
+
+def _blocks(channels: Array) -> Array:
+    """(C, H, W) pixels to (C, h, w, 8, 8) patches."""
+    C, H, W = channels.shape
+    p = PATCH_SIZE
+    return channels.reshape(C, H // p, p, W // p, p).transpose(0, 1, 3, 2, 4)
+
+
+def _orientations(brightness: Array) -> Array:
+    """(8, h, w): how much gradient each patch has in each of 8 orientations in [0, pi)."""
+    dy, dx = np.gradient(brightness)
+    angle = np.mod(np.arctan2(dy, dx) / np.pi, 1) * ORIENTATIONS
+    lower = np.floor(angle)
+    share = angle - lower  # a gradient counts for the two nearest bins
+    lower = lower.astype(np.int64) % ORIENTATIONS
+    h, w = (side // PATCH_SIZE for side in brightness.shape)
+    patch = np.arange(h * w).reshape(h, w).repeat(PATCH_SIZE, 0).repeat(PATCH_SIZE, 1)
+    magnitude, n = np.hypot(dx, dy), h * w * ORIENTATIONS
+
+    def count(orientation: NDArray[np.int64], weight: Array) -> Array:
+        bins = patch * ORIENTATIONS + orientation
+        return np.bincount(bins.ravel(), weight.ravel(), n).astype(np.float32)
+
+    histogram = count(lower, magnitude * (1 - share))
+    histogram += count((lower + 1) % ORIENTATIONS, magnitude * share)
+    return histogram.reshape(h, w, ORIENTATIONS).transpose(2, 0, 1)
+
+
+def _smooth(channels: Array, sigma: float) -> Array:
+    """Gaussian smoothing over patches."""
+    return cast(Array, ndimage.gaussian_filter(channels, (0, sigma, sigma), mode="nearest"))
+
+
+def _balanced(group: Array) -> Array:
+    """Centred, and scaled to mean squared length 1, unless the image has nothing of it."""
+    group = group - group.mean(axis=(1, 2), keepdims=True)
+    power = float((group**2).sum(axis=0).mean())
+    return group / np.float32(np.sqrt(power)) if power > 1e-10 else np.zeros_like(group)
+
+
+def _border_distance(appearance: Array) -> Array:
+    """(h, w): Mahalanobis distance of each patch from the patches at the image's border."""
+    C, h, w = appearance.shape
+    at_border = np.ones((h, w), dtype=bool)
+    at_border[1:-1, 1:-1] = False
+    border = appearance[:, at_border].astype(np.float64)
+    difference = appearance.reshape(C, -1) - border.mean(axis=1, keepdims=True)
+    covariance = np.cov(border, bias=True)
+    covariance += (0.05 * np.trace(covariance) / C + 1e-6) * np.eye(C)
+    squared = (difference * np.linalg.solve(covariance, difference)).sum(axis=0)
+    distance: Array = np.sqrt(np.maximum(squared, 0)).reshape(h, w).astype(np.float32)
+    return distance

@@ -1,0 +1,311 @@
+"""Patch features of any of timm's vision transformers: DINO, DINOv2, DINOv3 and others."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+from importlib import metadata
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from promerge_fo.encoder.base import Encoder, Facet, Precision, Resize, ResizeMode
+from promerge_fo.encoder.device import resolve_device
+from promerge_fo.encoder.weights import load_weights
+
+__all__ = ["VitEncoder"]
+
+_PRE_NORM = ("Block", "EvaBlock")  # attention reads norm1(x)
+_POST_NORM = ("ResPostBlock", "EvaBlockPostNorm")  # attention reads x
+
+
+class VitEncoder(Encoder):
+    """A vision transformer, up to its last block's keys (or queries, values, tokens).
+
+    Keys, queries and values are the linear projections of the last block's attention, heads
+    concatenated, before any normalisation or rotation (RoPE) that a model applies to them; tokens
+    are the last block's output, before the model's final norm. Class and register tokens are
+    dropped. Nothing that comes after the chosen facet is calculated or kept in memory. Attention
+    runs through torch's fused kernels.
+
+    DINO's models ("....dino") interpolate their position embeddings exactly as DINO's own code
+    does, other models as timm does. Images are normalised by the model's own mean and deviation.
+
+    In ``"fp32"``, no step uses TF32 unless the application allows it for matrix products
+    (``torch.set_float32_matmul_precision``). In ``"bf16"``, matrix products and attention are
+    bfloat16, while weights of norms, sums along the residual stream and the features are float32.
+
+    Args:
+        name: a timm model name, with or without a pretraining tag.
+        checkpoint: a local file with weights; None downloads timm's, once.
+        facet: ``"key"`` (the paper's choice), ``"query"``, ``"value"`` or ``"token"``.
+        device: a torch device; None is CUDA where there is one, else the CPU.
+        precision: ``"fp32"``, ``"bf16"``, or ``"auto"``: bf16 where the device is fast at it
+            (CUDA devices, and CPUs with AMX or AVX512-BF16), else fp32.
+        image_size: side in pixels of a square image, rounded down to whole patches.
+        resize: ``"square"`` or ``"aspect"``, see :class:`~promerge_fo.encoder.base.Resize`.
+
+    Raises:
+        ValueError: an unknown or unsuitable model, or an argument out of its range.
+        WeightsError: no way to the weights, or a checkpoint that does not fit.
+        ImportError: an installation in which timm cannot be imported.
+    """
+
+    def __init__(
+        self,
+        name: str = "vit_base_patch8_224.dino",
+        checkpoint: str | Path | None = None,
+        facet: Facet = "key",
+        device: str | torch.device | None = None,
+        precision: Precision = "fp32",
+        image_size: int = 480,
+        resize: ResizeMode = "square",
+    ) -> None:
+        if facet not in get_args(Facet):
+            raise ValueError(f"facet is {facet!r}, but must be one of {get_args(Facet)}")
+        where = resolve_device(device)
+        resolved = _resolve_precision(precision, where)
+        model = _create(name)
+        transform = Resize(image_size, model.patch_embed.patch_size[0], resize)
+        weights = load_weights(model, name, checkpoint)
+        super().__init__(
+            name=name,
+            facet=facet,
+            precision=resolved,
+            transform=transform,
+            device=where,
+            weights_sha256=weights.sha256,
+            weights_source=weights.source,
+        )
+        config = model.pretrained_cfg
+        self._mean, self._std = tuple(config["mean"]), tuple(config["std"])
+        self._position = "dino" if config.get("tag") == "dino" else "timm"
+        self._prefix_tokens = int(model.num_prefix_tokens)
+        self._has_class_token = getattr(model, "cls_token", None) is not None
+
+        for block in model.blocks:
+            block.attn.fused_attn = True  # whatever TIMM_FUSED_ATTN says
+        last = model.blocks[-1]
+        self._heads = int(last.attn.num_heads)
+        parts: dict[str, nn.Module] = {
+            "trunk": _Trunk(model),
+            "norm": last.norm1 if type(last).__name__ in _PRE_NORM else nn.Identity(),
+            "query": _projection(last.attn, "query"),
+            "facet": last if facet == "token" else _projection(last.attn, facet),
+        }
+        if self._position == "dino":
+            model._pos_embed = functools.partial(_dino_positions, model)
+        self._parts = nn.ModuleDict(parts).eval().requires_grad_(False)
+        if resolved == "bf16":
+            for module in self._parts.modules():
+                if isinstance(module, nn.Linear):
+                    module.to(torch.bfloat16)
+        self._parts.to(where)
+
+    @property
+    def has_prompt_scores(self) -> bool:
+        """Whether the model has a class token."""
+        return self._has_class_token
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides the features, as JSON can hold it: for a run's hash."""
+        return {
+            **super().identity(),
+            "mean": list(self._mean),
+            "std": list(self._std),
+            "position_embedding": self._position,
+        }
+
+    @torch.inference_mode()
+    def _encode(
+        self, pixels: torch.Tensor, with_prompt_scores: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        grid = pixels.shape[1] // self.patch_size, pixels.shape[2] // self.patch_size
+        mean = torch.tensor(self._mean, device=pixels.device) * 255
+        std = torch.tensor(self._std, device=pixels.device) * 255
+        normalised = ((pixels.float() - mean) / std).permute(0, 3, 1, 2)
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=False
+        ):
+            tokens, context = self._parts["trunk"](normalised)
+            if self.facet == "token":
+                features = self._parts["facet"](tokens, **context)
+            else:
+                features = self._parts["facet"](self._parts["norm"](tokens))
+            queries = (
+                self._parts["query"](self._parts["norm"](tokens)) if with_prompt_scores else None
+            )
+        patches = features[:, self._prefix_tokens :].float().transpose(1, 2)
+        features = patches.reshape(*patches.shape[:2], *grid).contiguous()
+        if queries is None:
+            return features, None
+        return features, self._prompt_scores(queries.float()).reshape(-1, *grid)
+
+    def _prompt_scores(self, queries: torch.Tensor) -> torch.Tensor:
+        """(B, patches): cosine of class and patch query, summed over the heads (App. C)."""
+        heads = F.normalize(queries.reshape(*queries.shape[:2], self._heads, -1), dim=3)
+        return (heads[:, self._prefix_tokens :] * heads[:, :1]).sum(dim=(2, 3))
+
+
+class _Trunk(nn.Module):
+    """A timm model up to the input of its last block.
+
+    Returns:
+        That input (B, tokens, channels), and what the block is given besides (RoPE, masks).
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        model.blocks[-1] = _PassOn()
+        model.norm = nn.Identity()
+        model.patch_embed.proj = _PatchProjection(model.patch_embed.proj)
+        self.model = model
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
+        tokens, context = self.model.forward_features(pixels)
+        return tokens, context
+
+
+class _PassOn(nn.Module):
+    """Stands where the last block was and hands on what that block would have been given."""
+
+    def forward(self, tokens: torch.Tensor, **context: Any) -> tuple[torch.Tensor, dict[str, Any]]:
+        return tokens, context
+
+
+class _PatchProjection(nn.Module):
+    """The patch embedding's convolution as a matrix product: cuDNN would use TF32 for it."""
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.size = convolution.kernel_size
+        self.linear = _linear(convolution.weight.flatten(1), convolution.bias)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        (B, _, H, W), (p, q) = pixels.shape, self.size
+        grid = pixels.reshape(B, -1, H // p, p, W // q, q).permute(0, 2, 4, 1, 3, 5)
+        projected: torch.Tensor = self.linear(grid.reshape(B, H // p, W // q, -1))
+        return projected.permute(0, 3, 1, 2)
+
+
+def _resolve_precision(precision: str, device: torch.device) -> str:
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision is {precision!r}, but must be one of {get_args(Precision)}")
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+        fast = device.type == "cpu" and any(getattr(torch.cpu, c, bool)() for c in checks)
+    return "bf16" if fast else "fp32"
+
+
+def _version(package: str) -> str:
+    try:
+        return f"{package} {metadata.version(package)}"
+    except metadata.PackageNotFoundError:
+        return f"no {package}"
+
+
+def _import_timm() -> Any:
+    """Timm, or an explanation of the usual reason why it cannot be imported."""
+    try:
+        return importlib.import_module("timm")
+    except Exception as error:  # ImportError, or torchvision's RuntimeError or AttributeError
+        versions = ", ".join(_version(p) for p in ("torch", "torchvision", "timm"))
+        raise ImportError(
+            f"timm cannot be imported here ({type(error).__name__}: {error}). Installed: "
+            f"{versions}. torch and torchvision must be builds for each other, both for "
+            "CUDA or both for the CPU, from one index: pip install --force-reinstall torch "
+            "torchvision"
+        ) from error
+
+
+def _create(name: str) -> Any:
+    """A timm vision transformer with random weights, for images of any size."""
+    timm = _import_timm()
+    plain, tagged = timm.list_models(), timm.list_models(pretrained=True)
+    if name not in plain and name not in tagged:
+        near = difflib.get_close_matches(name, tagged + plain, n=3)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise ValueError(
+            f"there is no timm model {name!r}{hint} "
+            "('texture' is the encoder without weights; timm.list_models('vit*') names the others)"
+        )
+    from timm.layers import PatchEmbed
+    from timm.models.eva import Eva
+    from timm.models.vision_transformer import VisionTransformer
+
+    try:
+        model = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True)
+    except TypeError:  # an argument that only vision transformers take
+        model = None
+    if not isinstance(model, (VisionTransformer, Eva)):
+        raise ValueError(
+            f"{name} is no plain vision transformer (VisionTransformer or Eva in timm), so it has "
+            "no last-block keys on a patch grid; use a name that starts with 'vit_' or 'eva'"
+        )
+    size = model.patch_embed.patch_size
+    if not (
+        isinstance(model.patch_embed, PatchEmbed)  # and no convolutional stem
+        and size[0] == size[1]
+        and type(model.blocks[-1]).__name__ in _PRE_NORM + _POST_NORM
+        and type(model.blocks[-1].attn).__name__ in ("Attention", "AttentionRope", "EvaAttention")
+    ):
+        raise ValueError(
+            f"{name} has a hybrid stem, parallel blocks or a special attention, which are not "
+            "supported; use a plain model such as vit_base_patch8_224.dino"
+        )
+    return model
+
+
+def _projection(attention: Any, facet: str) -> nn.Linear:
+    """The linear layer that gives one facet alone, cut out of an attention layer.
+
+    Covers timm's variants: one ``qkv`` layer with or without bias, biases kept apart
+    (``q_bias``, ``v_bias``; keys have none), and three layers.
+    """
+    letter = facet[0]
+    if attention.qkv is None:
+        separate: nn.Linear = getattr(attention, f"{letter}_proj")
+        return separate
+    size, part = attention.qkv.out_features // 3, "qkv".index(letter)
+    rows = slice(size * part, size * (part + 1))
+    bias = attention.qkv.bias
+    bias = getattr(attention, f"{letter}_bias", None) if bias is None else bias[rows]
+    return _linear(attention.qkv.weight[rows], bias)
+
+
+def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
+    """A layer with copies of these values."""
+    rows, columns = weight.shape
+    linear = nn.Linear(columns, rows, bias=bias is not None, device="meta")
+    linear.weight = nn.Parameter(weight.detach().clone())
+    if bias is not None:
+        linear.bias = nn.Parameter(bias.detach().clone())
+    return linear
+
+
+def _dino_positions(model: Any, patches: torch.Tensor) -> torch.Tensor:
+    """(B, h, w, C) patches to (B, 1 + h * w, C) tokens, positions added as DINO's code adds them.
+
+    Its bicubic interpolation scales by (h + 0.1) / 28, not by h / 28, which moves every sample,
+    and does not smooth where it shrinks.
+    """
+    _, h, w, channels = patches.shape
+    rows, columns = model.patch_embed.grid_size
+    positions = model.pos_embed[:, 1:].float()
+    if (h, w) != (rows, columns):
+        positions = F.interpolate(
+            positions.reshape(1, rows, columns, channels).permute(0, 3, 1, 2),
+            scale_factor=((h + 0.1) / rows, (w + 0.1) / columns),
+            mode="bicubic",
+        )
+        positions = positions.permute(0, 2, 3, 1).flatten(1, 2)
+    first = (model.cls_token + model.pos_embed[:, :1]).expand(len(patches), -1, -1)
+    return torch.cat([first, patches.flatten(1, 2) + positions], dim=1)

@@ -1,0 +1,198 @@
+"""Images to instances: encoder, segmentation and refinement, overlapped and batched."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from promerge_fo.config import ProMergeConfig, Score, run_hash
+from promerge_fo.encoder import Encoder
+from promerge_fo.images import ImageError, as_rgb, load_image
+from promerge_fo.instances import Instances
+from promerge_fo.refine import refine_resized
+from promerge_fo.segment import segment_features
+from promerge_fo.segment.scoring import with_agreement
+
+__all__ = ["Pipeline", "Prepare", "Prepared"]
+
+ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image made ready for the encoder, or the reason why it could not be.
+
+    Attributes:
+        pixels: (h, w, 3) uint8 at the encoder's size; empty where there is an error.
+        size: (height, width) of the image itself, EXIF orientation applied.
+        error: None, or what is wrong with the image.
+    """
+
+    pixels: NDArray[np.uint8]
+    size: tuple[int, int] = (0, 0)
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Reads and resizes one image; small and picklable, for the workers of a data loader.
+
+    It never raises on a bad image: one bad image must not cost others their masks.
+    """
+
+    transform: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+
+    def __call__(self, image: ImageLike) -> Prepared:
+        """Args: image: a path, a PIL image or an array (H, W, 3) uint8."""
+        try:
+            pixels = as_rgb(image) if isinstance(image, np.ndarray) else load_image(image)
+            return Prepared(self.transform(pixels), (pixels.shape[0], pixels.shape[1]))
+        except ImageError as error:
+            return _not_prepared(str(error))
+        except MemoryError:
+            return _not_prepared(f"{image}: not enough memory to read the image; use fewer workers")
+        except Exception as error:
+            return _not_prepared(f"{image}: {type(error).__name__}: {error}")
+
+
+def _not_prepared(error: str) -> Prepared:
+    return Prepared(np.zeros((0, 0, 3), dtype=np.uint8), error=error)
+
+
+class Pipeline:
+    """ProMerge from images to instances.
+
+    Args:
+        encoder: what :func:`promerge_fo.load_encoder` gives.
+        config: the method's parameters; ``ProMergeConfig()`` by default.
+        threads: threads that segment and refine; the number of CPU cores by default.
+
+    Examples:
+        >>> from promerge_fo import load_encoder
+        >>> from skimage.data import coffee
+        >>> pipeline = Pipeline(load_encoder("texture"))
+        >>> result = pipeline([coffee()])[0]
+        >>> result.status, result.masks.shape[1:]
+        ('ok', (400, 600))
+    """
+
+    def __init__(
+        self, encoder: Encoder, config: ProMergeConfig | None = None, threads: int | None = None
+    ) -> None:
+        self.encoder = encoder
+        self.config = ProMergeConfig() if config is None else config
+        self.threads = threads or os.cpu_count() or 1
+        self.prepare = Prepare(encoder.transform)
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides the masks, as JSON can hold it."""
+        return {
+            "method": "promerge",
+            "config": self.config.to_dict(),
+            "encoder": self.encoder.identity(),
+        }
+
+    @property
+    def hash(self) -> str:
+        """The run hash: 16 hexadecimal digits that name everything that decides the masks."""
+        return run_hash(self.identity())
+
+    def __call__(self, images: Sequence[ImageLike], batch_size: int = 8) -> list[Instances]:
+        """Instances of each image, in order; images that fail have the status "failed"."""
+        return list(self.run(images, batch_size))
+
+    def predict(self, batch: Sequence[Prepared]) -> list[Instances]:
+        """Instances of one batch of prepared images, in order."""
+        with ThreadPoolExecutor(self.threads) as pool:
+            return [future.result() for future in self._submit(pool, batch)]
+
+    def run(
+        self, images: Iterable[ImageLike], batch_size: int = 8, workers: int | None = None
+    ) -> Iterator[Instances]:
+        """Instances of any number of images, in order, in memory that does not grow with them.
+
+        While a batch is encoded, the next ones are read and the last ones segmented and refined.
+
+        Args:
+            images: paths, PIL images or arrays (H, W, 3) uint8; consumed as needed.
+            batch_size: images that are encoded together.
+            workers: threads that read images; as many as segment and refine by default.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, but must be at least 1")
+        with (
+            ThreadPoolExecutor(workers or self.threads) as readers,
+            ThreadPoolExecutor(self.threads) as finishers,
+        ):
+            reading: deque[Future[Prepared]] = deque()
+            finishing: deque[Future[Instances]] = deque()
+            source = iter(images)
+            try:
+                while True:
+                    for image in source:
+                        reading.append(readers.submit(self.prepare, image))
+                        if len(reading) >= 2 * batch_size + self.threads:
+                            break
+                    batch = [reading.popleft().result() for _ in range(batch_size) if reading]
+                    if not batch:
+                        break
+                    finishing.extend(self._submit(finishers, batch))
+                    while len(finishing) > 2 * batch_size or (
+                        finishing and finishing[0].done()
+                    ):
+                        yield finishing.popleft().result()
+                while finishing:
+                    yield finishing.popleft().result()
+            finally:
+                for future in (*reading, *finishing):
+                    future.cancel()
+
+    def _submit(
+        self, pool: ThreadPoolExecutor, batch: Sequence[Prepared]
+    ) -> list[Future[Instances]]:
+        """Encode a batch here and now, and hand its images to the pool."""
+        good = [prepared for prepared in batch if prepared.error is None]
+        features = iter(self._encode(good))
+        futures = []
+        for prepared in batch:
+            if prepared.error is not None:
+                futures.append(pool.submit(Instances.failed, prepared.error))
+            else:
+                futures.append(pool.submit(self._finish, prepared, next(features)))
+        return futures
+
+    def _encode(self, batch: Sequence[Prepared]) -> list[Any]:
+        """Features of each image, or the exception that its encoding raised."""
+        if not batch:
+            return []
+        try:
+            return list(self.encoder.encode([prepared.pixels for prepared in batch]))
+        except Exception as error:
+            if len(batch) == 1:
+                return [error]
+            return [features for prepared in batch for features in self._encode([prepared])]
+
+    def _finish(self, prepared: Prepared, features: Any) -> Instances:
+        try:
+            if isinstance(features, Exception):
+                raise features
+            patches = segment_features(features, self.config)
+            if patches.status != "ok":
+                empty = np.zeros((0, *prepared.size), dtype=np.bool_)
+                return Instances(empty, patches.scores, patches.status, patches.background)
+            refined = refine_resized(prepared.pixels, patches.masks, prepared.size, self.config)
+            scores = patches.scores[refined.kept]
+            if self.config.score is not Score.CONSTANT:
+                scores = with_agreement(scores, refined.agreement)
+            status = "ok" if len(refined) else "all_rejected"
+            return Instances(refined.masks, scores, status, patches.background)
+        except Exception as error:
+            return Instances.failed(f"{type(error).__name__}: {error}", prepared.size)

@@ -1,0 +1,224 @@
+# mypy: disable-error-code="untyped-decorator"
+"""The permutohedral lattice of a set of points (Adams, Baek and Davis, 2010).
+
+Gaussian filtering of n values at points in d dimensions takes O(n d) on this lattice: every point
+lies in a simplex of d + 1 lattice vertices; its value is *splatted* to them, the vertices are
+*blurred* along each of the d + 1 lattice axes, and the result is *sliced* back with the weights
+of the splat. Where the points lie decides everything but the values: a :class:`Lattice` is built
+once and then filters any number of channels.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+__all__ = ["Lattice", "build_lattice"]
+
+_MAX_VERTICES = 2**31 - 2  # vertices are numbered by int32
+_MAX_KEY = 2**62
+_HASH = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Fibonacci hashing
+
+
+class Lattice(NamedTuple):
+    """Which lattice vertices surround each of n points in d dimensions, and their neighbours.
+
+    Attributes:
+        vertices: (n, d + 1) int32: the corners of each point's simplex.
+        weights: (n, d + 1) float32: the point's barycentric coordinates; a row sums to 1.
+        neighbours: (d + 1, m, 2) int32: the two neighbours of each of the m vertices along each
+            axis; a neighbour that no point touches is vertex m, whose value is always 0.
+    """
+
+    vertices: NDArray[np.int32]
+    weights: NDArray[np.float32]
+    neighbours: NDArray[np.int32]
+
+    @property
+    def size(self) -> int:
+        """The number m of vertices."""
+        return int(self.neighbours.shape[1])
+
+
+def build_lattice(features: NDArray[np.float32]) -> Lattice:
+    """The lattice of points whose coordinates are in units of the Gaussian's standard deviation.
+
+    Args:
+        features: (n, d) float32, n and d at least 1: finite coordinates.
+
+    Raises:
+        ValueError: so many points, or points so far apart, that vertices cannot be numbered.
+    """
+    n, d = features.shape
+    if n * (d + 1) > _MAX_VERTICES:
+        raise ValueError(
+            f"{n} points in {d} dimensions may touch {n * (d + 1)} lattice vertices, more than "
+            f"{_MAX_VERTICES}; use a smaller image (image_size)"
+        )
+    # Splat, blur and slice together are a Gaussian of deviation 1 at this scale (Sec. 3.1).
+    scale = (d + 1) * math.sqrt(2 / 3) / np.sqrt(np.arange(1.0, d + 1) * np.arange(2.0, d + 2))
+    strides = _key_strides(features, scale)
+    vertices, weights, keys, table = _find_vertices(
+        features, tuple(np.float32(s) for s in scale), strides
+    )
+    return Lattice(vertices, weights, _find_neighbours(keys, table, strides))
+
+
+def _key_strides(features: NDArray[np.float32], scale: NDArray[np.float64]) -> tuple[int, ...]:
+    """Strides that give every vertex within reach, and its neighbours, a key of its own.
+
+    The d + 1 coordinates of a vertex sum to zero: coordinates 1 to d tell vertices apart, and
+    coordinate 0 has stride 0. Keys are linear in the coordinates, so that a step along an axis
+    adds the same number to every key.
+    """
+    d = len(scale)
+    extent = _extent(features) * scale
+    strides, stride = [0], 1
+    for j in range(1, d + 1):
+        strides.append(stride)
+        # What coordinate j spans (see _find_vertices); the simplex around a point reaches d + 1
+        # further on either side, and a neighbour another d + 1.
+        stride *= math.ceil(j * extent[j - 1] + extent[j:].sum()) + 4 * (d + 1)
+    if stride > _MAX_KEY:
+        raise ValueError(
+            f"points that span {np.array2string(_extent(features), precision=0)} standard "
+            f"deviations need {stride:.1e} lattice keys, more than {_MAX_KEY:.1e}; "
+            "use a smaller image (image_size)"
+        )
+    return tuple(strides)
+
+
+@njit(cache=True, nogil=True)
+def _extent(features: Any) -> Any:
+    """(d,) float64: highest less lowest value of each coordinate (NumPy is slow on short rows)."""
+    low, high = features[0].copy(), features[0].copy()
+    for p in range(len(features)):
+        for j in range(features.shape[1]):
+            low[j] = min(low[j], features[p, j])
+            high[j] = max(high[j], features[p, j])
+    return high.astype(np.float64) - low
+
+
+@njit(cache=True, nogil=True)
+def _find_vertices(features: Any, scale: Any, strides: Any) -> Any:
+    """Sec. 3.1 of the paper (splat): the simplex around each point, vertices numbered as found.
+
+    Returns:
+        ``vertices`` and ``weights`` of the lattice, the vertices' keys, and the hash table
+        (open addressing, linear probing) from keys to vertices; -1 is a free slot.
+    """
+    n = len(features)
+    d = len(scale)
+    up = sum(strides)  # what one step "all coordinates + 1" adds to a key
+    vertices = np.empty((n, d + 1), np.int32)
+    weights = np.empty((n, d + 1), np.float32)
+    bits = 10
+    table = np.full(1 << bits, -1, np.int32)
+    keys = np.empty(len(table) // 4, np.int64)
+    m = 0
+
+    elevated = np.empty(d + 1, np.float32)
+    origin = np.empty(d + 1, np.float32)
+    rank = np.empty(d + 1, np.int64)
+    order = np.empty(d + 1, np.int64)
+    down = np.float32(1) / np.float32(d + 1)
+    half = np.float32(0.5)
+    for p in range(n):
+        # Onto the hyperplane of coordinates with sum 0, by the basis of the paper's Eq. 2.
+        above = np.float32(0)
+        for j in range(d, 0, -1):
+            x = features[p, j - 1] * scale[j - 1]
+            elevated[j] = above - np.float32(j) * x
+            above += x
+        elevated[0] = above
+
+        # The nearest point whose coordinates are multiples of d + 1, if their sum is 0 ...
+        excess = 0
+        for j in range(d + 1):
+            rounded = np.floor(elevated[j] * down + half)
+            excess += int(rounded)
+            origin[j] = rounded * np.float32(d + 1)
+            rank[j] = 0
+        # ... else the coordinates that were rounded furthest go one step back.
+        for i in range(d):
+            for j in range(i + 1, d + 1):
+                behind = int(elevated[i] - origin[i] < elevated[j] - origin[j])
+                rank[i] += behind
+                rank[j] += 1 - behind
+        for j in range(d + 1):
+            rank[j] += excess
+            if rank[j] < 0:
+                rank[j] += d + 1
+                origin[j] += np.float32(d + 1)
+            elif rank[j] > d:
+                rank[j] -= d + 1
+                origin[j] -= np.float32(d + 1)
+            order[rank[j]] = j
+
+        # From the origin, vertex k of the simplex is one step along the axis of the coordinate of
+        # rank d + 1 - k away from vertex k - 1; the differences of the sorted offsets weigh them.
+        key = 0
+        for j in range(d + 1):
+            key += np.int64(origin[j]) * strides[j]
+        previous = np.float32(0)
+        for k in range(d + 1):
+            j = order[d - k]
+            offset = (elevated[j] - origin[j]) * down
+            weights[p, k] = offset - previous
+            previous = offset
+            # Look the vertex up, or number it.
+            slot = _slot(keys, table, bits, key)
+            if table[slot] < 0:
+                if m == len(keys):
+                    bits += 1
+                    table, keys = _grown(keys, bits)
+                    slot = _slot(keys, table, bits, key)
+                table[slot] = m
+                keys[m] = key
+                m += 1
+            vertices[p, k] = table[slot]
+            key += up - (d + 1) * strides[j]
+        weights[p, 0] += np.float32(1) - previous
+    return vertices, weights, keys[:m].copy(), table
+
+
+@njit(cache=True, nogil=True)
+def _slot(keys: Any, table: Any, bits: int, key: int) -> Any:
+    """The slot of the hash table that holds the key's vertex, or the free one to put it into."""
+    slot = np.int64((np.uint64(key) * _HASH) >> np.uint64(64 - bits))
+    while table[slot] >= 0 and keys[table[slot]] != key:
+        slot = (slot + 1) & (len(table) - 1)
+    return slot
+
+
+@njit(cache=True, nogil=True)
+def _grown(keys: Any, bits: int) -> Any:
+    """A table with 2^bits slots for the same keys, and the keys with room for a quarter as many."""
+    table = np.full(1 << bits, -1, np.int32)
+    room = np.empty(len(table) // 4, np.int64)
+    room[: len(keys)] = keys
+    for i in range(len(keys)):
+        table[_slot(keys, table, bits, keys[i])] = i
+    return table, room
+
+
+@njit(cache=True, nogil=True)
+def _find_neighbours(keys: Any, table: Any, strides: Any) -> Any:
+    """Sec. 3.2 of the paper (blur): along axis j, all coordinates grow by 1 but j falls by d."""
+    m = len(keys)
+    bits = 0
+    while (1 << bits) < len(table):
+        bits += 1
+    neighbours = np.full((len(strides), m, 2), m, np.int32)
+    for j in range(len(strides)):
+        step = sum(strides) - len(strides) * strides[j]
+        for i in range(m):
+            other = table[_slot(keys, table, bits, keys[i] + step)]
+            if other >= 0:
+                neighbours[j, i, 1] = other
+                neighbours[j, other, 0] = i
+    return neighbours

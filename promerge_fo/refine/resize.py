@@ -1,0 +1,200 @@
+# mypy: disable-error-code="untyped-decorator"
+"""Masks from one size to another, and without holes: all masks of an image in one call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from promerge_fo.instances import mask_boxes
+
+__all__ = ["fill_holes", "resize_bicubic", "upsample_nearest"]
+
+_PRECISION = 22  # bits after the point of a bicubic weight: a sum of 8-bit products fits int32
+
+
+def upsample_nearest(masks: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Every pixel takes the value of the patch that its centre lies in.
+
+    Args:
+        masks: (n, h, w) bool, h and w at least 1.
+        size: (H, W) in pixels; may also be smaller than (h, w).
+
+    Returns:
+        (n, H, W) bool, C-contiguous.
+    """
+    rows, columns = (
+        (2 * np.arange(large) + 1) * small // (2 * large)
+        for small, large in zip(masks.shape[1:], size, strict=True)
+    )
+    return np.asarray(masks.take(columns, axis=2).take(rows, axis=1), dtype=bool)
+
+
+def fill_holes(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Set all background that is not 4-connected to the border of the image.
+
+    Equal to ``scipy.ndimage.binary_fill_holes`` mask by mask.
+
+    Args:
+        masks: (n, H, W) bool.
+
+    Returns:
+        (n, H, W) bool.
+    """
+    filled = np.array(masks, dtype=bool, order="C")
+    _fill_holes(filled, mask_boxes(filled))
+    return filled
+
+
+@njit(cache=True, nogil=True)
+def _fill_holes(masks: Any, boxes: Any) -> None:
+    """In place, by union-find over the runs of background in the rows of each mask's box.
+
+    Node 0 is the outside, which every run at the border of the box belongs to.
+    """
+    for i in range(len(masks)):
+        mask = masks[i]
+        x0, y0, x1, y1 = boxes[i]
+        runs = 1
+        for y in range(y0, y1):
+            for x in range(x0, x1):
+                runs += not mask[y, x] and (x == x0 or mask[y, x - 1])
+        rows = np.empty(runs, np.int32)
+        starts = np.empty(runs, np.int32)
+        stops = np.empty(runs, np.int32)
+        parents = np.arange(runs)
+
+        run, above = 1, 1  # the next run; the first one of the row above that may still touch it
+        for y in range(y0, y1):
+            row_start = run
+            x = x0
+            while x < x1:
+                if mask[y, x]:
+                    x += 1
+                    continue
+                start = x
+                while x < x1 and not mask[y, x]:
+                    x += 1
+                rows[run], starts[run], stops[run] = y, start, x
+                if y == y0 or y == y1 - 1 or start == x0 or x == x1:
+                    _join(parents, run, 0)
+                while above < row_start and stops[above] <= start:
+                    above += 1
+                other = above
+                while other < row_start and starts[other] < x:
+                    _join(parents, run, other)
+                    other += 1
+                run += 1
+            above = row_start
+
+        for run in range(1, runs):
+            if _root(parents, run) != 0:
+                mask[rows[run], starts[run] : stops[run]] = True
+
+
+@njit(cache=True, nogil=True)
+def _root(parents: Any, node: int) -> int:
+    while parents[node] != node:
+        parents[node] = parents[parents[node]]
+        node = parents[node]
+    return node
+
+
+@njit(cache=True, nogil=True)
+def _join(parents: Any, a: int, b: int) -> None:
+    """Make one set of two; its root is its lowest node, so that the outside stays node 0."""
+    a, b = _root(parents, a), _root(parents, b)
+    parents[max(a, b)] = min(a, b)
+
+
+def resize_bicubic(masks: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Resize masks as Pillow's ``Image.resize`` does by default: bicubic, on 0 and 255, > 127.
+
+    Equal to Pillow in every pixel, where Pillow resizes the rows before the columns (before
+    version 13 always, since then only if the height does not shrink). Needs the memory of the
+    output and of one row of it per input row.
+
+    Args:
+        masks: (n, h, w) bool, h and w at least 1.
+        size: (H, W) in pixels, at least 1.
+
+    Returns:
+        (n, H, W) bool.
+    """
+    masks = np.ascontiguousarray(masks)
+    resized = np.zeros((len(masks), *size), dtype=bool)
+    if masks.shape[1:] == size:
+        resized[:] = masks
+    else:
+        columns = _bicubic_weights(masks.shape[2], size[1])
+        rows = _bicubic_weights(masks.shape[1], size[0])
+        _resize(masks, mask_boxes(masks), *columns, *rows, resized)
+    return resized
+
+
+def _bicubic_weights(
+    small: int, large: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
+    """Which of ``small`` inputs each of ``large`` outputs is a weighted sum of.
+
+    The cubic (a = -1/2) spans two inputs on either side, or two outputs where these are larger,
+    is cut off at the border, and scaled to a sum of 1; the arithmetic is Pillow's.
+
+    Returns:
+        (large,) first input, (large,) one past the last, (large, taps) weights in fixed point.
+    """
+    scale = small / large
+    stretch = max(scale, 1.0)
+    centre = (np.arange(large) + 0.5) * scale
+    first = np.maximum((centre - 2 * stretch + 0.5).astype(np.int64), 0)
+    stop = np.minimum((centre + 2 * stretch + 0.5).astype(np.int64), small)
+    taps = first[:, None] + np.arange((stop - first).max())
+    x = np.abs((taps - centre[:, None] + 0.5) * (1 / stretch))
+    weights = np.where(x < 1, (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2)
+    weights[(x >= 2) | (taps >= stop[:, None])] = 0
+    weights /= np.add.accumulate(weights, axis=1)[:, -1:]
+    fixed = np.trunc(weights * (1 << _PRECISION) + np.copysign(0.5, weights))
+    return first, stop, fixed.astype(np.int32)
+
+
+@njit(cache=True, nogil=True)
+def _resize(
+    masks: Any,
+    boxes: Any,
+    column_first: Any,
+    column_stop: Any,
+    column_weights: Any,
+    row_first: Any,
+    row_stop: Any,
+    row_weights: Any,
+    resized: Any,
+) -> None:
+    """Rows first, rounded to 8 bits, then columns; only where a mask's box reaches."""
+    height, width = resized.shape[1:]
+    half = np.int32(1 << (_PRECISION - 1))
+    narrow = np.empty((masks.shape[1], width), np.uint8)
+    sums = np.empty(width, np.int32)
+    for i in range(len(masks)):
+        x0, y0, x1, y1 = boxes[i]
+        left, right = width, 0
+        for x in range(width):
+            if column_first[x] < x1 and column_stop[x] > x0:
+                left, right = min(left, x), x + 1
+        for y in range(y0, y1):
+            for x in range(left, right):
+                total = half
+                for tap in range(column_stop[x] - column_first[x]):
+                    if masks[i, y, column_first[x] + tap]:
+                        total += np.int32(255) * column_weights[x, tap]
+                narrow[y, x] = min(max(total >> _PRECISION, 0), 255)
+        for y in range(height):
+            sums[left:right] = half
+            for row in range(max(row_first[y], y0), min(row_stop[y], y1)):
+                weight = row_weights[y, row - row_first[y]]
+                for x in range(left, right):
+                    sums[x] += weight * np.int32(narrow[row, x])
+            for x in range(left, right):
+                resized[i, y, x] = (sums[x] >> _PRECISION) > 127

@@ -1,0 +1,38 @@
+"""From a click to masks that are seen."""
+
+import time
+
+import numpy as np
+
+
+def test_masks_are_made_by_the_operator_and_seen(app, dataset, photographs, fo):
+    from promerge_fo.dataset.plugin import install_plugin
+
+    installed = install_plugin()
+    assert (installed / "fiftyone.yml").exists()
+    dataset.add_samples([fo.Sample(filepath=path) for path in photographs])
+    page = app(dataset)
+    before = page.grid()
+
+    page.operator("ProMerge: segment instances")
+    page.fill("Encoder", "texture")
+    page.execute()
+    wait_until(lambda: dataset.reload() or dataset.has_field("promerge.status"), 120)
+    statuses = dataset.values("promerge.status")
+    assert len(statuses) == 4
+    assert set(statuses) <= {"ok", "no_background", "background_too_small", "all_filtered"}
+    masks = dataset.count("promerge.detections")
+    assert masks >= 2
+
+    page.open()
+    assert page["sidebar-field-promerge"].count() == 1
+    drawn = (np.abs(page.grid().astype(int) - before).max(axis=2) > 20).mean()
+    assert drawn > 0.01, f"{masks} masks, but only {drawn:.2%} of the grid changed"
+
+
+def wait_until(condition, seconds):
+    for _ in range(seconds):
+        if condition():
+            return
+        time.sleep(1)
+    raise AssertionError(f"not within {seconds} s")

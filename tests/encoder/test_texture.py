@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+import torch
+
+from promerge_fo.encoder import Resize, load_encoder
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return load_encoder("texture", device="cpu", image_size=160)
+
+
+def cosines(features):
+    flat = torch.nn.functional.normalize(features.flatten(1), dim=0)
+    return flat.T @ flat
+
+
+def two_halves():
+    """A fine chequerboard in red on plain green."""
+    image = np.zeros((160, 160, 3), np.uint8)
+    image[..., 1] = 160
+    board = (np.indices((60, 80)).sum(axis=0) // 2 % 2).astype(bool)
+    image[50:110, 40:120] = np.where(board[..., None], (220, 40, 30), (120, 0, 0))
+    return image
+
+
+def test_features_are_centred_float32_on_a_grid_of_8_pixels(encoder, images):
+    features = encoder(images)
+    assert features.shape == (3, 15, 20, 20) and features.dtype == torch.float32
+    assert features.mean(dim=(2, 3)).abs().max() < 1e-5
+    assert encoder.patch_size == 8 and not encoder.has_prompt_scores
+
+
+def test_cosines_run_from_unlike_to_alike(encoder):
+    similarity = cosines(encoder([two_halves()])[0])
+    inside, outside = 10 * 20 + 10, 2 * 20 + 2
+    assert similarity[inside, outside] < -0.5
+    assert similarity[inside, 9 * 20 + 9] > 0.95
+    assert similarity[outside, 17 * 20 + 17] > 0.95
+
+
+def test_features_are_the_same_every_time_and_in_every_batch(encoder, images):
+    together = encoder(images)
+    again = load_encoder("texture", device="cpu", image_size=160)
+    for image, features in zip(images, together, strict=True):
+        assert torch.equal(again([image])[0], features)
+
+
+def test_an_image_of_one_colour_has_no_features(encoder):
+    assert not encoder([np.full((50, 70, 3), 90, np.uint8)]).any()
+
+
+def test_aspect(images):
+    encoder = load_encoder("texture", device="cpu", image_size=160, resize="aspect")
+    assert [tuple(f.shape) for f in encoder(images)] == [(15, 17, 23), (15, 23, 17), (15, 20, 20)]
+
+
+def test_identity_and_arguments(encoder):
+    assert encoder.identity() == {
+        "name": "texture",
+        "facet": "texture",
+        "weights_sha256": None,
+        "precision": "fp32",
+        "image_size": 160,
+        "resize": "square",
+        "version": 1,
+    }
+    with pytest.raises(ValueError, match="'texture' has no weights"):
+        load_encoder("texture", checkpoint="weights.pth")
+    with pytest.raises(ValueError, match="no class token"):
+        encoder.encode([np.zeros((160, 160, 3), np.uint8)], with_prompt_scores=True)
+
+
+def test_extreme_ratios_are_squeezed():
+    resize = Resize(480, 8, "aspect")
+    assert resize.grid(100, 800) == resize.grid(10, 4000) == (21, 170)
+    assert resize.grid(4000, 10) == (170, 21)
+    assert Resize(16, 16, "aspect").grid(10, 4000) == (1, 3)
