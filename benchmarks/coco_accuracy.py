@@ -1,6 +1,6 @@
 """Class-agnostic COCO mask AP and AR of a run of ProMerge on images with a COCO annotation file.
 
-    python -m benchmarks.coco_accuracy ANNOTATIONS.json IMAGES --encoder texture --output r.json
+python -m benchmarks.coco_accuracy ANNOTATIONS.json IMAGES --encoder texture --output r.json
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def main() -> None:
     coco = COCO(arguments.annotations)
     encoder = load_encoder(arguments.encoder, checkpoint=arguments.checkpoint)
     results = {
-        preset: evaluate(coco, Path(arguments.images), Pipeline(encoder, ProMergeConfig.preset(preset)))
+        preset: evaluate(
+            coco, Path(arguments.images), Pipeline(encoder, ProMergeConfig.preset(preset))
+        )
         for preset in arguments.presets
     }
     print(json.dumps(results, indent=2))

@@ -37,7 +37,9 @@ def write(path: str | Path, results: dict[str, Any]) -> None:
 
 
 def _git(*arguments: str) -> str:
-    run = subprocess.run(["git", *arguments], capture_output=True, text=True, cwd=Path(__file__).parent)
+    run = subprocess.run(
+        ["git", *arguments], capture_output=True, text=True, cwd=Path(__file__).parent
+    )
     return run.stdout.strip()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,16 +46,17 @@ def segment(arguments: argparse.Namespace) -> int:
         output_dir=arguments.output_dir,
         limit=arguments.limit,
         overwrite=arguments.overwrite,
-        progress=_progress_bar,
+        progress=_Progress,
     )
-    print(report)
+    if report.skipped:
+        print(f"{report.skipped} images were done before (--overwrite does them again)")
     if arguments.output is not None:
         from promerge_fo.dataset.export import export_pseudo_labels
 
         summary = export_pseudo_labels(
             dataset, arguments.label_field, arguments.output, min_area=0.0
         )
-        print(f"{arguments.output}: {summary}")
+        print(f"{summary['path']}: {summary['annotations']} masks of {summary['images']} images")
     if report.interrupted:
         print("stopped; what was done is kept. Run the same command again to go on.")
         return 130
@@ -94,8 +96,15 @@ def doctor(arguments: argparse.Namespace) -> int:
         problems += finding.state == "problem"
         print(f"{finding.state:>8}  {finding.subject}: {finding.detail}")
         if finding.remedy:
-            print(textwrap.fill(finding.remedy, 96, initial_indent=" " * 10 + "-> ",
-                                subsequent_indent=" " * 13, break_on_hyphens=False))
+            print(
+                textwrap.fill(
+                    finding.remedy,
+                    96,
+                    initial_indent=" " * 10 + "-> ",
+                    subsequent_indent=" " * 13,
+                    break_on_hyphens=False,
+                )
+            )
     return 1 if problems else 0
 
 
@@ -108,7 +117,7 @@ def plugin_install(arguments: argparse.Namespace) -> int:
 
 
 def _model(arguments: argparse.Namespace) -> ProMergeModel:
-    from promerge_fo.dataset.model import load_model
+    from promerge_fo.dataset.model import load_model, preset_encoder
 
     changes = {
         record["name"]: getattr(arguments, record["name"])
@@ -116,21 +125,58 @@ def _model(arguments: argparse.Namespace) -> ProMergeModel:
         if getattr(arguments, record["name"]) is not None
     }
     return load_model(
-        preset=arguments.preset,
-        encoder=arguments.encoder,
+        config=ProMergeConfig.preset(arguments.preset).replace(**changes),
+        encoder=arguments.encoder or preset_encoder(arguments.preset),
         checkpoint=arguments.checkpoint,
         facet=arguments.facet,
         device=arguments.device,
         precision=arguments.precision,
         resize=arguments.resize,
-        **changes,
     )
 
 
-def _progress_bar(total: int) -> Any:
-    from tqdm import tqdm
+class _Progress:
+    """A bar with the rate, and after the first images a line with the time that all will take."""
 
-    return tqdm(total=total, unit="image", unit_scale=False, dynamic_ncols=True, smoothing=0.1)
+    ESTIMATE_AFTER = 5.0  #: seconds
+
+    def __init__(self, total: int) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=total, unit=" images", dynamic_ncols=True)
+        self._started = time.perf_counter()
+        self._estimated = False
+
+    def update(self, n: int) -> None:
+        self._bar.update(n)
+        done, total = self._bar.n, self._bar.total
+        seconds = time.perf_counter() - self._started
+        if not self._estimated and 0 < done < total and seconds > self.ESTIMATE_AFTER:
+            self._estimated = True
+            self._bar.write(
+                f"about {_duration(seconds / done * total)} for {total} images "
+                f"at {done / seconds:.2f} images/s"
+            )
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+def _duration(seconds: float) -> str:
+    """A time as people say it.
+
+    Examples:
+        >>> [_duration(s) for s in (42, 125, 7500, 200_000)]
+        ['42 s', '2 min', '2 h 5 min', '2 d 8 h']
+    """
+    minutes, hours, days = seconds / 60, seconds / 3600, seconds / 86400
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    if hours < 2:
+        return f"{minutes:.0f} min"
+    if days < 2:
+        return f"{int(hours)} h {int(minutes % 60)} min"
+    return f"{int(days)} d {hours % 24:.0f} h"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -144,12 +190,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"promerge-fo {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, function: Any, help: str, text: str, group: Any = commands) -> Any:
+    def command(
+        name: str,
+        function: Any,
+        help: str,
+        text: str,
+        group: Any = commands,
+        usage: str | None = None,
+    ) -> Any:
         made = group.add_parser(
             name,
             help=help,
             description=textwrap.dedent(text).strip(),
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            usage=usage,
         )
         made.set_defaults(command=function)
         return made
@@ -169,16 +223,25 @@ def _parser() -> argparse.ArgumentParser:
           promerge segment photos/ --preset fast --output masks.json
           promerge segment my-dataset --label-field fine --tau-b 0.3 --limit 20
         """,
+        usage="promerge segment DIR|DATASET [options]",
     )
-    made.add_argument("source", metavar="DIR|DATASET", help="a folder of images, or a dataset's name")
+    made.add_argument(
+        "source", metavar="DIR|DATASET", help="a folder of images, or a dataset's name"
+    )
     made.add_argument("--name", help="name of the dataset made of a folder (the folder's name)")
     made.add_argument("--label-field", default="promerge", help="field for the masks (promerge)")
     made.add_argument("--output", metavar="JSON", help="also write the masks as COCO JSON (RLE)")
-    made.add_argument("--output-dir", metavar="DIR", help="keep masks as PNGs here, not in the database")
+    made.add_argument(
+        "--output-dir", metavar="DIR", help="keep masks as PNGs here, not in the database"
+    )
     made.add_argument("--limit", type=_positive, metavar="N", help="only the first N images")
     made.add_argument("--overwrite", action="store_true", help="redo images that are done")
-    made.add_argument("--batch-size", type=_positive, default=8, metavar="N", help="images encoded together (8)")
-    made.add_argument("--num-workers", type=_natural, metavar="N", help="processes that read images")
+    made.add_argument(
+        "--batch-size", type=_positive, default=8, metavar="N", help="images encoded together (8)"
+    )
+    made.add_argument(
+        "--num-workers", type=_natural, metavar="N", help="processes that read images"
+    )
     _add_model_arguments(made)
 
     made = command(
@@ -191,7 +254,11 @@ def _parser() -> argparse.ArgumentParser:
         weight-free texture encoder.
         """,
     )
-    made.add_argument("--folder", default="promerge-demo", help="for the photographs and the picture (./promerge-demo)")
+    made.add_argument(
+        "--folder",
+        default="promerge-demo",
+        help="for the photographs and the picture (./promerge-demo)",
+    )
     made.add_argument("--encoder", help="an encoder's name, in place of that choice")
 
     made = command(
@@ -203,6 +270,7 @@ def _parser() -> argparse.ArgumentParser:
         candidates and their vote, what filtering kept and dropped and why, the merged masks,
         and the masks before and after refinement.
         """,
+        usage="promerge explain IMAGE [options]",
     )
     made.add_argument("image", metavar="IMAGE", help="an image file")
     made.add_argument("--output", metavar="FILE", help="png, pdf or svg (IMAGE-explained.png)")
@@ -229,21 +297,36 @@ def _parser() -> argparse.ArgumentParser:
         "Put the App's plugin where FiftyOne looks for plugins.",
         plugin_commands,
     )
-    made.add_argument("--folder", help="a checkout or copy of the plugin (found by itself in a checkout)")
+    made.add_argument(
+        "--folder", help="a checkout or copy of the plugin (found by itself in a checkout)"
+    )
     return parser
 
 
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("encoder")
-    group.add_argument("--preset", choices=PRESETS, default="default", help="settings to start from (default)")
-    group.add_argument("--encoder", metavar="NAME", help="a timm ViT (vit_base_patch8_224.dino), or texture")
-    group.add_argument("--checkpoint", metavar="FILE", help="weights in DINO's or timm's layout, instead of the hub's")
-    group.add_argument("--facet", choices=("key", "query", "value", "token"), default="key", help="(key)")
+    group.add_argument(
+        "--preset", choices=PRESETS, default="default", help="settings to start from (default)"
+    )
+    group.add_argument(
+        "--encoder", metavar="NAME", help="a timm ViT (vit_base_patch8_224.dino), or texture"
+    )
+    group.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        help="weights in DINO's or timm's layout, instead of the hub's",
+    )
+    group.add_argument(
+        "--facet", choices=("key", "query", "value", "token"), default="key", help="(key)"
+    )
     group.add_argument("--device", help="cuda, cuda:1, cpu (a GPU if there is one)")
-    group.add_argument("--precision", choices=("fp32", "bf16", "auto"), default="fp32", help="(fp32)")
+    group.add_argument(
+        "--precision", choices=("fp32", "bf16", "auto"), default="fp32", help="(fp32)"
+    )
     group.add_argument("--resize", choices=("square", "aspect"), default="square", help="(square)")
     group = parser.add_argument_group(
-        "parameters of the method", "defaults come from the preset; those shown are ProMergeConfig's"
+        "parameters of the method",
+        "defaults come from the preset; those shown are ProMergeConfig's",
     )
     for record in ProMergeConfig.describe():
         flag = "--" + record["name"].replace("_", "-")

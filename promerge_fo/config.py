@@ -81,7 +81,6 @@ class Score(str, Enum):
     CONSTANT = "constant"  #: 1 for every mask, as in the paper and in the released code
 
 
-
 def _parameter(
     default: Any,
     meaning: str,
@@ -171,9 +170,7 @@ class ProMergeConfig:
         0.5, "IoA above which masks merge whatever their features", "released code", 0, 1
     )
     tau_ioa_merge: float = _parameter(0.1, "IoA above which masks may merge", "App. A", 0, 1)
-    tau_f_merge: float = _parameter(
-        0.1, "similarity from which masks may merge", "Sec. 4.3", -1, 1
-    )
+    tau_f_merge: float = _parameter(0.1, "similarity from which masks may merge", "Sec. 4.3", -1, 1)
     refine: Refine = _parameter(Refine.CRF, "how patch masks become pixel masks", "Sec. 4.1")
     fill_holes: bool = _parameter(True, "fill the holes of refined masks", "released code")
     min_refined_iou: float = _parameter(
@@ -300,7 +297,9 @@ def _checked(f: dataclasses.Field[Any], value: Any) -> Any:
             return kind(value)
         except ValueError:
             choices = ", ".join(repr(c.value) for c in kind)
-            raise ValueError(f"{f.name} is {value!r}, but must be one of {choices} {what}") from None
+            raise ValueError(
+                f"{f.name} is {value!r}, but must be one of {choices} {what}"
+            ) from None
     if isinstance(f.default, bool):
         if not isinstance(value, bool):
             raise TypeError(f"{f.name} is {value!r}, but must be True or False {what}")

@@ -1,4 +1,4 @@
-"""ProMerge on photographs that scikit-image carries: what ``promerge demo`` and ``make demo`` do."""
+"""ProMerge on photographs that scikit-image carries: ``promerge demo`` and ``make demo``."""
 
 from __future__ import annotations
 

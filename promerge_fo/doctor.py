@@ -69,7 +69,7 @@ def _torch() -> Finding:
             "PyTorch",
             "problem",
             f"{pair} do not work together: {error}",
-            "install a matching pair in one command: pip install --force-reinstall torch torchvision",
+            "install both in one command: pip install --force-reinstall torch torchvision",
         )
     return Finding("PyTorch", "ok", f"{pair}, timm {timm.__version__}")
 

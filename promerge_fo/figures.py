@@ -109,7 +109,7 @@ def explain_figure(
 
     figure = Figure(figsize=(15, 14.5), layout="constrained")
     figure.suptitle(heading, fontsize=13)
-    rows = figure.subfigures(4, 1, height_ratios=[1, 1, 1.25, 1])
+    rows: Any = figure.subfigures(4, 1, height_ratios=[1, 1, 1.25, 1])
     _draw_prompts(rows[0], image, trace)
     _draw_background(rows[1], image, trace)
     _draw_filtering(rows[2], image, trace)
@@ -173,7 +173,9 @@ def _draw_prompts(row: Any, image: NDArray[np.uint8], trace: Trace) -> None:
     y, x = np.divmod(trace.prompts.positions, w)
     axes[0].imshow(image)
     tints = ["#ffffff" if candidate else "#ff2d55" for candidate in trace.is_candidate]
-    axes[0].scatter((x + 0.5) * sx, (y + 0.5) * sy, s=7, c=tints, edgecolors="black", linewidths=0.3)
+    axes[0].scatter(
+        (x + 0.5) * sx, (y + 0.5) * sy, s=7, c=tints, edgecolors="black", linewidths=0.3
+    )
     axes[0].set_title("prompts: white selects background", fontsize=9)
     front = np.flatnonzero(~trace.is_candidate)
     chosen = front[_evenly(len(front), 4)] if len(front) else np.zeros(0, dtype=np.int64)

@@ -88,7 +88,8 @@ def mask_boxes(masks: NDArray[np.bool_]) -> NDArray[np.int64]:
         array([[2, 1, 5, 3]])
     """
     n, h, w = masks.shape
-    rows, columns = masks.any(axis=2), masks.any(axis=1)
+    rows: NDArray[np.bool_] = np.asarray(masks.any(axis=2))
+    columns: NDArray[np.bool_] = np.asarray(masks.any(axis=1))
     boxes = np.stack(
         [
             columns.argmax(axis=1),

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from promerge_fo.config import ProMergeConfig, Score, run_hash
+from promerge_fo.config import ProMergeConfig, Score, Status, run_hash
 from promerge_fo.encoder import Encoder
 from promerge_fo.images import ImageError, as_rgb, load_image
 from promerge_fo.instances import Instances
@@ -145,15 +145,14 @@ class Pipeline:
                     if not batch:
                         break
                     finishing.extend(self._submit(finishers, batch))
-                    while len(finishing) > 2 * batch_size or (
-                        finishing and finishing[0].done()
-                    ):
+                    while len(finishing) > 2 * batch_size or (finishing and finishing[0].done()):
                         yield finishing.popleft().result()
                 while finishing:
                     yield finishing.popleft().result()
             finally:
-                for future in (*reading, *finishing):
-                    future.cancel()
+                for waiting in reading, finishing:
+                    for future in waiting:
+                        future.cancel()
 
     def _submit(
         self, pool: ThreadPoolExecutor, batch: Sequence[Prepared]
@@ -192,7 +191,7 @@ class Pipeline:
             scores = patches.scores[refined.kept]
             if self.config.score is not Score.CONSTANT:
                 scores = with_agreement(scores, refined.agreement)
-            status = "ok" if len(refined) else "all_rejected"
+            status: Status = "ok" if len(refined) else "all_rejected"
             return Instances(refined.masks, scores, status, patches.background)
         except Exception as error:
             return Instances.failed(f"{type(error).__name__}: {error}", prepared.size)

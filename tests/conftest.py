@@ -46,6 +46,11 @@ def fo():
 
     yield fiftyone
     fiftyone.core.odm.drop_database()
+    service = fiftyone.core.odm.database._db_service
+    if service is not None and service.child is not None:  # else it is not ours to stop
+        server = service.child
+        service.stop()
+        server.wait(timeout=60)
 
 
 @pytest.fixture

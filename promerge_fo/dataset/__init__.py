@@ -1,0 +1,50 @@
+"""The FiftyOne side: masks into datasets, and out of them again.
+
+The public names load what they need when they are first used: importing this package does not
+import FiftyOne, so that :mod:`promerge_fo.dataset.mongod` works where FiftyOne does not.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from promerge_fo.dataset.export import export_pseudo_labels
+    from promerge_fo.dataset.labels import mask_of, masks_of, require_images, to_detections
+    from promerge_fo.dataset.model import ProMergeModel, load_model
+    from promerge_fo.dataset.runs import list_runs, load_run
+
+__all__ = [
+    "ProMergeModel",
+    "export_pseudo_labels",
+    "list_runs",
+    "load_model",
+    "load_run",
+    "mask_of",
+    "masks_of",
+    "require_images",
+    "to_detections",
+]
+
+_HOMES = {
+    "ProMergeModel": "model",
+    "export_pseudo_labels": "export",
+    "list_runs": "runs",
+    "load_model": "model",
+    "load_run": "runs",
+    "mask_of": "labels",
+    "masks_of": "labels",
+    "require_images": "labels",
+    "to_detections": "labels",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"promerge_fo.dataset.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'promerge_fo.dataset' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
+import fiftyone.core.utils as fou
 from fiftyone import ViewField as F
 
-from promerge_fo.dataset.model import ProMergeModel, require_images
+from promerge_fo.dataset.labels import require_images
+from promerge_fo.dataset.model import ProMergeModel
 
 __all__ = ["Report", "open_source", "segment_dataset"]
 
@@ -75,9 +77,7 @@ def open_source(source: str, name: str | None = None) -> Any:
             f"the datasets: {known}"
         )
     folder = folder.resolve()
-    paths = sorted(
-        str(path) for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES
-    )
+    paths = sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
         raise ValueError(
             f"{folder} holds no images (looked for {', '.join(sorted(IMAGE_SUFFIXES))})"
@@ -146,14 +146,17 @@ def segment_dataset(
     interrupted = False
     started = time.perf_counter()
     try:
-        view.apply_model(
-            model,
-            label_field=label_field,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            output_dir=output_dir,
-            progress=_callback(bar) if bar is not None else None,
-        )
+        # FiftyOne shows its own bar beside a callback, unless it is told not to show any
+        shown = fo.config.show_progress_bars and bar is None
+        with fou.SetAttributes(fo.config, show_progress_bars=shown):
+            view.apply_model(
+                model,
+                label_field=label_field,
+                batch_size=batch_size,
+                num_workers=num_workers,
+                output_dir=output_dir,
+                progress=_callback(bar) if bar is not None else None,
+            )
     except KeyboardInterrupt:
         interrupted = True
     finally:

@@ -38,7 +38,7 @@ ITERATIONS = 10
 SPATIAL_CORNERS = 3
 BILATERAL_CORNERS = 6
 
-_WIDTHS = (4, 8, 16)  # lanes a pass may have; each is compiled on its own
+_WIDTHS = (4, 8)  # lanes a pass may have; each is compiled on its own
 _CACHED_PIXELS = 2**20  # spatial lattices of larger images are not kept (24 bytes a pixel)
 
 
@@ -83,10 +83,11 @@ def dense_crf(image: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDArray[np.
 
 def _bilateral_lattice(image: NDArray[np.uint8]) -> Lattice:
     """The lattice of positions and colours, its weights ready for _mean_field."""
-    features = np.empty((*image.shape[:2], 5), np.float32)
-    features[..., :2] = _positions(*image.shape[:2]) / np.float32(BILATERAL_DEVIATION)
-    features[..., 2:] = image / np.float32(COLOUR_DEVIATION)
-    return _normalised(build_lattice(features.reshape(-1, 5)), BILATERAL_COMPATIBILITY)
+    height, width = image.shape[:2]
+    features = np.empty((5, height * width), np.float32)
+    features[:2] = _positions(height, width) / np.float32(BILATERAL_DEVIATION)
+    features[2:] = image.reshape(-1, 3).T / np.float32(COLOUR_DEVIATION)
+    return _normalised(build_lattice(features), BILATERAL_COMPATIBILITY)
 
 
 def _spatial_lattice(height: int, width: int) -> Lattice:
@@ -99,13 +100,12 @@ def _spatial_lattice(height: int, width: int) -> Lattice:
 @lru_cache(maxsize=4)
 def _cached_spatial_lattice(height: int, width: int) -> Lattice:
     features = _positions(height, width) / np.float32(SPATIAL_DEVIATION)
-    return _normalised(build_lattice(features.reshape(-1, 2)), SPATIAL_COMPATIBILITY)
+    return _normalised(build_lattice(features), SPATIAL_COMPATIBILITY)
 
 
 def _positions(height: int, width: int) -> NDArray[np.float32]:
-    """(H, W, 2) float32: x and y of every pixel."""
-    y, x = np.indices((height, width), dtype=np.float32)
-    return np.stack([x, y], axis=-1)
+    """(2, H W) float32: x and y of every pixel."""
+    return np.indices((height, width), dtype=np.float32)[::-1].reshape(2, -1)
 
 
 def _normalised(lattice: Lattice, compatibility: float) -> Lattice:

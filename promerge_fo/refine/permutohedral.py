@@ -21,6 +21,7 @@ __all__ = ["Lattice", "build_lattice"]
 
 _MAX_VERTICES = 2**31 - 2  # vertices are numbered by int32
 _MAX_KEY = 2**62
+_BLOCK = 256  # points whose simplices are found together
 _HASH = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Fibonacci hashing
 
 
@@ -48,12 +49,12 @@ def build_lattice(features: NDArray[np.float32]) -> Lattice:
     """The lattice of points whose coordinates are in units of the Gaussian's standard deviation.
 
     Args:
-        features: (n, d) float32, n and d at least 1: finite coordinates.
+        features: (d, n) float32, d and n at least 1: the finite coordinates of n points.
 
     Raises:
         ValueError: so many points, or points so far apart, that vertices cannot be numbered.
     """
-    n, d = features.shape
+    d, n = features.shape
     if n * (d + 1) > _MAX_VERTICES:
         raise ValueError(
             f"{n} points in {d} dimensions may touch {n * (d + 1)} lattice vertices, more than "
@@ -76,7 +77,8 @@ def _key_strides(features: NDArray[np.float32], scale: NDArray[np.float64]) -> t
     adds the same number to every key.
     """
     d = len(scale)
-    extent = _extent(features) * scale
+    deviations = features.max(axis=1).astype(np.float64) - features.min(axis=1)
+    extent = deviations * scale
     strides, stride = [0], 1
     for j in range(1, d + 1):
         strides.append(stride)
@@ -85,22 +87,11 @@ def _key_strides(features: NDArray[np.float32], scale: NDArray[np.float64]) -> t
         stride *= math.ceil(j * extent[j - 1] + extent[j:].sum()) + 4 * (d + 1)
     if stride > _MAX_KEY:
         raise ValueError(
-            f"points that span {np.array2string(_extent(features), precision=0)} standard "
+            f"points that span {np.array2string(deviations, precision=0)} standard "
             f"deviations need {stride:.1e} lattice keys, more than {_MAX_KEY:.1e}; "
             "use a smaller image (image_size)"
         )
     return tuple(strides)
-
-
-@njit(cache=True, nogil=True)
-def _extent(features: Any) -> Any:
-    """(d,) float64: highest less lowest value of each coordinate (NumPy is slow on short rows)."""
-    low, high = features[0].copy(), features[0].copy()
-    for p in range(len(features)):
-        for j in range(features.shape[1]):
-            low[j] = min(low[j], features[p, j])
-            high[j] = max(high[j], features[p, j])
-    return high.astype(np.float64) - low
 
 
 @njit(cache=True, nogil=True)
@@ -111,8 +102,7 @@ def _find_vertices(features: Any, scale: Any, strides: Any) -> Any:
         ``vertices`` and ``weights`` of the lattice, the vertices' keys, and the hash table
         (open addressing, linear probing) from keys to vertices; -1 is a free slot.
     """
-    n = len(features)
-    d = len(scale)
+    d, n = features.shape
     up = sum(strides)  # what one step "all coordinates + 1" adds to a key
     vertices = np.empty((n, d + 1), np.int32)
     weights = np.empty((n, d + 1), np.float32)
@@ -121,55 +111,25 @@ def _find_vertices(features: Any, scale: Any, strides: Any) -> Any:
     keys = np.empty(len(table) // 4, np.int64)
     m = 0
 
-    elevated = np.empty(d + 1, np.float32)
-    origin = np.empty(d + 1, np.float32)
-    rank = np.empty(d + 1, np.int64)
+    origin = np.empty((d + 1, _BLOCK), np.float32)
+    offset = np.empty((d + 1, _BLOCK), np.float32)
+    rank = np.empty((d + 1, _BLOCK), np.int32)
     order = np.empty(d + 1, np.int64)
-    down = np.float32(1) / np.float32(d + 1)
-    half = np.float32(0.5)
     for p in range(n):
-        # Onto the hyperplane of coordinates with sum 0, by the basis of the paper's Eq. 2.
-        above = np.float32(0)
-        for j in range(d, 0, -1):
-            x = features[p, j - 1] * scale[j - 1]
-            elevated[j] = above - np.float32(j) * x
-            above += x
-        elevated[0] = above
-
-        # The nearest point whose coordinates are multiples of d + 1, if their sum is 0 ...
-        excess = 0
-        for j in range(d + 1):
-            rounded = np.floor(elevated[j] * down + half)
-            excess += int(rounded)
-            origin[j] = rounded * np.float32(d + 1)
-            rank[j] = 0
-        # ... else the coordinates that were rounded furthest go one step back.
-        for i in range(d):
-            for j in range(i + 1, d + 1):
-                behind = int(elevated[i] - origin[i] < elevated[j] - origin[j])
-                rank[i] += behind
-                rank[j] += 1 - behind
-        for j in range(d + 1):
-            rank[j] += excess
-            if rank[j] < 0:
-                rank[j] += d + 1
-                origin[j] += np.float32(d + 1)
-            elif rank[j] > d:
-                rank[j] -= d + 1
-                origin[j] -= np.float32(d + 1)
-            order[rank[j]] = j
-
+        q = p % _BLOCK
+        if q == 0:
+            _enclose(features, p, min(_BLOCK, n - p), scale, origin, offset, rank)
         # From the origin, vertex k of the simplex is one step along the axis of the coordinate of
         # rank d + 1 - k away from vertex k - 1; the differences of the sorted offsets weigh them.
         key = 0
         for j in range(d + 1):
-            key += np.int64(origin[j]) * strides[j]
+            key += np.int64(origin[j, q]) * strides[j]
+            order[d - rank[j, q]] = j
         previous = np.float32(0)
         for k in range(d + 1):
-            j = order[d - k]
-            offset = (elevated[j] - origin[j]) * down
-            weights[p, k] = offset - previous
-            previous = offset
+            j = order[k]
+            weights[p, k] = offset[j, q] - previous
+            previous = offset[j, q]
             # Look the vertex up, or number it.
             slot = _slot(keys, table, bits, key)
             if table[slot] < 0:
@@ -184,6 +144,49 @@ def _find_vertices(features: Any, scale: Any, strides: Any) -> Any:
             key += up - (d + 1) * strides[j]
         weights[p, 0] += np.float32(1) - previous
     return vertices, weights, keys[:m].copy(), table
+
+
+@njit(cache=True, nogil=True)
+def _enclose(
+    features: Any, start: int, count: int, scale: Any, origin: Any, offset: Any, rank: Any
+) -> None:
+    """The simplices of a block of points; the loops over points are those that vectorise.
+
+    For each coordinate and point: ``origin``, the simplex' vertex whose coordinates are multiples
+    of d + 1; ``offset``, that of the point from it in units of d + 1; and the offset's ``rank``,
+    0 for the largest.
+    """
+    d = len(scale)
+    unit = np.float32(d + 1)
+    above = np.zeros(count, np.float32)
+    excess = np.zeros(count, np.int32)
+    # Onto the hyperplane of coordinates with sum 0, by the basis of the paper's Eq. 2.
+    for j in range(d, 0, -1):
+        for q in range(count):
+            x = features[j - 1, start + q] * scale[j - 1]
+            offset[j, q] = above[q] - np.float32(j) * x
+            above[q] += x
+    offset[0, :count] = above
+    # The nearest point whose coordinates are multiples of d + 1, if their sum is 0 ...
+    for j in range(d + 1):
+        for q in range(count):
+            multiple = np.floor(offset[j, q] / unit + np.float32(0.5))
+            excess[q] += np.int32(multiple)
+            origin[j, q] = multiple * unit
+            offset[j, q] -= multiple * unit
+    # ... else the coordinates that were rounded furthest go one step back.
+    for i in range(d + 1):
+        rank[i, :count] = excess
+        for j in range(d + 1):
+            for q in range(count):
+                more = offset[j, q] > offset[i, q] or (j < i and offset[j, q] == offset[i, q])
+                rank[i, q] += np.int32(more)
+    for j in range(d + 1):
+        for q in range(count):
+            turn = np.int32(rank[j, q] < 0) - np.int32(rank[j, q] > d)
+            rank[j, q] += turn * np.int32(d + 1)
+            origin[j, q] += np.float32(turn) * unit
+            offset[j, q] = offset[j, q] / unit - np.float32(turn)
 
 
 @njit(cache=True, nogil=True)

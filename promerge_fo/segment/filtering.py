@@ -104,8 +104,8 @@ def _cascade(packed, order, voted, similarity, tau_ioa, tau_f):  # type: ignore[
     verdicts = np.empty(packed.shape[0], dtype=np.int8)
     ledger = np.zeros(packed.shape[1], dtype=np.uint64)
     for i in order:
-        new = 0
-        shared = 0
+        new = np.int64(0)
+        shared = np.int64(0)
         for k in range(packed.shape[1]):
             word = packed[i, k] & ~ledger[k]
             new += np.int64(popcount(word))
@@ -131,7 +131,7 @@ def _suppress(packed, areas, order, max_iou):  # type: ignore[no-untyped-def]
     for i in order:
         verdicts[i] = _KEPT
         for j in kept[:count]:
-            shared = 0
+            shared = np.int64(0)
             for k in range(packed.shape[1]):
                 shared += np.int64(popcount(packed[i, k] & packed[j, k]))
             if shared > max_iou * (areas[i] + areas[j] - shared):

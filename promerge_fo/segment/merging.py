@@ -92,7 +92,7 @@ def _cluster(packed, areas, masks, maps, rule, tau_overlap, tau_ioa, tau_f):  # 
         for c in range(i):
             if not alive[c]:
                 continue
-            shared = 0
+            shared = np.int64(0)
             for k in range(words):
                 shared += np.int64(popcount(packed[i, k] & unions[c, k]))
             ioa = shared / areas[i]

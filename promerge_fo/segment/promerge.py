@@ -51,7 +51,7 @@ class Trace:
         if self.verdicts is None:
             return self.foreground[:0]
         kept = self.foreground[self.verdicts == 0]
-        return kept[np.argsort(kept.sum(axis=(1, 2)), kind="stable")]
+        return np.asarray(kept[np.argsort(kept.sum(axis=(1, 2)), kind="stable")])
 
 
 def trace_features(

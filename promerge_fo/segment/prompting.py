@@ -53,7 +53,8 @@ def normalise(features: torch.Tensor, eps: float) -> torch.Tensor:
             f"the features of {bad} of {norms.numel()} patches are NaN, infinite or overflow when "
             "squared; finite features are wanted (with half precision, try precision='fp32')"
         )
-    return flat / (norms + eps).clamp_min(torch.finfo(torch.float32).tiny)
+    unit: torch.Tensor = flat / (norms + eps).clamp_min(torch.finfo(torch.float32).tiny)
+    return unit
 
 
 def prompt_masks(

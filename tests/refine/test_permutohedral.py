@@ -32,12 +32,11 @@ def gaussian(lattice, x, reverse=False):
 
 
 def grid(height, width, deviation):
-    y, x = np.indices((height, width), dtype=np.float32)
-    return np.stack([x, y], axis=-1).reshape(-1, 2) / np.float32(deviation)
+    return np.indices((height, width), dtype=np.float32).reshape(2, -1) / np.float32(deviation)
 
 
 def cloud(n, d, spread, seed=0):
-    return (np.random.default_rng(seed).standard_normal((n, d)) * spread).astype(np.float32)
+    return (np.random.default_rng(seed).standard_normal((d, n)) * spread).astype(np.float32)
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 5, 7])
@@ -78,7 +77,7 @@ def test_a_step_along_every_axis_leads_back():
 @pytest.mark.parametrize("features", [grid(24, 31, 3), cloud(800, 5, 1.5)], ids=["grid", "cloud"])
 def test_the_filter_is_self_adjoint_with_its_axes_reversed(features):
     lattice = build_lattice(features)
-    a, b = np.random.default_rng(1).standard_normal((2, len(features)))
+    a, b = np.random.default_rng(1).standard_normal((2, features.shape[1]))
     left, right = a @ gaussian(lattice, b), gaussian(lattice, a, reverse=True) @ b
     assert left == pytest.approx(right, rel=1e-9)
 
@@ -95,7 +94,7 @@ def test_the_filter_is_a_gaussian():
     side = 101
     y, x = np.indices((side, side)) - side // 2
     mean = np.zeros((side, side))
-    for shift in np.random.default_rng(0).uniform(0, 50, (20, 2)).astype(np.float32):
+    for shift in np.random.default_rng(0).uniform(0, 50, (20, 2, 1)).astype(np.float32):
         impulse = np.zeros((side, side))
         impulse[side // 2, side // 2] = 1
         mean += gaussian(build_lattice(grid(side, side, 5) + shift), impulse.ravel()).reshape(
@@ -109,7 +108,7 @@ def test_the_filter_is_a_gaussian():
 
 
 def test_equal_points_share_a_simplex():
-    lattice = build_lattice(np.full((50, 5), 12.25, np.float32))
+    lattice = build_lattice(np.full((5, 50), 12.25, np.float32))
     assert (lattice.vertices == lattice.vertices[0]).all()
     assert lattice.size == 6
 
@@ -122,7 +121,7 @@ def test_the_hash_table_grows():
 
 def test_points_too_far_apart_are_refused():
     with pytest.raises(ValueError, match=r"lattice keys.*smaller image"):
-        build_lattice(np.array([[0] * 5, [1e6] * 5], np.float32))
+        build_lattice(np.array([[0, 1e6]] * 5, np.float32))
 
 
 def test_too_many_points_are_refused(monkeypatch):

@@ -70,9 +70,7 @@ def test_quality_worked_out_by_hand():
     )
     assert quality == pytest.approx([np.sqrt(1 / 3 * 0.2)], rel=1e-5)
     # without a background the mask is compared with everything outside it: the same here
-    alone = patch_quality(
-        unit, mask, None, prompts, np.array([0, 1]), np.array([0, 0]), tau_b=0.2
-    )
+    alone = patch_quality(unit, mask, None, prompts, np.array([0, 1]), np.array([0, 0]), tau_b=0.2)
     assert alone == pytest.approx(quality)
     agreement = np.array([0.5], dtype=np.float32)
     assert with_agreement(quality, agreement) == pytest.approx([(1 / 3 * 0.2 * 0.5) ** (1 / 3)])

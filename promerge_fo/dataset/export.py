@@ -1,0 +1,166 @@
+"""Pseudo-labels: a field's masks as a COCO file that detectors train on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import fiftyone as fo
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from promerge_fo.dataset.labels import LABEL, mask_of, require_detections, require_images
+from promerge_fo.instances import mask_boxes
+
+__all__ = ["export_pseudo_labels"]
+
+
+def export_pseudo_labels(
+    samples: Any,
+    label_field: str,
+    path: str | os.PathLike[str],
+    min_area: float = 0.05,
+    tags: str | Collection[str] | None = None,
+) -> dict[str, Any]:
+    """Write the masks of a field as a COCO annotation file.
+
+    Masks are compressed RLE at full resolution (``counts`` as text), with their own area and
+    tight box, ``iscrowd`` 0 and the confidence as ``score``; the one category is 1, "fg".
+    Annotations are numbered from 1; so are images, unless every sample has a number of its own in
+    the field ``coco_id``. File names are relative to the folder that all images lie in. Images
+    without masks are listed; images that cannot be read are not.
+
+    The file is written as a stream, so memory does not grow with the dataset, and appears whole
+    or not at all.
+
+    Args:
+        samples: a dataset or a view.
+        label_field: the field with the masks.
+        path: the JSON file to write; one that exists is replaced.
+        min_area: the smallest mask to write, as a share of the image; 0 writes all.
+        tags: write only labels that have one of these label tags.
+
+    Returns:
+        ``path``, ``image_root`` (the folder that file names are relative to), ``images``,
+        ``annotations``, ``too_small`` and ``untagged`` (masks left out) and ``unreadable``
+        (images left out).
+
+    Raises:
+        fiftyone.core.media.MediaTypeError: the samples have no images.
+        ValueError: no such field of detections, a label without a mask, or ``min_area`` out of
+            [0, 1].
+        FileNotFoundError: a mask's file is gone.
+    """
+    require_images(samples)
+    require_detections(samples, label_field)
+    if not 0 <= min_area <= 1:
+        raise ValueError(f"min_area is {min_area}, but must lie in [0, 1]: a share of the image")
+    wanted = None if tags is None else {tags} if isinstance(tags, str) else set(tags)
+    target = Path(path).expanduser().absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    root = Path(os.path.commonpath([Path(p).parent for p in samples.values("filepath")]))
+    export = _Export(label_field, root, min_area, wanted)
+    # beside the target, so that the last step is a rename
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".promerge-") as scratch:
+        whole = Path(scratch, "whole.json")
+        with whole.open("w") as out, Path(scratch, "annotations.json").open("w+") as annotations:
+            out.write('{"info": {"description": "ProMerge pseudo-labels"}, "images": [')
+            for image_id, sample in _numbered(samples, label_field):
+                export.write(image_id, sample, out, annotations)
+            out.write('\n], "annotations": [')
+            annotations.seek(0)
+            shutil.copyfileobj(annotations, out)
+            out.write(f'\n], "categories": [{{"id": 1, "name": "{LABEL}"}}]}}\n')
+        whole.replace(target)
+    return {"path": str(target), "image_root": str(root), **export.counts}
+
+
+class _Export:
+    """Writes one image at a time and counts what was written and what was left out."""
+
+    def __init__(
+        self, label_field: str, root: Path, min_area: float, tags: set[str] | None
+    ) -> None:
+        self._label_field = label_field
+        self._root = root
+        self._min_area = min_area
+        self._tags = tags
+        names = ("images", "annotations", "too_small", "untagged", "unreadable")
+        self.counts = dict.fromkeys(names, 0)
+
+    def write(self, image_id: int, sample: Any, images: IO[str], annotations: IO[str]) -> None:
+        size = _size_of(sample)
+        if size is None:
+            self.counts["unreadable"] += 1
+            return
+        image = {
+            "id": image_id,
+            "file_name": Path(sample.filepath).relative_to(self._root).as_posix(),
+            "height": size[0],
+            "width": size[1],
+        }
+        self._append(image, images, "images")
+        labels = sample[self._label_field]
+        for detection in labels.detections if labels is not None else ():
+            if self._tags is not None and self._tags.isdisjoint(detection.tags):
+                self.counts["untagged"] += 1
+                continue
+            mask = mask_of(detection, size)
+            area = int(np.count_nonzero(mask))
+            if area == 0 or area < self._min_area * mask.size:
+                self.counts["too_small"] += 1
+                continue
+            annotation = {
+                "id": self.counts["annotations"] + 1,
+                "image_id": image_id,
+                "category_id": 1,
+                "iscrowd": 0,
+                "area": area,
+                "bbox": _xywh(mask),
+                "score": detection.confidence,
+                "segmentation": _rle(mask),
+            }
+            self._append(annotation, annotations, "annotations")
+
+    def _append(self, entry: dict[str, Any], out: IO[str], kind: str) -> None:
+        out.write(",\n" if self.counts[kind] else "\n")
+        json.dump(entry, out)
+        self.counts[kind] += 1
+
+
+def _numbered(samples: Any, label_field: str) -> Iterator[tuple[int, Any]]:
+    """Samples, with the fields that an export needs, and their image ids."""
+    ids = samples.values("coco_id") if samples.has_sample_field("coco_id") else []
+    own = len(set(ids)) == len(samples) and all(isinstance(i, int) for i in ids)
+    view = samples.select_fields(["metadata", label_field])
+    numbers = ids if own else range(1, len(samples) + 1)
+    yield from zip(numbers, view.iter_samples(progress=None), strict=True)
+
+
+def _size_of(sample: Any) -> tuple[int, int] | None:
+    """(height, width) as the image is shown, from its metadata or its file; None if unreadable."""
+    metadata = sample.metadata
+    if metadata is None or not metadata.width or not metadata.height:
+        try:
+            metadata = fo.ImageMetadata.build_for(sample.filepath)
+        except Exception:  # decoders raise anything on broken files
+            return None
+    if not metadata.width or not metadata.height:
+        return None
+    return int(metadata.height), int(metadata.width)
+
+
+def _xywh(mask: NDArray[np.bool_]) -> list[int]:
+    x0, y0, x1, y1 = mask_boxes(mask[None])[0].tolist()
+    return [x0, y0, x1 - x0, y1 - y0]
+
+
+def _rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": list(mask.shape), "counts": encoded["counts"].decode("ascii")}

@@ -1,0 +1,224 @@
+"""Instances as FiftyOne's labels and back, and which collections can have them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.core.media as fom
+import numpy as np
+from fiftyone.core.video import FramesView
+from numpy.typing import NDArray
+
+from promerge_fo.instances import Instances, mask_boxes
+
+__all__ = [
+    "LABEL",
+    "complete_field",
+    "mask_of",
+    "masks_of",
+    "require_detections",
+    "require_images",
+    "to_detections",
+]
+
+LABEL = "fg"  #: the one class of class-agnostic masks, as this field's annotation files call it
+
+_ATTRIBUTES = {
+    "status": fo.StringField,
+    "error": fo.StringField,
+    "run": fo.StringField,
+    "detections.area": fo.FloatField,
+    "detections.touches_border": fo.BooleanField,
+}
+
+
+def to_detections(instances: Instances, run: str) -> fo.Detections:
+    """The instances of one image as labels.
+
+    Args:
+        instances: masks at the image's own size.
+        run: the run hash, kept with the labels.
+
+    Returns:
+        Detections in the order of the masks. Each has the label "fg", ``confidence``,
+        ``bounding_box`` (relative XYWH of the tight box), ``mask`` (bool, the box's pixels) and the
+        attributes ``area`` (share of the image, 0 to 1) and ``touches_border`` (bool). The
+        Detections themselves have the attributes ``status``, ``error`` (None, or why the image
+        failed) and ``run``. Masks without a pixel have no box and are left out. An image without
+        masks, failed or not, gets empty Detections, which replace those of an earlier run.
+    """
+    height, width = instances.masks.shape[1:]
+    detections = []
+    for mask, score in zip(instances.masks, instances.scores, strict=True):
+        x0, y0, x1, y1 = mask_boxes(mask[None])[0].tolist()
+        if x1 == x0:
+            continue
+        crop = mask[y0:y1, x0:x1].copy()
+        detections.append(
+            fo.Detection(
+                label=LABEL,
+                confidence=float(score),
+                bounding_box=[x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height],
+                mask=crop,
+                area=int(np.count_nonzero(crop)) / (width * height),
+                touches_border=x0 == 0 or y0 == 0 or x1 == width or y1 == height,
+            )
+        )
+    return fo.Detections(
+        detections=detections, status=instances.status, error=instances.error, run=run
+    )
+
+
+def masks_of(detections: fo.Detections, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The masks of one image's labels at the image's size; see :func:`mask_of`.
+
+    Args:
+        detections: labels with masks; None counts as no labels.
+        size: (height, width) of the image in pixels, as it is shown.
+
+    Returns:
+        (n, height, width) bool, in the order of the labels.
+    """
+    labels = [] if detections is None else detections.detections
+    masks = np.zeros((len(labels), *size), dtype=np.bool_)
+    for out, detection in zip(masks, labels, strict=True):
+        _paint(out, detection)
+    return masks
+
+
+def mask_of(detection: fo.Detection, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """One label's mask at the image's size, from the database or from disk.
+
+    A mask whose array has the size of its pixel box, as all of this package's have, comes back
+    bit by bit. Another one, as the App's brush leaves it, is resized (nearest) to the box, whose
+    edges are rounded to whole pixels.
+
+    Args:
+        detection: a label with a mask.
+        size: (height, width) of the image in pixels, as it is shown.
+
+    Returns:
+        (height, width) bool.
+
+    Raises:
+        ValueError: the label has no mask, or one that is no 2-D array.
+        FileNotFoundError: the mask's file is gone.
+    """
+    mask = np.zeros(size, dtype=np.bool_)
+    _paint(mask, detection)
+    return mask
+
+
+def _paint(out: NDArray[np.bool_], detection: fo.Detection) -> None:
+    crop = _stored_mask(detection)
+    height, width = out.shape
+    x, y, w, h = detection.bounding_box
+    x0, x1 = _pixel_range(x, w, width)
+    y0, y1 = _pixel_range(y, h, height)
+    # nearest: the array's pixel that holds the centre of each of the box's pixels
+    rows = (2 * np.arange(y1 - y0) + 1) * crop.shape[0] // (2 * (y1 - y0))
+    columns = (2 * np.arange(x1 - x0) + 1) * crop.shape[1] // (2 * (x1 - x0))
+    top, left = max(0, -y0), max(0, -x0)
+    inside = crop[rows[top : height - y0]][:, columns[left : width - x0]]
+    out[y0 + top : y0 + top + inside.shape[0], x0 + left : x0 + left + inside.shape[1]] = inside
+
+
+def _pixel_range(start: float, extent: float, pixels: int) -> tuple[int, int]:
+    """First pixel of a relative extent, and the one after its last; at least one pixel."""
+    first = round(start * pixels)
+    return first, max(round((start + extent) * pixels), first + 1)
+
+
+def _stored_mask(detection: fo.Detection) -> NDArray[np.bool_]:
+    mask = detection.mask
+    if mask is None and detection.mask_path is not None:
+        if not Path(detection.mask_path).is_file():
+            raise FileNotFoundError(
+                f"the mask {detection.mask_path} of label {detection.id} is gone; restore it, or "
+                "segment the image again"
+            )
+        mask = detection.get_mask()
+    if mask is None:
+        raise ValueError(
+            f"label {detection.id} ({detection.label!r}) has a box but no mask; use a field with "
+            "instance masks"
+        )
+    if mask.ndim != 2 or mask.size == 0:
+        raise ValueError(f"the mask of label {detection.id} is {mask.shape}, but must be (h, w)")
+    return np.asarray(mask != 0, dtype=np.bool_)
+
+
+def require_images(samples: Any) -> None:
+    """Refuse collections that have no images to segment, and say what to select instead.
+
+    Args:
+        samples: a dataset or a view.
+
+    Raises:
+        fiftyone.core.media.MediaTypeError: videos, groups, 3D scenes, or nothing at all.
+    """
+    media_type = samples.media_type
+    if media_type == fom.IMAGE:
+        return
+    name = repr(samples._root_dataset.name)
+    if media_type == fom.VIDEO:
+        raise fom.MediaTypeError(VIDEO_REFUSED)
+    if media_type == fom.GROUP:
+        slices = [name for name, kind in samples.group_media_types.items() if kind == fom.IMAGE]
+        given = f"{name} holds groups, and ProMerge segments images"
+        if not slices:
+            kinds = ", ".join(f"{k!r}: {v}" for k, v in samples.group_media_types.items())
+            raise fom.MediaTypeError(f"{given}; none of its slices has images ({kinds})")
+        choice = repr(slices[0]) if len(slices) == 1 else repr(slices)
+        raise fom.MediaTypeError(f"{given}; select them: samples.select_group_slices({choice})")
+    if len(samples) == 0:
+        raise fom.MediaTypeError(f"{name} is empty here; add images, or take another view")
+    raise fom.MediaTypeError(
+        f"{name} holds {media_type} samples, and ProMerge segments images; select samples with "
+        "images, such as the image slices of a grouped dataset, or render the scenes with "
+        "fiftyone.utils.utils3d.compute_orthographic_projection_images"
+    )
+
+
+VIDEO_REFUSED = (
+    "ProMerge segments images, not videos; segment their frames: "
+    "samples.to_frames(sample_frames=True).apply_model(model, ...)"
+)
+
+
+def require_detections(samples: Any, label_field: str) -> None:
+    """Refuse a field that is missing or holds something other than detections.
+
+    Raises:
+        ValueError: with the fields that do hold detections.
+    """
+    schema = samples.get_field_schema(
+        ftype=fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections
+    )
+    if label_field not in schema:
+        field = samples.get_field(label_field)
+        found = "does not exist" if field is None else f"holds {field}"
+        others = ", ".join(map(repr, schema)) or "none"
+        raise ValueError(
+            f"the field {label_field!r} {found}, but must hold detections; fields that do: {others}"
+        )
+
+
+def complete_field(collection: Any, label_field: str) -> None:
+    """Put the labels' attributes into the dataset's schema, so that they can be filtered.
+
+    The labels of frames (``to_frames``) are also handed on to the videos' dataset once more:
+    FiftyOne does so while it stores them, but misses some when it stores and hands on at once.
+
+    Args:
+        collection: the dataset or view that was segmented.
+        label_field: the field with the labels.
+    """
+    for name, kind in _ATTRIBUTES.items():
+        collection._dataset.add_sample_field(f"{label_field}.{name}", kind)
+    if isinstance(collection, FramesView):
+        collection._sync_source(fields=[label_field])
+        for name, kind in _ATTRIBUTES.items():
+            collection._root_dataset.add_frame_field(f"{label_field}.{name}", kind)

@@ -1,0 +1,320 @@
+"""The pipeline as a FiftyOne model, for ``dataset.apply_model``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.core.frame as fof
+import fiftyone.core.media as fom
+import fiftyone.core.models as fomo
+import fiftyone.core.sample as fos
+import fiftyone.utils.torch as fout
+import torch
+
+from promerge_fo.config import ProMergeConfig
+from promerge_fo.dataset.labels import (
+    VIDEO_REFUSED,
+    complete_field,
+    require_images,
+    to_detections,
+)
+from promerge_fo.dataset.runs import RunRecorder
+from promerge_fo.encoder import Encoder, Facet, Precision, ResizeMode, load_encoder
+from promerge_fo.pipeline import ImageLike, Pipeline, Prepare, Prepared
+
+__all__ = ["ProMergeModel", "load_model", "require_images", "preset_encoder"]
+
+# Below FiftyOne's own logger: shown wherever, and as long as, FiftyOne's messages are.
+logger = logging.getLogger("fiftyone.promerge")
+
+_METHODS = ("promerge",)
+
+
+def load_model(
+    method: str = "promerge",
+    preset: str = "default",
+    config: ProMergeConfig | None = None,
+    encoder: str | Encoder | None = None,
+    checkpoint: str | Path | None = None,
+    facet: Facet = "key",
+    device: str | torch.device | None = None,
+    precision: Precision = "fp32",
+    image_size: int | None = None,
+    resize: ResizeMode = "square",
+) -> ProMergeModel:
+    """ProMerge as a model that ``dataset.apply_model`` runs.
+
+    Args:
+        method: ``"promerge"``.
+        preset: a preset of :meth:`promerge_fo.ProMergeConfig.preset`; ``"fast"`` also takes the
+            encoder ``"vit_small_patch16_224.dino"``, which suits laptops.
+        config: the method's parameters, instead of a preset.
+        encoder: the name of an encoder (see :func:`promerge_fo.load_encoder`), or an encoder that
+            is loaded already, to which the arguments below do not apply;
+            ``"vit_base_patch8_224.dino"`` by default.
+        checkpoint: a local file with the encoder's weights; None downloads them, once.
+        facet: which features: ``"key"``, ``"query"``, ``"value"`` or ``"token"``.
+        device: a torch device; None is CUDA where there is one, else the CPU.
+        precision: ``"fp32"``, ``"bf16"`` or ``"auto"``.
+        image_size: side in pixels at which images are encoded and masks refined; None is the
+            configuration's, 480 by default.
+        resize: ``"square"``, or ``"aspect"``, which keeps the images' aspect ratio.
+
+    Raises:
+        ValueError: an unknown method, preset or encoder, or arguments that contradict each other.
+        promerge_fo.encoder.WeightsError: no way to the weights.
+
+    Examples:
+        >>> model = load_model(preset="fast")  # doctest: +SKIP
+        >>> dataset.apply_model(  # doctest: +SKIP
+        ...     model, label_field="promerge", batch_size=8, num_workers=4
+        ... )
+    """
+    if method not in _METHODS:
+        methods = ", ".join(map(repr, _METHODS))
+        raise ValueError(f"there is no method {method!r}; the methods are: {methods}")
+    if config is not None:
+        if not isinstance(config, ProMergeConfig):
+            raise TypeError(
+                f"config is a {type(config).__name__}, but must be a ProMergeConfig; "
+                "ProMergeConfig.from_dict makes one of a dictionary"
+            )
+        if preset != "default":
+            raise ValueError(
+                f"both config and preset={preset!r} are given; give one of them, or "
+                f"config=ProMergeConfig.preset({preset!r}).replace(...)"
+            )
+        if image_size is not None and image_size != config.image_size:
+            raise ValueError(
+                f"image_size is {image_size}, but config.image_size is {config.image_size}; "
+                "leave image_size out"
+            )
+    else:
+        config = ProMergeConfig.preset(preset)
+    if isinstance(encoder, Encoder):
+        given = {
+            "checkpoint": checkpoint is not None,
+            "facet": facet != "key",
+            "device": device is not None,
+            "precision": precision != "fp32",
+            "image_size": image_size is not None,
+            "resize": resize != "square",
+        }
+        if any(given.values()):
+            names = ", ".join(name for name, is_given in given.items() if is_given)
+            raise ValueError(f"the encoder is loaded already; give {names} to load_encoder instead")
+        return ProMergeModel(Pipeline(encoder, config))
+    if image_size is not None:
+        config = config.replace(image_size=image_size)
+    loaded = load_encoder(
+        encoder or preset_encoder(preset),
+        checkpoint=checkpoint,
+        facet=facet,
+        device=device,
+        precision=precision,
+        image_size=config.image_size,
+        resize=resize,
+    )
+    return ProMergeModel(Pipeline(loaded, config))
+
+
+def preset_encoder(preset: str) -> str:
+    """The encoder that a preset takes where none is named."""
+    return "vit_small_patch16_224.dino" if preset == "fast" else "vit_base_patch8_224.dino"
+
+
+class ProMergeModel(
+    fomo.SamplesMixin,  # type: ignore[misc]
+    fomo.SupportsGetItem,  # type: ignore[misc]
+    fomo.TorchModelMixin,  # type: ignore[misc]
+    fomo.Model,  # type: ignore[misc]
+):
+    """A pipeline as FiftyOne wants its models.
+
+    ``apply_model`` reads and resizes images in ``num_workers`` processes and predicts
+    ``batch_size`` images at once in this one (give both: FiftyOne's default is single images). The
+    labels are those of :func:`promerge_fo.dataset.to_detections`. An image that cannot be read or
+    computed costs no other image anything: its labels are empty, with ``status`` "failed" and the
+    reason in ``error``. Every image's labels are replaced, so nothing of an earlier run stays.
+
+    When the run ends, or is interrupted, a line tells the images by status, the labels'
+    attributes become filterable, and the run's record is written
+    (:func:`promerge_fo.dataset.load_run`).
+
+    With ``output_dir``, masks are written there as PNG files instead of to the database. FiftyOne
+    never overwrites files: a second run writes new ones beside the old, which no label points to
+    any more and which are yours to delete.
+
+    Args:
+        pipeline: encoder and configuration.
+
+    Attributes:
+        pipeline: encoder and configuration.
+        counts: images of the last run by status.
+        instances: masks that the last run stored.
+    """
+
+    media_type = "image"
+    ragged_batches = False  # else FiftyOne takes no notice of batch_size
+    has_collate_fn = True  # the inherited one, which leaves a batch as a list
+    preprocess = True  # FiftyOne switches it off where its data loader prepares the images
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        fomo.SamplesMixin.__init__(self)
+        self.pipeline = pipeline
+        self.counts: dict[str, int] = {}
+        self.instances = 0
+        self._idle_fields = self.needs_fields
+        self._get_item = _GetItem(pipeline.prepare)
+        self._recorder: RunRecorder | None = None
+        self._refusal: Exception | None = None
+
+    @property
+    def config(self) -> ProMergeConfig:
+        """The method's parameters."""
+        return self.pipeline.config
+
+    @property
+    def hash(self) -> str:
+        """The run hash: 16 hexadecimal digits that name everything that decides the masks."""
+        return self.pipeline.hash
+
+    @property
+    def transforms(self) -> Prepare:
+        """What makes an image ready for the encoder."""
+        return self.pipeline.prepare
+
+    @property
+    def _using_gpu(self) -> bool:
+        return self.pipeline.encoder.device.type == "cuda"
+
+    def build_get_item(self, field_mapping: dict[str, str] | None = None) -> fout.GetItem:
+        """What FiftyOne's data loader runs in its workers."""
+        self._get_item = _GetItem(self.pipeline.prepare, field_mapping)
+        return self._get_item
+
+    def predict(self, arg: ImageLike | Prepared, sample: Any = None) -> fo.Detections:
+        """Labels of one image.
+
+        Args:
+            arg: a path, a PIL image, an array (H, W, 3) uint8, or what :attr:`transforms` gave.
+            sample: the image's sample, as FiftyOne passes it.
+        """
+        return self.predict_all([arg], None if sample is None else [sample])[0]
+
+    def predict_all(
+        self, args: Iterable[ImageLike | Prepared], samples: Sequence[Any] | None = None
+    ) -> list[fo.Detections]:
+        """Labels of a batch of images, in order.
+
+        Args:
+            args: as in :meth:`predict`.
+            samples: the images' samples, as FiftyOne passes them.
+
+        Raises:
+            fiftyone.core.media.MediaTypeError: the samples are frames of a video.
+            ValueError: a view of frames (``to_frames``) or patches, without workers.
+        """
+        if samples:
+            self._require_storable(samples[0])
+        prepare = self.pipeline.prepare
+        batch = [arg if isinstance(arg, Prepared) else prepare(arg) for arg in args]
+        run = self.hash
+        try:
+            labels = [to_detections(instances, run) for instances in self.pipeline.predict(batch)]
+        except Exception:  # FiftyOne warns and goes on with the next batch
+            if self._recorder is not None:
+                self._recorder.lost += len(batch)
+            raise
+        if self._recorder is not None and samples is not None:
+            self._recorder.add(samples, labels)
+        return labels
+
+    def _require_storable(self, sample: Any) -> None:
+        """Refuse samples whose labels FiftyOne would lose."""
+        if isinstance(sample, (fof.Frame, fof.FrameView)):
+            self._refusal = fom.MediaTypeError(VIDEO_REFUSED)
+            raise self._refusal
+        # FiftyOne reloads a generated dataset where it reads it. In this process, that leaves it
+        # with samples of the old schema, whose new fields it stores but never declares: neither
+        # the view nor the dataset can be read any more.
+        generated = isinstance(sample, fos.SampleView) and type(sample) is not fos.SampleView
+        if generated and self._get_item.used_here:
+            self._refusal = ValueError(
+                "num_workers is 0, but FiftyOne loses the labels of frames and patches then; "
+                "give num_workers=1 or more"
+            )
+            raise self._refusal
+
+    def __enter__(self) -> ProMergeModel:
+        # FiftyOne reads whole images through a data loader, and switches preprocessing off for
+        # it. Where it announces samples and leaves preprocessing on, it is about to cut videos
+        # into frames, and would turn every refusal of a frame into a warning.
+        if self.needs_fields is not self._idle_fields and self.preprocess:
+            raise fom.MediaTypeError(VIDEO_REFUSED)
+        self.counts, self.instances, self._refusal = {}, 0, None
+        device = _name(self.pipeline.encoder.device)
+        self._recorder = RunRecorder(self.hash, self.pipeline.identity(), device)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        recorder, self._recorder = self._recorder, None
+        if recorder is None:
+            return
+        if error is None and self._refusal is not None:
+            raise self._refusal
+        record = recorder.finish(interrupted=error is not None)
+        if record is not None:
+            self.counts, self.instances = record["counts"], record["instances"]
+            complete_field(recorder.collection, record["label_field"])
+            logger.info(_summary(record))
+        if recorder.lost and error is None:
+            logger.warning(
+                "promerge: FiftyOne did not store the labels of %d images; it says why above",
+                recorder.lost,
+            )
+
+
+class _GetItem(fout.GetItem):  # type: ignore[misc]
+    """Reads and resizes one sample's image; it holds no model, so that workers start quickly."""
+
+    def __init__(self, prepare: Prepare, field_mapping: dict[str, str] | None = None) -> None:
+        self._prepare = prepare
+        self.used_here = False  # workers have copies
+        super().__init__(field_mapping=field_mapping)
+
+    @property
+    def required_keys(self) -> list[str]:
+        return ["filepath"]
+
+    def __call__(self, d: dict[str, Any]) -> Prepared:
+        self.used_here = True
+        return self._prepare(d["filepath"])
+
+
+def _summary(record: dict[str, Any]) -> str:
+    counts = sorted(record["counts"].items(), key=lambda item: -item[1])
+    text = (
+        f"promerge: {record['images']} images in {record['seconds']:.1f} s "
+        f"({record['images_per_second']:.1f} images/s): "
+        + ", ".join(f"{count} {status}" for status, count in counts)
+    )
+    if "failed" in record["counts"]:
+        text += f" (see dataset.match(F('{record['label_field']}.status') == 'failed'))"
+    return "promerge was interrupted; " + text if record["interrupted"] else text
+
+
+def _name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device} ({torch.get_num_threads()} threads)"

@@ -1,0 +1,161 @@
+"""Provenance: what made the labels of a field, as one of the dataset's runs."""
+
+from __future__ import annotations
+
+import platform
+import re
+import time
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import fiftyone as fo
+
+__all__ = ["RunRecorder", "list_runs", "load_run", "run_key"]
+
+_PACKAGES = ("torch", "timm", "numpy", "fiftyone")
+_MARK = "run_hash"  # what this package's runs have and others have not
+
+
+class RunRecorder:
+    """Follows one run over a dataset and writes its record.
+
+    FiftyOne tells a model neither the field that it fills nor whether it kept the labels, so the
+    samples of each batch are looked at once FiftyOne is done with them.
+
+    Args:
+        run: the run hash.
+        identity: everything that decides the masks, as JSON can hold it.
+        device: what the masks are calculated on, for people to read.
+    """
+
+    def __init__(self, run: str, identity: dict[str, Any], device: str) -> None:
+        self._run = run
+        self._identity = identity
+        self._device = device
+        self._started = datetime.now(timezone.utc)
+        self._clock = time.perf_counter()
+        self._batch: list[tuple[Any, fo.Detections]] = []
+        self._batch_size = 0
+        self._instances = 0
+        self.counts: Counter[str] = Counter()  #: stored images by status
+        self.lost = 0  #: images whose labels FiftyOne did not store
+        self.label_field: str | None = None  #: the field that is being filled, once known
+        self.collection: Any = None  #: the view that is being segmented, once known
+
+    def add(self, samples: Sequence[Any], labels: Sequence[fo.Detections]) -> None:
+        """Note one batch: samples and the labels that FiftyOne is about to give them."""
+        self.settle()
+        self._batch = list(zip(samples, labels, strict=True))
+        self._batch_size = max(self._batch_size, len(self._batch))
+        if self._batch:
+            sample = self._batch[0][0]
+            self.collection = getattr(sample, "_view", sample.dataset)
+
+    def settle(self) -> None:
+        """Count the last batch, which FiftyOne has stored by now."""
+        for sample, labels in self._batch:
+            names = sample.field_names
+            field = next((name for name in names if sample[name] is labels), None)
+            if field is None:
+                self.lost += 1
+                continue
+            self.label_field = field
+            self.counts[labels.status] += 1
+            self._instances += len(labels.detections)
+        self._batch = []
+
+    def finish(self, interrupted: bool) -> dict[str, Any] | None:
+        """Write the record; see :func:`load_run` for what it holds.
+
+        Returns:
+            The record, or None where nothing was stored.
+        """
+        self.settle()
+        if self.label_field is None:
+            return None
+        seconds = time.perf_counter() - self._clock
+        images = sum(self.counts.values())
+        record = {
+            _MARK: self._run,
+            "label_field": self.label_field,
+            **self._identity,
+            "versions": _versions(),
+            "device": self._device,
+            "batch_size": self._batch_size,
+            "started": self._started.isoformat(timespec="seconds"),
+            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "seconds": round(seconds, 3),
+            "images_per_second": round(images / seconds, 3),
+            "interrupted": interrupted,
+            "counts": dict(self.counts),
+            "images": images,
+            "instances": self._instances,
+        }
+        dataset = self.collection._root_dataset
+        config = dataset.init_run(**record)
+        dataset.register_run(run_key(self.label_field, self._run), config, overwrite=True)
+        return record
+
+
+def run_key(label_field: str, run: str) -> str:
+    """The key of a run on its dataset: the field and the first digits of the run hash.
+
+    Examples:
+        >>> run_key("promerge", "0123456789abcdef")
+        'promerge_01234567'
+    """
+    return re.sub(r"\W|^(?=\d)", "_", f"{label_field}_{run[:8]}")
+
+
+def list_runs(dataset: Any) -> list[str]:
+    """Keys of the runs of this package on a dataset, oldest first.
+
+    Args:
+        dataset: a dataset, or a view of one.
+    """
+    infos = [dataset.get_run_info(key) for key in dataset.list_runs()]
+    infos = [info for info in infos if hasattr(info.config, _MARK)]
+    return [info.key for info in sorted(infos, key=lambda info: info.timestamp)]
+
+
+def load_run(dataset: Any, key: str) -> dict[str, Any]:
+    """The record of a run.
+
+    A run of the same configuration over the same field replaces the record of the one before.
+
+    Args:
+        dataset: a dataset, or a view of one.
+        key: one of :func:`list_runs`.
+
+    Returns:
+        What JSON can hold: ``run_hash`` (16 hexadecimal digits), ``label_field``; ``method``,
+        ``config`` and ``encoder`` (with ``weights_sha256``), which the hash names; ``versions``
+        of packages and Python, ``device``, ``batch_size``; ``started`` and ``finished`` (UTC, ISO
+        8601), ``seconds``, ``images_per_second``; ``interrupted``; ``counts`` (images by status),
+        ``images`` and ``instances``.
+
+    Raises:
+        ValueError: no run of this package has the key.
+    """
+    keys = list_runs(dataset)
+    if key not in keys:
+        known = ", ".join(map(repr, keys)) or "none"
+        raise ValueError(f"the dataset has no ProMerge run {key!r}; its runs are: {known}")
+    record = dataset.get_run_info(key).config.serialize()
+    return {name: value for name, value in record.items() if name not in ("cls", "type")}
+
+
+def _versions() -> dict[str, str]:
+    import promerge_fo
+
+    found = {"promerge_fo": promerge_fo.__version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found
