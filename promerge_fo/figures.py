@@ -26,9 +26,9 @@ __all__ = ["draw_masks", "explain_figure", "explain_image", "overview_figure", "
 
 VERDICTS = {
     Verdict.KEPT: ("kept", "#2ca02c"),
-    Verdict.NOTHING_NEW: ("adds no patch to the masks before it", "#7f7f7f"),
+    Verdict.NOTHING_NEW: ("adds nothing new", "#7f7f7f"),
     Verdict.OVERLAPS_BACKGROUND: ("lies in the background", "#d62728"),
-    Verdict.LIKE_BACKGROUND: ("has the background's features", "#ff7f0e"),
+    Verdict.LIKE_BACKGROUND: ("resembles the background", "#ff7f0e"),
     Verdict.SUPPRESSED: ("overlaps a larger mask", "#9467bd"),
 }
 
@@ -107,9 +107,9 @@ def explain_figure(
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(15, 14.5), layout="constrained")
+    figure = Figure(figsize=(15, 13.5), layout="constrained")
     figure.suptitle(heading, fontsize=13)
-    rows: Any = figure.subfigures(4, 1, height_ratios=[1, 1, 1.25, 1])
+    rows: Any = figure.subfigures(4, 1, height_ratios=[0.85, 0.85, 1.25, 1.05])
     _draw_prompts(rows[0], image, trace)
     _draw_background(rows[1], image, trace)
     _draw_filtering(rows[2], image, trace)
@@ -133,7 +133,8 @@ def explain_image(image: str | Path, pipeline: Pipeline) -> Figure:
     trace = trace_segmentation(features, pipeline.config)
     merged = trace.instances.masks
     refined = refine_resized(prepared.pixels, merged, prepared.size, pipeline.config)
-    heading = f"{Path(image).name}: {len(result)} masks, encoder {pipeline.encoder.name}"
+    masks = "1 mask" if len(result) == 1 else f"{len(result)} masks"
+    heading = f"{Path(image).name}: {masks}, encoder {pipeline.encoder.name}"
     return explain_figure(pixels, trace, refined, result, heading)
 
 

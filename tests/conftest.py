@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
+import socket
+import subprocess
 import tempfile
 import uuid
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tests.needs import missing
 
 # FiftyOne reads these when it is imported, which happens in the fixture below or not at all.
 _ROOT = Path(tempfile.mkdtemp(prefix="promerge-fiftyone-"))
@@ -23,34 +28,45 @@ os.environ.update(
     FIFTYONE_DO_NOT_TRACK="true",
     FIFTYONE_SHOW_PROGRESS_BARS="false",
 )
-
-
-def pytest_unconfigure() -> None:
-    shutil.rmtree(_ROOT, ignore_errors=True)
+atexit.register(shutil.rmtree, _ROOT, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
 def fo():
     """The fiftyone module, connected to an empty database, which is dropped at the end."""
-    from promerge_fo.dataset.mongod import MongodError, find_mongod
-
-    try:
-        missing = None if find_mongod() else "FiftyOne has no mongod: promerge doctor helps"
-    except MongodError as error:
-        missing = str(error)
-    if missing and "FIFTYONE_DATABASE_URI" not in os.environ:
-        if os.environ.get("CI", "").lower() == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
+    if "FIFTYONE_DATABASE_URI" not in os.environ:
+        os.environ["FIFTYONE_DATABASE_URI"] = _start_mongod()
     import fiftyone
 
     yield fiftyone
     fiftyone.core.odm.drop_database()
-    service = fiftyone.core.odm.database._db_service
-    if service is not None and service.child is not None:  # else it is not ours to stop
-        server = service.child
-        service.stop()
-        server.wait(timeout=60)
+
+
+def _start_mongod() -> str:
+    """The address of a server of our own.
+
+    FiftyOne would share any server that it has started for this user, whatever its folder. Ours
+    ends with this process, however that ends: the shell waits for the pipe to close.
+    """
+    from promerge_fo.dataset.mongod import MongodError, find_mongod
+
+    try:
+        mongod = find_mongod()
+    except MongodError as error:
+        missing(str(error))
+    if mongod is None:
+        missing("FiftyOne has no mongod: promerge doctor --install-mongod")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (_ROOT / "db").mkdir()
+    options = f"--dbpath {_ROOT}/db --logpath {_ROOT}/mongod.log --port {port} --nounixsocket"
+    shell = ["sh", "-c", '"$@" >/dev/null & read end; kill $!; wait', "mongod", str(mongod)]
+    server = subprocess.Popen([*shell, *options.split()], stdin=subprocess.PIPE)
+    # registered before FiftyOne registers what needs the server, and so run after it
+    atexit.register(server.wait)
+    atexit.register(server.stdin.close)
+    return f"mongodb://127.0.0.1:{port}"
 
 
 @pytest.fixture

@@ -207,7 +207,10 @@ def require_detections(samples: Any, label_field: str) -> None:
 
 
 def complete_field(collection: Any, label_field: str) -> None:
-    """Put the labels' attributes into the dataset's schema, so that they can be filtered.
+    """Make the labels' attributes ones that the App can filter.
+
+    They are declared in the dataset's schema, and ``status`` and ``error`` are listed in the
+    App's sidebar below the field, where only attributes of single labels stand otherwise.
 
     The labels of frames (``to_frames``) are also handed on to the videos' dataset once more:
     FiftyOne does so while it stores them, but misses some when it stores and hands on at once.
@@ -222,3 +225,23 @@ def complete_field(collection: Any, label_field: str) -> None:
         collection._sync_source(fields=[label_field])
         for name, kind in _ATTRIBUTES.items():
             collection._root_dataset.add_frame_field(f"{label_field}.{name}", kind)
+    else:
+        _list_in_sidebar(collection._dataset, label_field)
+
+
+def _list_in_sidebar(dataset: Any, label_field: str) -> None:
+    groups = dataset.app_config.sidebar_groups
+    if groups is None:
+        groups = fo.DatasetAppConfig.default_sidebar_groups(dataset)
+    listed = [path for group in groups for path in group.paths]
+    new = [p for p in (f"{label_field}.status", f"{label_field}.error") if p not in listed]
+    if label_field not in listed:
+        new.insert(0, label_field)
+    beside = [group for group in groups if label_field in group.paths or group.name == "labels"]
+    if not new or not beside:
+        return
+    group = max(beside, key=lambda group: label_field in group.paths)
+    after = group.paths.index(label_field) + 1 if label_field in group.paths else len(group.paths)
+    group.paths = [*group.paths[:after], *new, *group.paths[after:]]
+    dataset.app_config.sidebar_groups = groups
+    dataset.save()

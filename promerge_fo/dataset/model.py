@@ -17,17 +17,12 @@ import fiftyone.utils.torch as fout
 import torch
 
 from promerge_fo.config import ProMergeConfig
-from promerge_fo.dataset.labels import (
-    VIDEO_REFUSED,
-    complete_field,
-    require_images,
-    to_detections,
-)
+from promerge_fo.dataset.labels import VIDEO_REFUSED, complete_field, to_detections
 from promerge_fo.dataset.runs import RunRecorder
 from promerge_fo.encoder import Encoder, Facet, Precision, ResizeMode, load_encoder
 from promerge_fo.pipeline import ImageLike, Pipeline, Prepare, Prepared
 
-__all__ = ["ProMergeModel", "load_model", "require_images", "preset_encoder"]
+__all__ = ["ProMergeModel", "load_model", "preset_encoder"]
 
 # Below FiftyOne's own logger: shown wherever, and as long as, FiftyOne's messages are.
 logger = logging.getLogger("fiftyone.promerge")

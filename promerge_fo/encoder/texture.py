@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numba import njit
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -17,6 +18,10 @@ __all__ = ["TextureEncoder"]
 VERSION = 1  #: raised with every change of the features: it is part of a run's name
 PATCH_SIZE = 8
 ORIENTATIONS = 8
+BORDER_WEIGHT = np.float32(3)  #: of the distance from the border, where the other groups have 1
+SMOOTHINGS = 20  #: passes of the edge-preserving smoothing
+EDGE = np.float32(0.5)  #: difference of two patches that counts as an edge, where lengths are ~1.7
+REACH = 2  #: patches to each side that one pass looks at
 Array = NDArray[np.float32]
 
 
@@ -28,10 +33,11 @@ class TextureEncoder(Encoder):
     are far worse than those of DINO's features. Judge the method by ``load_encoder()`` instead.
 
     A patch has 15 channels in four groups: colour (brightness and two opponent colours), gradient
-    orientations, contrast within the patch, and distance from the
-    colours and textures at the image's border, where background is more likely than objects. Each
-    channel is centred per image, so that cosines run from -1 (unlike) to 1 (alike). The first
-    three groups have equal weight, and the last as much as these three together.
+    orientations, contrast within the patch, and distance from the colours and textures at the
+    image's border, where background is more likely than objects. The first three groups have
+    equal weight, and are smoothed within regions but not across their edges, so that the patches
+    of a region become alike. Each channel is centred per image, so that cosines run from -1
+    (unlike) to 1 (alike).
 
     It is deterministic, and calculates on the CPU in float32 whatever the device; the features
     are moved there.
@@ -87,13 +93,16 @@ def texture_features(image: NDArray[np.uint8]) -> Array:
     within = blocks.std(axis=(3, 4))
     appearance = np.concatenate(
         [
-            _balanced(_smooth(colours, 1)),
-            _balanced(np.sqrt(_smooth(_orientations(opponent[0]), 1))),
-            _balanced(np.sqrt(_smooth(within, 1))),
+            _balanced(colours),
+            _balanced(np.sqrt(_blur(_orientations(opponent[0])))),
+            _balanced(np.sqrt(_blur(within))),
         ]
     )
+    for _ in range(SMOOTHINGS):
+        appearance = _smooth_regions(appearance)
+    appearance -= appearance.mean(axis=(1, 2), keepdims=True)
     distance = _balanced(_border_distance(appearance)[None])
-    return np.concatenate([appearance, np.sqrt(np.float32(3)) * distance])  # 3 groups against 1
+    return np.concatenate([appearance, BORDER_WEIGHT * distance])
 
 
 def _opponent_colours(image: NDArray[np.uint8]) -> Array:
@@ -130,9 +139,33 @@ def _orientations(brightness: Array) -> Array:
     return histogram.reshape(h, w, ORIENTATIONS).transpose(2, 0, 1)
 
 
-def _smooth(channels: Array, sigma: float) -> Array:
-    """Gaussian smoothing over patches."""
-    return cast(Array, ndimage.gaussian_filter(channels, (0, sigma, sigma), mode="nearest"))
+def _blur(channels: Array) -> Array:
+    """Gaussian smoothing over patches, with a standard deviation of one patch."""
+    return cast(Array, ndimage.gaussian_filter(channels, (0, 1, 1), mode="nearest"))
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _smooth_regions(channels):  # type: ignore[no-untyped-def]
+    """Mean over neighbours, weighted by how alike they are: a bilateral filter of patches."""
+    C, h, w = channels.shape
+    out = np.empty_like(channels)
+    total = np.empty(C, dtype=np.float32)
+    for i in range(h):
+        for j in range(w):
+            total[:] = 0
+            weights = np.float32(0)
+            for y in range(max(i - REACH, 0), min(i + REACH + 1, h)):
+                for x in range(max(j - REACH, 0), min(j + REACH + 1, w)):
+                    squared = np.float32(0)
+                    for c in range(C):
+                        squared += (channels[c, y, x] - channels[c, i, j]) ** 2
+                    weight = np.exp(-squared / (2 * EDGE * EDGE))
+                    weights += weight
+                    for c in range(C):
+                        total[c] += weight * channels[c, y, x]
+            for c in range(C):
+                out[c, i, j] = total[c] / weights
+    return out
 
 
 def _balanced(group: Array) -> Array:

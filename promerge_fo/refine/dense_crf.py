@@ -38,7 +38,7 @@ ITERATIONS = 10
 SPATIAL_CORNERS = 3
 BILATERAL_CORNERS = 6
 
-_WIDTHS = (4, 8)  # lanes a pass may have; each is compiled on its own
+_WIDTHS = (4, 8, 16)  # lanes a pass may have; each is compiled on its own
 _CACHED_PIXELS = 2**20  # spatial lattices of larger images are not kept (24 bytes a pixel)
 
 
@@ -285,38 +285,47 @@ def _slice(
 
 
 @njit(cache=True, nogil=True)
-def _blur(values: Any, spare: Any, neighbours: Any, lanes: Any) -> Any:
-    """Blur along each axis with the weights 1/2, 1, 1/2; returns the result and the other array.
+def _blur(values: Any, chains: Any, lanes: Any) -> None:
+    """Blur in place along each axis in turn with the weights 1/2, 1, 1/2.
 
-    The last row of both arrays is the vertex that no point touches; it stays 0.
+    In place, and chain by chain, because the way to memory and back limits the speed: each row is
+    read and written once. Between two chains the window slides over row m, which is 0; what would
+    be written there goes to the row after it.
     """
     half = np.float32(0.5)
-    for axis in range(len(neighbours)):
-        for i in range(neighbours.shape[1]):
-            row = _load(values, i, lanes)
-            row = _multiply_add(half, _load(values, neighbours[axis, i, 0], lanes), row)
-            row = _multiply_add(half, _load(values, neighbours[axis, i, 1], lanes), row)
-            _store(spare, i, row)
-        values, spare = spare, values
-    return values, spare
+    m = chains[0]
+    before = here = _filled(np.float32(0), lanes)
+    for c in range(1, len(chains)):
+        after = _load(values, chains[c], lanes)
+        row = _multiply_add(half, after, _multiply_add(half, before, here))
+        vertex = chains[c - 1]
+        _store(values, vertex + (vertex == m), row)
+        before, here = here, after
+
+
+@njit(cache=True, nogil=True)
+def _rows(chains: Any, lanes: Any) -> Any:
+    """Zeros for each vertex, and for the two rows after them that _blur wants."""
+    return np.zeros((chains[0] + 2, len(lanes)), np.float32)
 
 
 @njit(cache=True, nogil=True)
 def _normalise(
-    vertices: Any, weights: Any, neighbours: Any, gain: Any, scaled_gain: Any, lanes: Any
+    vertices: Any, weights: Any, chains: Any, gain: Any, scaled_gain: Any, lanes: Any
 ) -> None:
     """Multiply each point's weights by (scaled_gain)^(1/2) (gain S B S^T 1)^(-1/2)."""
-    values = np.zeros((neighbours.shape[1] + 1, len(lanes)), np.float32)
+    corners = vertices.shape[1]
+    values = _rows(chains, lanes)
     one = _filled(np.float32(1), lanes)
     for p in range(len(vertices)):
-        _splat(values, vertices, weights, vertices.shape[1], p, one, lanes)
-    values, _ = _blur(values, np.zeros_like(values), neighbours, lanes)
+        _splat(values, vertices, weights, corners, p, one, lanes)
+    _blur(values, chains, lanes)
     for p in range(len(vertices)):
         total = np.float32(0)
-        for k in range(vertices.shape[1]):
+        for k in range(corners):
             total += weights[p, k] * values[vertices[p, k], 0]
         factor = np.sqrt(scaled_gain / (gain * total + np.float32(1e-20)))
-        for k in range(vertices.shape[1]):
+        for k in range(corners):
             weights[p, k] *= factor
 
 
@@ -325,10 +334,10 @@ def _mean_field(
     unary: Any,
     spatial_vertices: Any,
     spatial_weights: Any,
-    spatial_neighbours: Any,
+    spatial_chains: Any,
     bilateral_vertices: Any,
     bilateral_weights: Any,
-    bilateral_neighbours: Any,
+    bilateral_chains: Any,
     lanes: Any,
 ) -> None:
     """Ten iterations of mean field (Algorithm 1 of the paper).
@@ -336,18 +345,17 @@ def _mean_field(
     ``unary`` is (pixels, lanes) int8: u_bg - u_fg goes in; 1 for foreground, else 0, comes out.
     """
     pixels = len(unary)
-    near = np.zeros((spatial_neighbours.shape[1] + 1, len(lanes)), np.float32)
-    far = np.zeros((bilateral_neighbours.shape[1] + 1, len(lanes)), np.float32)
-    near_spare, far_spare = np.zeros_like(near), np.zeros_like(far)
+    near, near_next = _rows(spatial_chains, lanes), _rows(spatial_chains, lanes)
+    far, far_next = _rows(bilateral_chains, lanes), _rows(bilateral_chains, lanes)
     for p in range(pixels):
         row = _tanh_half(_load(unary, p, lanes))
         _splat(near, spatial_vertices, spatial_weights, SPATIAL_CORNERS, p, row, lanes)
         _splat(far, bilateral_vertices, bilateral_weights, BILATERAL_CORNERS, p, row, lanes)
     for iteration in range(ITERATIONS):
-        near, near_spare = _blur(near, near_spare, spatial_neighbours, lanes)
-        far, far_spare = _blur(far, far_spare, bilateral_neighbours, lanes)
-        near_spare[:] = 0
-        far_spare[:] = 0
+        _blur(near, spatial_chains, lanes)
+        _blur(far, bilateral_chains, lanes)
+        near_next[:] = 0
+        far_next[:] = 0
         for p in range(pixels):
             row = _load(unary, p, lanes)
             row = _slice(near, spatial_vertices, spatial_weights, SPATIAL_CORNERS, p, row, lanes)
@@ -359,11 +367,9 @@ def _mean_field(
             else:
                 # The next iteration's splat is in the same pass: no marginals are kept.
                 row = _tanh_half(row)
+                _splat(near_next, spatial_vertices, spatial_weights, SPATIAL_CORNERS, p, row, lanes)
                 _splat(
-                    near_spare, spatial_vertices, spatial_weights, SPATIAL_CORNERS, p, row, lanes
-                )
-                _splat(
-                    far_spare,
+                    far_next,
                     bilateral_vertices,
                     bilateral_weights,
                     BILATERAL_CORNERS,
@@ -371,5 +377,5 @@ def _mean_field(
                     row,
                     lanes,
                 )
-        near, near_spare = near_spare, near
-        far, far_spare = far_spare, far
+        near, near_next = near_next, near
+        far, far_next = far_next, far

@@ -26,23 +26,25 @@ _HASH = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Fibonacci hashing
 
 
 class Lattice(NamedTuple):
-    """Which lattice vertices surround each of n points in d dimensions, and their neighbours.
+    """Which lattice vertices surround each of n points in d dimensions, and how they adjoin.
 
     Attributes:
-        vertices: (n, d + 1) int32: the corners of each point's simplex.
+        vertices: (n, d + 1) int32: the corners of each point's simplex, of m vertices in all.
         weights: (n, d + 1) float32: the point's barycentric coordinates; a row sums to 1.
-        neighbours: (d + 1, m, 2) int32: the two neighbours of each of the m vertices along each
-            axis; a neighbour that no point touches is vertex m, whose value is always 0.
+        chains: (c,) int32: for one axis after the other, the vertices that follow each other
+            along it, chain by chain. The number m, which is no vertex, stands between two chains,
+            at the start and at the end. Vertices without neighbours along an axis, which a blur
+            along it does not change, are left out.
     """
 
     vertices: NDArray[np.int32]
     weights: NDArray[np.float32]
-    neighbours: NDArray[np.int32]
+    chains: NDArray[np.int32]
 
     @property
     def size(self) -> int:
         """The number m of vertices."""
-        return int(self.neighbours.shape[1])
+        return int(self.chains[0])
 
 
 def build_lattice(features: NDArray[np.float32]) -> Lattice:
@@ -66,7 +68,7 @@ def build_lattice(features: NDArray[np.float32]) -> Lattice:
     vertices, weights, keys, table = _find_vertices(
         features, tuple(np.float32(s) for s in scale), strides
     )
-    return Lattice(vertices, weights, _find_neighbours(keys, table, strides))
+    return Lattice(vertices, weights, _find_chains(keys, table, strides))
 
 
 def _key_strides(features: NDArray[np.float32], scale: NDArray[np.float64]) -> tuple[int, ...]:
@@ -210,18 +212,31 @@ def _grown(keys: Any, bits: int) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _find_neighbours(keys: Any, table: Any, strides: Any) -> Any:
+def _find_chains(keys: Any, table: Any, strides: Any) -> Any:
     """Sec. 3.2 of the paper (blur): along axis j, all coordinates grow by 1 but j falls by d."""
     m = len(keys)
     bits = 0
     while (1 << bits) < len(table):
         bits += 1
-    neighbours = np.full((len(strides), m, 2), m, np.int32)
+    chains = np.empty(len(strides) * (m + m // 2) + 1, np.int32)
+    after = np.empty(m, np.int32)
+    n = 0
     for j in range(len(strides)):
         step = sum(strides) - len(strides) * strides[j]
+        first = np.ones(m, np.bool_)
         for i in range(m):
             other = table[_slot(keys, table, bits, keys[i] + step)]
+            after[i] = other
             if other >= 0:
-                neighbours[j, i, 1] = other
-                neighbours[j, other, 0] = i
-    return neighbours
+                first[other] = False
+        for i in range(m):
+            if first[i] and after[i] >= 0:
+                chains[n] = m
+                n += 1
+                vertex = i
+                while vertex >= 0:
+                    chains[n] = vertex
+                    n += 1
+                    vertex = after[vertex]
+    chains[n] = m
+    return chains[: n + 1].copy()

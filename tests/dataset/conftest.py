@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import pytest
 
+from promerge_fo import ProMergeConfig
 from promerge_fo import dataset as pfo
 
 
 @pytest.fixture(scope="session")
 def model(fo):
-    """The texture encoder's model at a small size."""
-    return pfo.load_model(encoder="texture", image_size=160)
+    """The texture encoder's model at a small size, which keeps every mask that it finds."""
+    config = ProMergeConfig(image_size=160, min_refined_iou=0)
+    return pfo.load_model(encoder="texture", config=config)
 
 
 @pytest.fixture(scope="session")

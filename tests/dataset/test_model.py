@@ -90,6 +90,35 @@ def test_the_attributes_can_be_filtered(fo, filled):
     assert min(large.values("promerge.detections.area", unwind=True)) > 0.1
 
 
+def sidebar(dataset) -> dict[str, list[str]]:
+    return {group.name: list(group.paths) for group in dataset.app_config.sidebar_groups}
+
+
+def test_status_and_error_stand_in_the_sidebar(fo, filled, model):
+    paths = ["promerge", "promerge.status", "promerge.error"]
+    assert sidebar(filled)["labels"] == paths
+    filled.apply_model(model, label_field="promerge", batch_size=4, num_workers=0)
+    assert sidebar(filled)["labels"] == paths
+    filled.apply_model(model, label_field="second", batch_size=4, num_workers=0)
+    assert sidebar(filled)["labels"] == [*paths, "second", "second.status", "second.error"]
+
+
+def test_the_sidebar_stays_as_the_user_arranged_it(fo, filled, model):
+    group = fo.core.odm.SidebarGroupDocument
+    filled.app_config.sidebar_groups = [
+        group(name="labels", paths=[]),
+        group(name="mine", paths=["promerge", "filepath"]),
+    ]
+    filled.save()
+    filled.apply_model(model, label_field="promerge", batch_size=4, num_workers=0)
+    mine = ["promerge", "promerge.status", "promerge.error", "filepath"]
+    assert sidebar(filled) == {"labels": [], "mine": mine}
+    filled.app_config.sidebar_groups = [group(name="mine", paths=["filepath"])]
+    filled.save()
+    filled.apply_model(model, label_field="promerge", batch_size=4, num_workers=0)
+    assert sidebar(filled) == {"mine": ["filepath"]}
+
+
 def test_the_run_ends_with_a_count_by_status(fo, dataset, model, photographs, caplog):
     dataset.add_samples([fo.Sample(filepath=path) for path in [*photographs, "gone.jpg"]])
     with caplog.at_level(logging.INFO, "fiftyone"):

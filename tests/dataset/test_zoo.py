@@ -52,7 +52,8 @@ def test_the_texture_model_needs_no_download(fo, zoo, dataset, photographs):
     dataset.add_samples([fo.Sample(filepath=path) for path in photographs])
     model = zoo.load_zoo_model("promerge-texture", image_size=160)
     dataset.apply_model(model, label_field="promerge", batch_size=4, num_workers=0)
-    assert dataset.count_values("promerge.status") == {"ok": 4}
+    counts = dataset.count_values("promerge.status")
+    assert "ok" in counts and "failed" not in counts and sum(counts.values()) == 4
 
 
 def test_a_downloaded_model_is_loaded_from_its_file(fo, zoo, dataset, photographs):
