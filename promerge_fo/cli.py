@@ -35,8 +35,9 @@ def segment(arguments: argparse.Namespace) -> int:
     """``promerge segment``."""
     from promerge_fo.dataset.segment import open_source, segment_dataset
 
-    model = _model(arguments)
+    config = _config(arguments)  # what is cheap to check comes before what takes time
     dataset = open_source(arguments.source, arguments.name)
+    model = _model(arguments, config)
     report = segment_dataset(
         dataset,
         model,
@@ -75,7 +76,7 @@ def explain(arguments: argparse.Namespace) -> int:
     """``promerge explain``."""
     from promerge_fo.figures import explain_image, save
 
-    figure = explain_image(arguments.image, _model(arguments).pipeline)
+    figure = explain_image(arguments.image, _model(arguments, _config(arguments)).pipeline)
     output = arguments.output or Path(arguments.image).stem + "-explained.png"
     save(figure, output)
     print(output)
@@ -116,16 +117,17 @@ def plugin_install(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _model(arguments: argparse.Namespace) -> ProMergeModel:
+def _config(arguments: argparse.Namespace) -> ProMergeConfig:
+    given = {r["name"]: getattr(arguments, r["name"]) for r in ProMergeConfig.describe()}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return ProMergeConfig.preset(arguments.preset).replace(**changes)
+
+
+def _model(arguments: argparse.Namespace, config: ProMergeConfig) -> ProMergeModel:
     from promerge_fo.dataset.model import load_model, preset_encoder
 
-    changes = {
-        record["name"]: getattr(arguments, record["name"])
-        for record in ProMergeConfig.describe()
-        if getattr(arguments, record["name"]) is not None
-    }
     return load_model(
-        config=ProMergeConfig.preset(arguments.preset).replace(**changes),
+        config=config,
         encoder=arguments.encoder or preset_encoder(arguments.preset),
         checkpoint=arguments.checkpoint,
         facet=arguments.facet,

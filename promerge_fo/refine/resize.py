@@ -177,6 +177,7 @@ def _resize(
     half = np.int32(1 << (_PRECISION - 1))
     narrow = np.empty((masks.shape[1], width), np.uint8)
     sums = np.empty(width, np.int32)
+    count = np.zeros(masks.shape[2] + 1, np.int32)  # set pixels of a row before each pixel
     for i in range(len(masks)):
         x0, y0, x1, y1 = boxes[i]
         left, right = width, 0
@@ -184,10 +185,17 @@ def _resize(
             if column_first[x] < x1 and column_stop[x] > x0:
                 left, right = min(left, x), x + 1
         for y in range(y0, y1):
+            for x in range(masks.shape[2]):
+                count[x + 1] = count[x] + masks[i, y, x]
             for x in range(left, right):
+                first, taps = column_first[x], column_stop[x] - column_first[x]
+                inside = count[first + taps] - count[first]
+                if inside == 0 or inside == taps:  # the weights sum to 1: nothing to calculate
+                    narrow[y, x] = 255 * (inside > 0)
+                    continue
                 total = half
-                for tap in range(column_stop[x] - column_first[x]):
-                    if masks[i, y, column_first[x] + tap]:
+                for tap in range(taps):
+                    if masks[i, y, first + tap]:
                         total += np.int32(255) * column_weights[x, tap]
                 narrow[y, x] = min(max(total >> _PRECISION, 0), 255)
         for y in range(height):

@@ -7,7 +7,9 @@ arbitrary order. Here a mask's quality is the geometric mean of three shares, ea
   the mask with S > tau_b + delta, divided by the patches of the mask and of the ring of patches
   around it with S > tau_b - delta. An outline that a small change of the threshold moves is
   doubtful. (The idea is segment-anything's stability score, for masks of several prompts.)
-- *contrast*: (1 - cos(mean feature of the mask, mean feature of the background)) / 2.
+- *contrast*: (|m| - m . b) / 2, with m the mean of the mask's features (each of unit length) and b
+  the direction of the background's mean: how much more alike its patches are to each other than
+  to the background. A mask that runs over several objects is less alike.
 - *agreement*: the IoU of the mask before and after refinement; known after refinement only.
 """
 
@@ -98,6 +100,7 @@ def _contrast(
         torch.from_numpy(np.ascontiguousarray(m)).to(unit.device, torch.float32) @ unit.T
         for m in (flat, other)
     )
-    # the direction of a sum is that of the mean
-    cosine = torch.nn.functional.cosine_similarity(inside, outside).cpu().numpy()
-    return np.clip((1 - cosine.astype(np.float64)) / 2, 0, 1)
+    means = inside.cpu().numpy() / np.maximum(flat.sum(axis=1, keepdims=True), 1)
+    directions = torch.nn.functional.normalize(outside, dim=1).cpu().numpy()
+    alike = np.linalg.norm(means, axis=1) - (means * directions).sum(axis=1)
+    return np.clip(alike / 2, 0, 1)

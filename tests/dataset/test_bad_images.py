@@ -132,3 +132,18 @@ def test_a_failed_sample_keeps_no_stale_labels(fo, dataset, model, photographs, 
     labels = dataset.first().promerge
     assert len(labels.detections) > 0
     assert (labels.status, labels.error) == ("ok", None)
+
+
+def test_a_filtered_view_keeps_no_stale_labels(fo, dataset, model, photographs, expected):
+    """Not even those that the view hides from FiftyOne."""
+    old = [
+        fo.Detection(label="old", bounding_box=[0, 0, 1, 1], confidence=c) for c in (0.2, 0.4, 0.9)
+    ]
+    for path in photographs:
+        labels = fo.Detections(detections=[label.copy() for label in old])
+        dataset.add_sample(fo.Sample(filepath=path, promerge=labels))
+    view = dataset.filter_labels("promerge", fo.ViewField("confidence") > 0.5)
+    view.apply_model(model, label_field="promerge", batch_size=4, num_workers=0)
+    dataset.reload()
+    assert dataset.distinct("promerge.detections.label") == ["fg"]
+    assert dataset.values(fo.ViewField("promerge.detections").length()) == list(map(len, expected))

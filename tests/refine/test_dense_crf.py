@@ -147,7 +147,7 @@ def test_kernels_are_compiled_once_for_all_processes():
         "import numpy as np\n"
         "from promerge_fo.refine import dense_crf as m, permutohedral as p\n"
         "m.dense_crf(np.zeros((4, 4, 3), np.uint8), np.zeros((1, 4, 4), dtype=bool))\n"
-        "kernels = m._mean_field, m._normalise, p._find_vertices, p._find_neighbours\n"
+        "kernels = m._mean_field, m._normalise, p._find_vertices, p._find_chains\n"
         "print(sum(sum(k.stats.cache_misses.values()) for k in kernels))\n"
     )
     run = subprocess.run(

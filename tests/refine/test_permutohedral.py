@@ -9,11 +9,18 @@ from promerge_fo.refine import permutohedral
 from promerge_fo.refine.permutohedral import build_lattice
 
 
-def blur(lattice, values, axes):
+def chains_of(lattice, sequence=None):
+    """The chains as a list of index arrays."""
+    sequence = lattice.chains if sequence is None else sequence
+    parts = np.split(sequence, np.flatnonzero(sequence == lattice.size))
+    return [part[1:] for part in parts if len(part) > 1]
+
+
+def blur(lattice, values, reverse):
     """values (m,) on the vertices, blurred along each axis in turn."""
-    for axis in axes:
-        padded = np.append(values, 0)
-        values = values + padded[lattice.neighbours[axis]].sum(axis=1) / 2
+    values = values.copy()
+    for chain in chains_of(lattice, lattice.chains[::-1] if reverse else None):
+        values[chain] = np.convolve(values[chain], [0.5, 1, 0.5])[1:-1]
     return values
 
 
@@ -25,8 +32,7 @@ def gaussian(lattice, x, reverse=False):
         weights=(lattice.weights * x[:, None]).ravel(),
         minlength=lattice.size,
     )
-    axes = range(corners)
-    blurred = blur(lattice, splat, reversed(axes) if reverse else axes)
+    blurred = blur(lattice, splat, reverse)
     gain = 1 / (1 + 2.0 ** (1 - corners))
     return gain * (lattice.weights * blurred[lattice.vertices]).sum(axis=1)
 
@@ -50,25 +56,37 @@ def test_every_point_lies_in_its_simplex(d):
 
 
 @pytest.mark.parametrize("d", [2, 5])
-def test_neighbours_are_mutual_and_distinct(d):
+def test_chains_link_different_vertices(d):
     lattice = build_lattice(cloud(2000, d, 2))
     m = lattice.size
-    assert (lattice.neighbours < m).any()
-    for before, after in lattice.neighbours.transpose(0, 2, 1):
-        i = np.flatnonzero(after < m)
-        assert np.array_equal(before[after[i]], i)
-        i = np.flatnonzero(before < m)
-        assert np.array_equal(after[before[i]], i)
-        assert not (after == np.arange(m)).any()
+    assert lattice.chains[0] == lattice.chains[-1] == m
+    chains = chains_of(lattice)
+    assert len(chains) > 10
+    assert all(len(chain) >= 2 and len(set(chain.tolist())) == len(chain) for chain in chains)
+    members = np.concatenate(chains)
+    assert members.min() >= 0 and members.max() < m
+    assert np.bincount(members).max() <= d + 1  # at most once an axis
 
 
-def test_a_step_along_every_axis_leads_back():
-    # The d + 1 axes sum to zero, so a vertex with all its neighbours closes the loop.
+def test_on_a_line_the_two_axes_are_opposite():
+    lattice = build_lattice(np.linspace(0, 40, 200, dtype=np.float32)[None])
+    forth, back = chains_of(lattice)
+    assert sorted(forth) == list(range(lattice.size))
+    assert np.array_equal(forth, back[::-1])
+
+
+def test_the_triangles_of_the_plane_close():
+    # Steps along the three axes sum to zero: three steps from an inner vertex lead back to it.
     lattice = build_lattice(grid(60, 60, 3))
     m = lattice.size
-    position = np.arange(m)
-    for axis in range(3):
-        position = np.append(lattice.neighbours[axis, :, 1], m)[position]
+    after = np.full((3, m + 1), m)
+    axis, seen = 0, set()
+    for chain in map(np.ndarray.tolist, chains_of(lattice)):
+        if seen.intersection(chain):  # a vertex is in one chain an axis
+            axis, seen = axis + 1, set()
+        seen.update(chain)
+        after[axis, chain[:-1]] = chain[1:]
+    position = after[2, after[1, after[0]]][:m]
     inner = position < m
     assert inner.sum() > m / 2
     assert np.array_equal(position[inner], np.arange(m)[inner])

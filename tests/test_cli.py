@@ -1,0 +1,202 @@
+"""The command: what it does, what it prints, how it ends."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from promerge_fo import doctor
+from promerge_fo.cli import main
+from promerge_fo.config import ProMergeConfig
+
+TEXTURE = ["--encoder", "texture", "--image-size", "160", "--num-workers", "0"]
+
+
+@pytest.fixture
+def folder(tmp_path, photographs):
+    """A folder with four photographs and a broken one."""
+    made = tmp_path / "photos"
+    made.mkdir()
+    for number, path in enumerate(photographs):
+        Image.open(path).save(made / f"{number}.png")
+    (made / "broken.jpg").write_bytes(b"no image")
+    return made
+
+
+@pytest.fixture(autouse=True)
+def no_datasets_left(request):
+    yield
+    if "fo" in request.fixturenames:
+        fo = request.getfixturevalue("fo")
+        for name in fo.list_datasets():
+            fo.delete_dataset(name)
+
+
+def test_help_teaches_every_parameter(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["segment", "--help"])
+    assert stopped.value.code == 0
+    text = re.sub(r"\s+", " ", capsys.readouterr().out)
+    for record in ProMergeConfig.describe():
+        assert "--" + record["name"].replace("_", "-") in text
+        assert record["meaning"] in text
+
+
+def test_segment_a_folder_writes_a_dataset_and_coco_json(fo, folder, capsys, tmp_path):
+    output = tmp_path / "masks.json"
+    assert main(["segment", str(folder), "--output", str(output), *TEXTURE]) == 0
+    printed = capsys.readouterr()
+    assert "fiftyone app launch photos" in printed.out
+    assert "images/s" in printed.err
+    dataset = fo.load_dataset("photos")
+    assert dataset.persistent
+    assert sorted(dataset.values("promerge.status")).count("failed") == 1
+    written = json.loads(output.read_text())
+    assert len(written["annotations"]) == dataset.count("promerge.detections") > 0
+    assert {a["category_id"] for a in written["annotations"]} == {1}
+
+
+def test_a_second_run_does_what_is_new_and_what_failed(fo, folder, capsys):
+    command = ["segment", str(folder), *TEXTURE]
+    assert main(command) == 0
+    dataset = fo.load_dataset("photos")
+    ids = dict(zip(dataset.values("filepath"), dataset.values("promerge.detections.id")))
+    Image.new("RGB", (30, 40)).save(folder / "broken.jpg")
+    Image.new("RGB", (30, 40)).save(folder / "new.png")
+    assert main(command) == 0
+    assert "4 images were done before" in capsys.readouterr().out
+    dataset.reload()
+    assert len(dataset) == 6
+    assert "failed" not in dataset.values("promerge.status")
+    again = dict(zip(dataset.values("filepath"), dataset.values("promerge.detections.id")))
+    assert {path: again[path] for path in ids} == ids
+
+    # other settings are another run: everything is done again
+    assert main([*command, "--tau-b", "0.3"]) == 0
+    assert "done before" not in capsys.readouterr().out
+
+
+def test_interrupted_runs_keep_what_is_done(fo, folder, capsys, monkeypatch):
+    from promerge_fo.pipeline import Pipeline
+
+    real, batches = Pipeline.predict, []
+
+    def predict(self, batch):
+        if len(batches) == 2:
+            raise KeyboardInterrupt
+        batches.append(batch)
+        return real(self, batch)
+
+    command = ["segment", str(folder), "--batch-size", "1", *TEXTURE]
+    with monkeypatch.context() as patched:
+        patched.setattr(Pipeline, "predict", predict)
+        assert main(command) == 130
+    assert "Run the same command again to go on" in capsys.readouterr().out
+    dataset = fo.load_dataset("photos")
+    assert dataset.exists("promerge").count() == 2
+    assert main(command) == 0
+    assert "2 images were done before" in capsys.readouterr().out
+    dataset.reload()
+    assert None not in dataset.values("promerge.status")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["segment", "nowhere"], "'nowhere' is neither a folder nor a dataset"),
+        (["segment", "nowhere", "--tau-b", "7"], "tau_b is 7.0, but must lie in [-1, 1]"),
+        (["explain", "missing.png", "--encoder", "resnet50"], "resnet50"),
+        (["explain", "missing.png", "--encoder", "texture"], "missing.png"),
+    ],
+)
+def test_errors_are_one_line_and_exit_with_2(fo, capsys, arguments, words):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("promerge: ")
+    assert words in error
+    assert "Traceback" not in error
+
+
+def test_a_folder_without_images(fo, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("nothing here")
+    assert main(["segment", str(tmp_path), *TEXTURE]) == 2
+    assert "holds no images (looked for .bmp" in capsys.readouterr().err
+
+
+def test_a_dataset_of_other_images_is_not_filled(fo, folder, tmp_path, capsys):
+    other = fo.Dataset("photos")
+    other.add_sample(fo.Sample(filepath=str(tmp_path / "elsewhere.png")))
+    assert main(["segment", str(folder), *TEXTURE]) == 2
+    assert "choose another name with --name" in capsys.readouterr().err
+    assert main(["segment", str(folder), "--name", "mine", "--limit", "2", *TEXTURE]) == 0
+    assert fo.load_dataset("mine").exists("promerge").count() == 2
+
+
+def test_explain_draws_every_step(photographs, tmp_path, capsys):
+    output = tmp_path / "steps.png"
+    arguments = ["--encoder", "texture", "--image-size", "160", "--output", str(output)]
+    assert main(["explain", photographs[0], *arguments]) == 0
+    assert capsys.readouterr().out.strip() == str(output)
+    drawn = np.asarray(Image.open(output).convert("RGB"))
+    assert drawn.shape[0] > 1000
+    assert drawn.shape[1] > 1000
+    # rows of the figure: each has more than white
+    for row in np.array_split(drawn, 4):
+        assert (row < 250).any(axis=2).mean() > 0.1
+
+
+def test_explain_an_image_without_masks(tmp_path):
+    plain, output = tmp_path / "plain.png", tmp_path / "plain-steps.png"
+    Image.new("RGB", (60, 40), (90, 120, 40)).save(plain)
+    arguments = ["--encoder", "texture", "--image-size", "160", "--output", str(output)]
+    assert main(["explain", str(plain), *arguments]) == 0
+    assert output.exists()
+
+
+def test_demo_falls_back_loudly(fo, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert main(["demo", "--folder", str(tmp_path / "demo")]) == 0
+    printed = capsys.readouterr().out
+    assert "TEXTURE encoder" in printed
+    assert "app launch promerge-demo" in printed
+    assert len(re.findall(r"^\w+ +\d+ x \d+ +\d+ ", printed, re.MULTILINE)) == 6
+    assert (tmp_path / "demo" / "promerge-demo.png").stat().st_size > 100_000
+    dataset = fo.load_dataset("promerge-demo")
+    assert set(dataset.values("promerge.status")) == {"ok"}
+    # with an encoder named there is no choice, and so no fallback
+    assert main(["demo", "--folder", str(tmp_path), "--encoder", "vit_tiny_patch16_224.none"]) == 2
+
+
+def test_doctor_says_what_works(fo, capsys):
+    main(["doctor"])
+    printed = capsys.readouterr().out
+    for subject in ("Python", "PyTorch", "device", "weights", "CRF", "database", "FiftyOne"):
+        assert re.search(rf"^ +(ok|note|problem)  {subject}: ", printed, re.MULTILINE)
+
+
+def test_doctor_names_the_remedy(monkeypatch, tmp_path, capsys):
+    from promerge_fo.dataset import mongod
+
+    monkeypatch.setattr(mongod, "mongod_location", lambda: tmp_path / "mongod")
+    monkeypatch.delenv("FIFTYONE_DATABASE_URI", raising=False)
+    findings = {f.subject: f for f in doctor.examine()}
+    assert findings["database"].state == "problem"
+    assert "--install-mongod" in findings["database"].remedy
+    assert main(["doctor"]) == 1
+
+
+def test_plugin_install(fo, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(fo.config, "plugins_dir", str(tmp_path / "plugins"))
+    assert main(["plugin", "install"]) == 0
+    installed = tmp_path / "plugins" / "@promerge" / "promerge"
+    assert (installed / "fiftyone.yml").exists()
+    stale = installed / "operators" / "stale.py"
+    stale.write_text("")
+    assert main(["plugin", "install"]) == 0
+    assert not stale.exists()
+    assert main(["plugin", "install", "--folder", str(tmp_path)]) == 2
+    assert "does not hold the plugin" in capsys.readouterr().err

@@ -1,0 +1,156 @@
+"""Images to instances: order, failures, scores, memory of nothing."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.stats import spearmanr
+from skimage import data
+
+from promerge_fo import Pipeline, ProMergeConfig, load_encoder
+from promerge_fo.pipeline import Prepared
+from tests.coco_ap import average_precision
+from tests.scenes import feature_scene, iou_matrix
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return Pipeline(load_encoder("texture", image_size=240), ProMergeConfig(image_size=240))
+
+
+@pytest.fixture(scope="module")
+def images():
+    return [data.coffee(), data.astronaut(), data.chelsea(), data.rocket()]
+
+
+def equal(a, b):
+    np.testing.assert_array_equal(a.masks, b.masks)
+    np.testing.assert_array_equal(a.scores, b.scores)
+    assert (a.status, a.error) == (b.status, b.error)
+
+
+def test_masks_are_of_the_image_and_do_not_depend_on_the_batch(pipeline, images):
+    alone = [pipeline([image])[0] for image in images]
+    together = pipeline(images, batch_size=3)
+    for image, one, other in zip(images, alone, together, strict=True):
+        equal(one, other)
+        assert one.masks.shape[1:] == image.shape[:2]
+        assert one.masks.any(axis=(1, 2)).all()
+        assert ((one.scores > 0) & (one.scores <= 1)).all()
+    assert sum(len(result) for result in alone) >= 4
+
+
+def test_a_bad_image_costs_no_other_its_masks(pipeline, images, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8\xff junk")
+    results = pipeline([images[0], broken, tmp_path / "missing.png", images[1]], batch_size=4)
+    assert [r.status for r in results] == ["ok", "failed", "failed", "ok"]
+    assert "broken.jpg" in results[1].error
+    assert "missing.png" in results[2].error
+    equal(results[0], pipeline([images[0]])[0])
+    equal(results[3], pipeline([images[1]])[0])
+
+
+def test_an_image_that_the_encoder_cannot_take_fails_alone(pipeline, images):
+    good = pipeline.prepare(images[0])
+    odd = Prepared(np.zeros((8, 16, 3), dtype=np.uint8), (8, 16))
+    results = pipeline.predict([good, odd, good])
+    assert [r.status for r in results] == ["ok", "failed", "ok"]
+    assert results[1].masks.shape == (0, 8, 16)
+    equal(results[0], results[2])
+
+
+def test_run_takes_images_as_it_needs_them(pipeline, images):
+    taken = []
+
+    def source():
+        for number in range(60):
+            taken.append(number)
+            yield images[number % 4]
+
+    running = pipeline.run(source(), batch_size=2)
+    next(running)
+    assert len(taken) < 20
+    running.close()
+    assert len(taken) < 20
+
+
+def test_orientation_and_status(pipeline, tmp_path):
+    upright = Image.fromarray(data.rocket())
+    turned = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(turned, exif=exif, quality=100)
+    result = pipeline([turned])[0]
+    assert result.masks.shape[1:] == data.rocket().shape[:2]
+    plain = Image.new("RGB", (50, 30), (90, 120, 40))
+    assert pipeline([plain])[0].status == "no_background"
+
+
+def test_all_rejected(images):
+    config = ProMergeConfig(image_size=240, min_refined_iou=1.0)
+    pipeline = Pipeline(load_encoder("texture", image_size=240), config)
+    result = pipeline([images[0]])[0]
+    assert (result.status, len(result)) == ("all_rejected", 0)
+    assert result.background is not None
+
+
+def test_bad_batch_size(pipeline):
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        pipeline([], batch_size=0)
+
+
+def test_hash_names_what_decides_the_masks_and_nothing_else():
+    def name(config=None, threads=None, **encoder):
+        return Pipeline(load_encoder("texture", **encoder), config, threads).hash
+
+    assert name() == name(threads=7) == name(device="cpu")
+    assert len({name(), name(ProMergeConfig(tau_b=0.3)), name(image_size=240),
+                name(resize="aspect")}) == 4  # fmt: skip
+
+
+class Painted:
+    """An encoder for generated scenes: it knows their features."""
+
+    name, device = "painted", torch.device("cpu")
+
+    def __init__(self, features):
+        self.features = features
+        self.transform = np.asarray
+
+    def encode(self, batch):
+        return [torch.from_numpy(self.features[image[0, 0].tobytes()]) for image in batch]
+
+    def identity(self):
+        return {"name": self.name}
+
+
+def test_the_whole_score_ranks_masks_on_generated_scenes():
+    rng = np.random.default_rng(0)
+    features, images, truths = {}, [], []
+    for seed in range(120):
+        made, truth = feature_scene(seed, noise=0.1 + 0.02 * (seed % 10))
+        if not len(truth):
+            continue
+        colours = rng.integers(30, 226, (len(truth) + 1, 3))
+        patches = np.broadcast_to(colours[0], (30, 30, 3)).copy()
+        for mask, colour in zip(truth, colours[1:], strict=True):
+            patches[mask] = colour
+        image = patches.repeat(8, 0).repeat(8, 1) + rng.normal(0, 12, (240, 240, 3))
+        image = np.clip(image, 0, 255).astype(np.uint8)
+        features[image[0, 0].tobytes()] = made
+        images.append(image)
+        truths.append(truth.repeat(8, 1).repeat(8, 2))
+    assert len(features) == len(images)
+    results = Pipeline(Painted(features), ProMergeConfig(image_size=240))(images)
+    scores = np.concatenate([r.scores for r in results])
+    best = [iou_matrix(r.masks, t).max(axis=1) for r, t in zip(results, truths, strict=True)]
+    assert len(scores) > 150
+    correlation = spearmanr(scores, np.concatenate(best))
+    assert correlation.statistic > 0.2
+    assert correlation.pvalue < 1e-3
+    pairs = list(zip(truths, results, strict=True))
+    scored, _ = average_precision([(t, r.masks, r.scores) for t, r in pairs])
+    constant, _ = average_precision([(t, r.masks, np.ones(len(r))) for t, r in pairs])
+    assert constant > 0.1
+    assert scored >= constant
