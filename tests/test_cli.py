@@ -62,7 +62,9 @@ def test_a_second_run_does_what_is_new_and_what_failed(fo, folder, capsys):
     command = ["segment", str(folder), *TEXTURE]
     assert main(command) == 0
     dataset = fo.load_dataset("photos")
-    ids = dict(zip(dataset.values("filepath"), dataset.values("promerge.detections.id")))
+    ids = dict(
+        zip(dataset.values("filepath"), dataset.values("promerge.detections.id"), strict=True)
+    )
     Image.new("RGB", (30, 40)).save(folder / "broken.jpg")
     Image.new("RGB", (30, 40)).save(folder / "new.png")
     assert main(command) == 0
@@ -70,7 +72,9 @@ def test_a_second_run_does_what_is_new_and_what_failed(fo, folder, capsys):
     dataset.reload()
     assert len(dataset) == 6
     assert "failed" not in dataset.values("promerge.status")
-    again = dict(zip(dataset.values("filepath"), dataset.values("promerge.detections.id")))
+    again = dict(
+        zip(dataset.values("filepath"), dataset.values("promerge.detections.id"), strict=True)
+    )
     assert {path: again[path] for path in ids} == ids
 
     # other settings are another run: everything is done again

@@ -103,4 +103,4 @@ def _contrast(
     means = inside.cpu().numpy() / np.maximum(flat.sum(axis=1, keepdims=True), 1)
     directions = torch.nn.functional.normalize(outside, dim=1).cpu().numpy()
     alike = np.linalg.norm(means, axis=1) - (means * directions).sum(axis=1)
-    return np.clip(alike / 2, 0, 1)
+    return np.asarray(np.clip(alike / 2, 0, 1))
