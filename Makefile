@@ -23,6 +23,8 @@ $(READY): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@echo "Looking for FiftyOne's database server"
 	@$(BIN)/promerge doctor --install-mongod
+	@echo "Compiling the kernels, once, and looking at what works here"
+	@$(BIN)/promerge doctor || true
 	@touch $@
 
 demo: $(READY)

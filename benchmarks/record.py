@@ -21,7 +21,7 @@ def conditions() -> dict[str, Any]:
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD") + (" (modified)" if _git("status", "-s") else ""),
-        "command": " ".join(["python", *sys.argv]),
+        "command": _command(),
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "gpu": gpu,
@@ -34,6 +34,11 @@ def write(path: str | Path, results: dict[str, Any]) -> None:
     """Results with their conditions, as JSON."""
     text = json.dumps({"conditions": conditions(), **results}, indent=2)
     Path(path).write_text(text + "\n")
+
+
+def _command() -> str:
+    """The command line, with files by their names: where they lie is nobody's business."""
+    return " ".join(["python", *(Path(argument).name for argument in sys.argv)])
 
 
 def _git(*arguments: str) -> str:

@@ -102,6 +102,6 @@ def _show(dataset, picture: Path, heading: str) -> None:  # type: ignore[no-unty
         print(f"{name:<14}{size:>12}{len(masks):>7}{span:>16}{covered:>9.0%}  {labels.status}")
         images.append(image)
         results.append(Instances(masks, scores, labels.status))
-        titles.append(f"{name}: {len(masks)} masks")
+        titles.append(f"{name}: {len(masks)} mask{'s' * (len(masks) != 1)}")
     print()
     save(overview_figure(images, results, titles, heading), picture)

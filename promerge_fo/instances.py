@@ -88,6 +88,8 @@ def mask_boxes(masks: NDArray[np.bool_]) -> NDArray[np.int64]:
         array([[2, 1, 5, 3]])
     """
     n, h, w = masks.shape
+    if masks.size == 0:
+        return np.zeros((n, 4), dtype=np.int64)
     rows: NDArray[np.bool_] = np.asarray(masks.any(axis=2))
     columns: NDArray[np.bool_] = np.asarray(masks.any(axis=1))
     boxes = np.stack(

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import uuid
 from pathlib import Path
@@ -34,7 +35,7 @@ atexit.register(shutil.rmtree, _ROOT, ignore_errors=True)
 @pytest.fixture(scope="session")
 def fo():
     """The fiftyone module, connected to an empty database, which is dropped at the end."""
-    if "FIFTYONE_DATABASE_URI" not in os.environ:
+    if "FIFTYONE_DATABASE_URI" not in os.environ and "fiftyone" not in sys.modules:
         os.environ["FIFTYONE_DATABASE_URI"] = _start_mongod()
     import fiftyone
 
