@@ -129,8 +129,8 @@ def explain_image(image: str | Path, pipeline: Pipeline) -> Figure:
     result = pipeline.predict([prepared])[0]
     if result.error is not None:
         raise RuntimeError(f"{image}: {result.error}")
-    features = pipeline.encoder.encode([prepared.pixels])[0]
-    trace = trace_segmentation(features, pipeline.config)
+    features, prompt_scores = pipeline.encode([prepared])[0]
+    trace = trace_segmentation(features, pipeline.config, prompt_scores)
     merged = trace.instances.masks
     refined = refine_resized(prepared.pixels, merged, prepared.size, pipeline.config)
     masks = "1 mask" if len(result) == 1 else f"{len(result)} masks"

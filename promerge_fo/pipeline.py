@@ -7,13 +7,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from promerge_fo.config import ProMergeConfig, Score, Status, run_hash
+from promerge_fo.config import ProMergeConfig, Prompting, Score, Status, run_hash
 from promerge_fo.encoder import Encoder
 from promerge_fo.images import ImageError, as_rgb, load_image
 from promerge_fo.instances import Instances
@@ -21,8 +21,12 @@ from promerge_fo.refine import refine_resized
 from promerge_fo.segment import segment_features
 from promerge_fo.segment.scoring import with_agreement
 
+if TYPE_CHECKING:
+    import torch
+
 __all__ = ["Pipeline", "Prepare", "Prepared"]
 
+Encoded = tuple["torch.Tensor", "torch.Tensor | None"]
 ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
 
@@ -75,6 +79,9 @@ class Pipeline:
         config: the method's parameters; ``ProMergeConfig()`` by default.
         threads: threads that segment and refine; the number of CPU cores by default.
 
+    Raises:
+        ValueError: attention prompting with an encoder that has no class token.
+
     Examples:
         >>> from promerge_fo import load_encoder
         >>> from skimage.data import coffee
@@ -89,6 +96,11 @@ class Pipeline:
     ) -> None:
         self.encoder = encoder
         self.config = ProMergeConfig() if config is None else config
+        if self.config.prompting is Prompting.ATTENTION and not encoder.has_prompt_scores:
+            raise ValueError(
+                f"prompting is 'attention', but the encoder {encoder.name} has no class token "
+                "whose attention could be followed; choose another prompting, or a DINO model"
+            )
         self.threads = threads or os.cpu_count() or 1
         self.prepare = Prepare(encoder.transform)
 
@@ -159,7 +171,7 @@ class Pipeline:
     ) -> list[Future[Instances]]:
         """Encode a batch here and now, and hand its images to the pool."""
         good = [prepared for prepared in batch if prepared.error is None]
-        features = iter(self._encode(good))
+        features = iter(self._encode_each(good))
         futures = []
         for prepared in batch:
             if prepared.error is not None:
@@ -168,22 +180,30 @@ class Pipeline:
                 futures.append(pool.submit(self._finish, prepared, next(features)))
         return futures
 
-    def _encode(self, batch: Sequence[Prepared]) -> list[Any]:
-        """Features of each image, or the exception that its encoding raised."""
+    def encode(self, batch: Sequence[Prepared]) -> list[Encoded]:
+        """Features (C, h, w) of each image, and prompt scores (h, w) where prompting wants them."""
+        pixels = [prepared.pixels for prepared in batch]
+        if self.config.prompting is Prompting.ATTENTION:
+            return list(zip(*self.encoder.encode(pixels, with_prompt_scores=True), strict=True))
+        return [(features, None) for features in self.encoder.encode(pixels)]
+
+    def _encode_each(self, batch: Sequence[Prepared]) -> list[Encoded | Exception]:
+        """What :meth:`encode` gives, with the exception in place of an image that raised one."""
         if not batch:
             return []
         try:
-            return list(self.encoder.encode([prepared.pixels for prepared in batch]))
+            return [*self.encode(batch)]
         except Exception as error:
             if len(batch) == 1:
                 return [error]
-            return [features for prepared in batch for features in self._encode([prepared])]
+            return [encoded for prepared in batch for encoded in self._encode_each([prepared])]
 
-    def _finish(self, prepared: Prepared, features: Any) -> Instances:
+    def _finish(self, prepared: Prepared, encoded: Encoded | Exception) -> Instances:
         try:
-            if isinstance(features, Exception):
-                raise features
-            patches = segment_features(features, self.config)
+            if isinstance(encoded, Exception):
+                raise encoded
+            features, prompt_scores = encoded
+            patches = segment_features(features, self.config, prompt_scores)
             if patches.status != "ok":
                 empty = np.zeros((0, *prepared.size), dtype=np.bool_)
                 return Instances(empty, patches.scores, patches.status, patches.background)

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from scipy.stats import spearmanr
 from skimage import data
 
-from promerge_fo import Pipeline, ProMergeConfig, load_encoder
+from promerge_fo import Pipeline, ProMergeConfig, load_encoder, segment_features
 from promerge_fo.pipeline import Prepared
 from tests.coco_ap import average_precision
 from tests.scenes import feature_scene, iou_matrix
@@ -95,6 +96,23 @@ def test_all_rejected(images):
     assert result.background is not None
 
 
+def test_attention_prompting(images, tmp_path):
+    config = ProMergeConfig(image_size=96, prompting="attention", filtering="none", refine="none")
+    with pytest.raises(ValueError, match="the encoder texture has no class token"):
+        Pipeline(load_encoder("texture"), config)
+    torch.manual_seed(0)
+    weights = timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict()
+    torch.save(weights, tmp_path / "tiny.pth")
+    encoder = load_encoder("vit_tiny_patch16_224", tmp_path / "tiny.pth", image_size=96)
+    pipeline = Pipeline(encoder, config)
+    prepared = pipeline.prepare(images[0])
+    features, scores = encoder.encode([prepared.pixels], with_prompt_scores=True)
+    expected = segment_features(features[0], config, scores[0])
+    result = pipeline.predict([prepared])[0]
+    assert result.status == "ok"
+    assert len(result) == len(expected) > 0
+
+
 def test_bad_batch_size(pipeline):
     with pytest.raises(ValueError, match="batch_size is 0"):
         pipeline([], batch_size=0)
@@ -112,7 +130,7 @@ def test_hash_names_what_decides_the_masks_and_nothing_else():
 class Painted:
     """An encoder for generated scenes: it knows their features."""
 
-    name, device = "painted", torch.device("cpu")
+    name, device, has_prompt_scores = "painted", torch.device("cpu"), False
 
     def __init__(self, features):
         self.features = features
