@@ -5,12 +5,12 @@ from __future__ import annotations
 from enum import IntEnum
 
 import numpy as np
-import torch
 from numba import njit
 from numpy.typing import NDArray
 
 from promerge_fo.config import Filtering, ProMergeConfig
 from promerge_fo.segment.bits import count_bits, pack, popcount
+from promerge_fo.segment.prompting import UnitFeatures
 
 __all__ = ["Verdict", "background_similarity", "filter_masks"]
 
@@ -34,27 +34,20 @@ _SUPPRESSED = int(Verdict.SUPPRESSED)
 
 
 def background_similarity(
-    unit: torch.Tensor, masks: NDArray[np.bool_], background: NDArray[np.bool_]
+    unit: UnitFeatures, masks: NDArray[np.bool_], background: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
     """Dot product of each mask's mean feature with the background's.
 
-    The mean over a mask of (feature . background mean) is the same number, so one scalar map
-    serves all masks.
-
     Args:
-        unit: (C, h * w) float32 features of unit length.
+        unit: features of h * w patches.
         masks: (n, h, w) bool, none empty.
         background: (h, w) bool, not empty.
 
     Returns:
         (n,) float32 in [-1, 1].
     """
-    inside = torch.from_numpy(background.ravel()).to(unit.device, torch.float32)
-    mean = unit @ inside / inside.sum()
-    similarity_map = (mean @ unit).cpu().numpy()
     flat = masks.reshape(len(masks), background.size)
-    sums = flat.astype(np.float32) @ similarity_map
-    return np.asarray(sums / np.maximum(flat.sum(axis=1), 1), dtype=np.float32)
+    return np.asarray(_means(flat, unit.similarity_maps(background[None])[0]))
 
 
 def filter_masks(
@@ -96,6 +89,20 @@ def filter_masks(
     return np.asarray(
         _cascade(packed, order, voted, similarity, config.tau_ioa_bg, config.tau_f_bg)
     )
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _means(masks, values):  # type: ignore[no-untyped-def]
+    """(n,) float32: mean of (size,) values over each of (n, size) masks."""
+    means = np.empty(masks.shape[0], dtype=np.float32)
+    for i in range(masks.shape[0]):
+        total = np.float32(0)
+        area = 0
+        for p in range(values.size):
+            total += np.float32(masks[i, p]) * values[p]
+            area += masks[i, p]
+        means[i] = total / max(area, 1)
+    return means
 
 
 @njit(cache=True, nogil=True)

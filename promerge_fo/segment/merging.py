@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numba import njit
 from numpy.typing import NDArray
 
 from promerge_fo.config import MergeRule, ProMergeConfig
 from promerge_fo.segment.bits import count_bits, pack, popcount, unpack
+from promerge_fo.segment.prompting import UnitFeatures
 
 __all__ = ["merge"]
 
@@ -22,16 +22,15 @@ _OFFICIAL, _EITHER, _IOA, _FEATURE = (
 
 
 def merge(
-    unit: torch.Tensor, masks: NDArray[np.bool_], config: ProMergeConfig
+    unit: UnitFeatures, masks: NDArray[np.bool_], config: ProMergeConfig
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """Merge each mask, larger ones first, with every cluster that it is compatible with.
 
     Clusters are compared by their current union. The similarity of a mask with a union is the
-    dot product of their mean features; as the mean over the union of (feature . mask mean) is the
-    same number, one scalar map a mask serves all unions.
+    dot product of their mean features.
 
     Args:
-        unit: (C, h * w) float32 features of unit length.
+        unit: features of h * w patches.
         masks: (n, h, w) bool, none empty.
         config: ``merge_rule``, ``tau_overlap_merge``, ``tau_ioa_merge``, ``tau_f_merge``.
 
@@ -41,27 +40,13 @@ def merge(
     """
     h, w = masks.shape[1:]
     packed = pack(masks)
-    areas = count_bits(packed)
-    order = np.argsort(-areas, kind="stable")
+    order = np.argsort(-count_bits(packed), kind="stable")
     if config.merge_rule is MergeRule.NONE:
         unions, cluster = packed[order], np.arange(len(masks))
     else:
-        if config.merge_rule is MergeRule.IOA:
-            maps = np.zeros((0, h * w), dtype=np.float32)
-        else:
-            maps = _similarity_maps(unit, masks[order])
-        unions, cluster = _cluster(
-            packed[order],
-            areas[order],
-            masks[order].reshape(len(masks), -1),
-            maps,
-            _RULES[config.merge_rule],
-            config.tau_overlap_merge,
-            config.tau_ioa_merge,
-            config.tau_f_merge,
-        )
+        unions, cluster = _cluster(unit, masks[order], packed[order], config)
     merged = unpack(unions, (h, w))
-    flat = merged.reshape(len(merged), -1)
+    flat = merged.reshape(len(merged), h * w)
     rank = np.lexsort((flat.argmax(axis=1), -flat.sum(axis=1)))
     place = np.empty(len(rank), dtype=np.int64)
     place[rank] = np.arange(len(rank))
@@ -70,59 +55,142 @@ def merge(
     return merged[rank], of_mask
 
 
-def _similarity_maps(unit: torch.Tensor, masks: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """(n, h * w): every patch's dot product with each mask's mean feature."""
-    inside = torch.from_numpy(masks.reshape(len(masks), -1)).to(unit.device, torch.float32)
-    means = inside @ unit.T / inside.sum(dim=1, keepdim=True)
-    return (means @ unit).cpu().numpy()
+def _cluster(
+    unit: UnitFeatures,
+    masks: NDArray[np.bool_],
+    packed: NDArray[np.uint64],
+    config: ProMergeConfig,
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Clusters of masks that come largest first: packed unions, and the cluster of each mask.
+
+    Similarity maps are the costly part, and under the official rule overlap alone decides on most
+    masks. So the clustering runs until it meets a mask whose map it needs; then the maps of that
+    mask and of those that look as if they would need theirs are made in one product.
+    """
+    n, size = len(masks), masks.shape[1] * masks.shape[2]
+    flat = masks.reshape(n, size)
+    areas = count_bits(packed)
+    maps = np.zeros((n, size), dtype=np.float32)
+    has_map = np.zeros(n, dtype=np.bool_)
+    unions = np.zeros_like(packed)
+    inside = np.zeros((n, size), dtype=np.float32)  # the unions as weights for the maps
+    union_areas = np.zeros(n, dtype=np.int64)
+    alive = np.zeros(n, dtype=np.bool_)
+    into = np.arange(n)  # a cluster that was merged away points to the one that took it
+    rule = _RULES[config.merge_rule]
+    thresholds = config.tau_overlap_merge, config.tau_ioa_merge, config.tau_f_merge
+    state = unions, inside, union_areas, alive, into
+    done = 0
+    while True:
+        done = _advance(done, packed, areas, flat, maps, has_map, *state, rule, *thresholds)
+        if done == n:
+            break
+        wanted = _undecided(done, packed, areas, has_map, unions, alive, rule, *thresholds[:2])
+        maps[wanted] = unit.similarity_maps(masks[wanted])
+        has_map[wanted] = True
+    while not np.array_equal(into, into[into]):
+        into = into[into]
+    kept = np.flatnonzero(alive)
+    return unions[kept], np.searchsorted(kept, into)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _ioa(mask, area, union):  # type: ignore[no-untyped-def]
+    """Share of a packed mask that lies in a packed union."""
+    shared = np.int64(0)
+    for k in range(mask.size):
+        shared += np.int64(popcount(mask[k] & union[k]))
+    return shared / area
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _overlap_decides(ioa, rule, tau_overlap, tau_ioa):  # type: ignore[no-untyped-def]
+    """1: compatible by overlap alone; 0: not compatible; -1: the features decide."""
+    if rule == _IOA:
+        return np.int64(ioa > tau_ioa)
+    if rule == _EITHER and ioa > tau_ioa:
+        return 1
+    if rule == _OFFICIAL:
+        if ioa > tau_overlap:
+            return 1
+        if not ioa > tau_ioa:
+            return 0
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def _undecided(first, packed, areas, has_map, unions, alive, rule, tau_overlap, tau_ioa):  # type: ignore[no-untyped-def]
+    """The mask ``first``, and those after it that may soon be undecided too and have no map.
+
+    Unions grow: under the official rule, where too little overlap decides, any overlap will do.
+    """
+    least = 0.0 if rule == _OFFICIAL else tau_ioa
+    wanted = [first]
+    for i in range(first + 1, packed.shape[0]):
+        if has_map[i]:
+            continue
+        for c in range(first):
+            if alive[c]:
+                ioa = _ioa(packed[i], areas[i], unions[c])
+                if _overlap_decides(ioa, rule, tau_overlap, least) < 0:
+                    wanted.append(i)
+                    break
+    return np.array(wanted)
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _cluster(packed, areas, masks, maps, rule, tau_overlap, tau_ioa, tau_f):  # type: ignore[no-untyped-def]
-    """Clusters of masks that come largest first: packed unions, and the cluster of each mask."""
+def _advance(  # type: ignore[no-untyped-def]
+    first,
+    packed,
+    areas,
+    masks,
+    maps,
+    has_map,
+    unions,
+    inside,
+    union_areas,
+    alive,
+    into,
+    rule,
+    tau_overlap,
+    tau_ioa,
+    tau_f,
+):
+    """Place masks from ``first`` on, up to one whose map is wanted and missing: its index, or n."""
     count, words = packed.shape
     size = masks.shape[1]
-    unions = np.zeros((count, words), dtype=np.uint64)
-    union_areas = np.zeros(count, dtype=np.int64)
-    inside = np.zeros((count, size), dtype=np.float32)  # the unions as weights for the maps
-    alive = np.zeros(count, dtype=np.bool_)
-    into = np.arange(count)  # clusters that were merged away point to the one that took them
-    for i in range(count):
-        target = -1
+    joins = np.empty(count, dtype=np.bool_)
+    for i in range(first, count):
         for c in range(i):
+            joins[c] = False
             if not alive[c]:
                 continue
-            shared = np.int64(0)
-            for k in range(words):
-                shared += np.int64(popcount(packed[i, k] & unions[c, k]))
-            ioa = shared / areas[i]
-            joins = False
-            if rule == _IOA:
-                joins = ioa > tau_ioa
-            elif rule == _OFFICIAL and (ioa > tau_overlap or not ioa > tau_ioa):
-                joins = ioa > tau_overlap
-            else:
+            ioa = _ioa(packed[i], areas[i], unions[c])
+            verdict = _overlap_decides(ioa, rule, tau_overlap, tau_ioa)
+            if verdict < 0:
+                if not has_map[i]:
+                    return i
                 total = np.float32(0)
                 for p in range(size):
                     total += maps[i, p] * inside[c, p]
                 similarity = total / union_areas[c]
-                if rule == _OFFICIAL:
-                    joins = similarity >= tau_f
-                elif rule == _EITHER:
-                    joins = similarity > tau_f or ioa > tau_ioa
-                else:
-                    joins = similarity > tau_f
-            if not joins:
+                # the released code merges at the threshold, the paper above it
+                joins[c] = similarity > tau_f or (rule == _OFFICIAL and similarity == tau_f)
+            else:
+                joins[c] = verdict == 1
+        target = -1
+        for c in range(i):
+            if not joins[c]:
                 continue
             if target < 0:
                 target = c
-            else:
-                alive[c] = False
-                into[c] = target
-                for k in range(words):
-                    unions[target, k] |= unions[c, k]
-                for p in range(size):
-                    inside[target, p] = max(inside[target, p], inside[c, p])
+                continue
+            alive[c] = False
+            into[c] = target
+            for k in range(words):
+                unions[target, k] |= unions[c, k]
+            for p in range(size):
+                inside[target, p] = max(inside[target, p], inside[c, p])
         if target < 0:
             target = i
             alive[i] = True
@@ -133,13 +201,4 @@ def _cluster(packed, areas, masks, maps, rule, tau_overlap, tau_ioa, tau_f):  # 
             union_areas[target] += np.int64(popcount(unions[target, k]))
         for p in range(size):
             inside[target, p] = max(inside[target, p], np.float32(masks[i, p]))
-    kept = np.flatnonzero(alive)
-    number = np.full(count, -1, dtype=np.int64)
-    number[kept] = np.arange(len(kept))
-    cluster = np.empty(count, dtype=np.int64)
-    for i in range(count):
-        c = i
-        while into[c] != c:
-            c = into[c]
-        cluster[i] = number[c]
-    return unions[kept], cluster
+    return count

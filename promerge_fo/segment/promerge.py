@@ -14,7 +14,7 @@ from promerge_fo.segment.background import is_background, vote
 from promerge_fo.segment.components import split
 from promerge_fo.segment.filtering import background_similarity, filter_masks
 from promerge_fo.segment.merging import merge
-from promerge_fo.segment.prompting import Prompts, normalise, prompt_masks
+from promerge_fo.segment.prompting import Prompts, UnitFeatures, prompt_masks
 from promerge_fo.segment.scoring import patch_quality
 
 __all__ = ["Trace", "trace_features"]
@@ -73,7 +73,7 @@ def trace_features(
         ValueError: features that are not finite.
     """
     h, w = features.shape[1:]
-    unit = normalise(features, config.norm_eps)
+    unit = UnitFeatures(features, config.norm_eps)
     prompts = prompt_masks(unit, (h, w), config, prompt_scores)
 
     background: NDArray[np.bool_] | None = None

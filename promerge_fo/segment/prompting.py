@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from promerge_fo.config import ProMergeConfig, Prompting
 
-__all__ = ["Prompts", "normalise", "prompt_masks"]
+__all__ = ["Prompts", "UnitFeatures", "prompt_masks"]
 
 ITERATIONS = 3  #: shifts of a prompt in iterative prompting (App. C)
 ATTENTION_SHARE = 0.05  #: share of the patches that attention prompting takes (App. C)
@@ -32,33 +32,60 @@ class Prompts:
     masks: NDArray[np.bool_]
 
 
-def normalise(features: torch.Tensor, eps: float) -> torch.Tensor:
-    """Features of (about) unit length.
+class UnitFeatures:
+    """Patch features of (about) unit length, F, which are never written down.
+
+    The features are the largest array of the method. Scaling what is multiplied with them, and
+    what comes out, costs a pass over some thousand numbers instead of one over millions.
 
     Args:
-        features: (C, h, w) floating point.
+        features: (C, h, w) floating point, on any device.
         eps: added to each norm before the division; with 0, zero features stay zero.
-
-    Returns:
-        (C, h * w) float32 on the same device.
 
     Raises:
         ValueError: a feature is NaN or infinite.
     """
-    flat = features.detach().to(torch.float32).reshape(features.shape[0], -1)
-    norms = torch.linalg.vector_norm(flat, dim=0)
-    if not bool(torch.isfinite(norms).all()):
-        bad = int((~torch.isfinite(norms)).sum())
-        raise ValueError(
-            f"the features of {bad} of {norms.numel()} patches are NaN, infinite or overflow when "
-            "squared; finite features are wanted (with half precision, try precision='fp32')"
-        )
-    unit: torch.Tensor = flat / (norms + eps).clamp_min(torch.finfo(torch.float32).tiny)
-    return unit
+
+    def __init__(self, features: torch.Tensor, eps: float) -> None:
+        self._raw = features.detach().to(torch.float32).reshape(features.shape[0], -1)
+        norms = torch.linalg.vector_norm(self._raw, dim=0)
+        if not bool(torch.isfinite(norms).all()):
+            bad = int((~torch.isfinite(norms)).sum())
+            raise ValueError(
+                f"the features of {bad} of {norms.numel()} patches are NaN, infinite or overflow "
+                "when squared; finite features are wanted (with half precision, try "
+                "precision='fp32')"
+            )
+        self._scale = 1 / (norms + eps).clamp_min(torch.finfo(torch.float32).tiny)
+
+    def affinities(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(K, h * w) float32: dot products of the patches at (K,) positions with all patches."""
+        at = torch.from_numpy(positions).to(self._raw.device)
+        prompts = self._raw[:, at] * self._scale[at]
+        return self._similarity(prompts.T)
+
+    def means(self, masks: NDArray[np.bool_]) -> torch.Tensor:
+        """(n, C) float32 on the features' device: mean feature of each of (n, h, w) masks."""
+        flat = masks.reshape(len(masks), self._raw.shape[1])
+        inside = torch.from_numpy(flat).to(self._raw.device, torch.float32)
+        areas = inside.sum(dim=1, keepdim=True).clamp_min(1)
+        means: torch.Tensor = (inside * self._scale) @ self._raw.T / areas
+        return means
+
+    def similarity_maps(self, masks: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """(n, h * w) float32: every patch's dot product with each mask's mean feature.
+
+        The mean of such a map over another mask is the dot product of the two means: one map
+        a mask serves all comparisons.
+        """
+        return self._similarity(self.means(masks))
+
+    def _similarity(self, vectors: torch.Tensor) -> NDArray[np.float32]:
+        return torch.mm(vectors, self._raw).mul_(self._scale).cpu().numpy()
 
 
 def prompt_masks(
-    unit: torch.Tensor,
+    unit: UnitFeatures,
     grid: tuple[int, int],
     config: ProMergeConfig,
     prompt_scores: NDArray[np.float32] | None = None,
@@ -66,7 +93,7 @@ def prompt_masks(
     """One mask a prompt, by one matrix product.
 
     Args:
-        unit: (C, h * w) float32 features of unit length.
+        unit: features of h * w patches.
         grid: (h, w).
         config: ``prompting``, ``stride``, ``seed`` and ``tau_b`` are used.
         prompt_scores: (h, w), wanted by attention prompting: how much each patch attracts.
@@ -75,18 +102,13 @@ def prompt_masks(
         The prompts in raster order (iterative prompting: in the order of the grid they left).
     """
     positions = _positions(grid, config, prompt_scores)
-    affinities = _affinities(unit, positions)
+    affinities = unit.affinities(positions)
     if config.prompting is Prompting.ITERATIVE:
         for _ in range(ITERATIONS):
             positions = _centres(affinities > config.tau_b, positions, grid)
-            affinities = _affinities(unit, positions)
+            affinities = unit.affinities(positions)
     masks = (affinities > config.tau_b).reshape(-1, *grid)
     return Prompts(positions, affinities, masks)
-
-
-def _affinities(unit: torch.Tensor, positions: NDArray[np.int64]) -> NDArray[np.float32]:
-    prompts = unit[:, torch.from_numpy(positions).to(unit.device)]
-    return (prompts.T @ unit).cpu().numpy()
 
 
 def _positions(

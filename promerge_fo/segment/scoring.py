@@ -16,10 +16,9 @@ arbitrary order. Here a mask's quality is the geometric mean of three shares, ea
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from promerge_fo.segment.prompting import Prompts
+from promerge_fo.segment.prompting import Prompts, UnitFeatures
 
 __all__ = ["DELTA", "patch_quality", "with_agreement"]
 
@@ -27,7 +26,7 @@ DELTA = 0.05  #: half the distance of the two thresholds of the stability, as a 
 
 
 def patch_quality(
-    unit: torch.Tensor,
+    unit: UnitFeatures,
     masks: NDArray[np.bool_],
     background: NDArray[np.bool_] | None,
     prompts: Prompts,
@@ -38,7 +37,7 @@ def patch_quality(
     """sqrt(stability x contrast) of merged masks.
 
     Args:
-        unit: (C, h * w) float32 features of unit length.
+        unit: features of h * w patches.
         masks: (n, h, w) bool merged masks.
         background: (h, w) bool; where there is none, each mask is compared with its outside.
         prompts: the prompts of the image.
@@ -92,15 +91,12 @@ def _stability(
 
 
 def _contrast(
-    unit: torch.Tensor, masks: NDArray[np.bool_], background: NDArray[np.bool_] | None
+    unit: UnitFeatures, masks: NDArray[np.bool_], background: NDArray[np.bool_] | None
 ) -> NDArray[np.float64]:
-    flat = masks.reshape(len(masks), -1)
-    other = ~flat if background is None else background.reshape(1, -1)
-    inside, outside = (
-        torch.from_numpy(np.ascontiguousarray(m)).to(unit.device, torch.float32) @ unit.T
-        for m in (flat, other)
-    )
-    means = inside.cpu().numpy() / np.maximum(flat.sum(axis=1, keepdims=True), 1)
-    directions = torch.nn.functional.normalize(outside, dim=1).cpu().numpy()
-    alike = np.linalg.norm(means, axis=1) - (means * directions).sum(axis=1)
+    other = ~masks if background is None else background[None]
+    means = unit.means(np.concatenate([masks, other])).cpu().numpy().astype(np.float64)
+    inside, outside = means[: len(masks)], means[len(masks) :]
+    lengths = np.linalg.norm(outside, axis=1, keepdims=True)
+    directions = outside / np.maximum(lengths, np.finfo(np.float32).tiny)
+    alike = np.linalg.norm(inside, axis=1) - (inside * directions).sum(axis=1)
     return np.asarray(np.clip(alike / 2, 0, 1))

@@ -7,7 +7,7 @@ from scipy.stats import spearmanr
 
 from promerge_fo.config import ProMergeConfig
 from promerge_fo.segment import segment_features
-from promerge_fo.segment.prompting import Prompts
+from promerge_fo.segment.prompting import Prompts, UnitFeatures
 from promerge_fo.segment.scoring import DELTA, patch_quality, with_agreement
 from tests.coco_ap import average_precision
 from tests.scenes import feature_scene, iou_matrix
@@ -63,7 +63,8 @@ def test_quality_worked_out_by_hand():
     )
     prompts = Prompts(np.array([2, 3]), affinities, affinities.reshape(2, 1, 6) > 0.2)
     # the mask's mean direction is (1, 0), the background's (0.6, 0.8): contrast (1 - 0.6) / 2
-    unit = torch.tensor([[0.6, 0.6, 1, 1, 0.6, 0.6], [0.8, 0.8, 0, 0, 0.8, 0.8]])
+    features = torch.tensor([[[0.6, 1.2, 1, 3, 0.6, 0.6]], [[0.8, 1.6, 0, 0, 0.8, 0.8]]])
+    unit = UnitFeatures(features, 0)
     background = np.array([[True, True, False, False, True, True]])
     quality = patch_quality(
         unit, mask, background, prompts, np.array([0, 1]), np.array([0, 0]), tau_b=0.2
