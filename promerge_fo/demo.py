@@ -6,6 +6,10 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from promerge_fo.dataset.model import ProMergeModel
 
 __all__ = ["PHOTOGRAPHS", "run"]
 
@@ -57,7 +61,7 @@ def run(folder: Path, encoder: str | None = None) -> int:
     return 1 if report.counts.get("failed") else 0
 
 
-def _model(encoder: str | None):  # type: ignore[no-untyped-def]
+def _model(encoder: str | None) -> ProMergeModel:
     from promerge_fo.dataset.model import load_model
     from promerge_fo.encoder import WeightsError
 
@@ -79,7 +83,7 @@ def _model(encoder: str | None):  # type: ignore[no-untyped-def]
         return load_model(encoder="texture")
 
 
-def _show(dataset, picture: Path, heading: str) -> None:  # type: ignore[no-untyped-def]
+def _show(dataset: Any, picture: Path, heading: str) -> None:
     """A table of what was found, and a picture of it."""
     import numpy as np
 

@@ -82,6 +82,21 @@ def test_a_second_run_does_what_is_new_and_what_failed(fo, folder, capsys):
     assert "done before" not in capsys.readouterr().out
 
 
+def test_a_name_of_both_a_folder_and_a_dataset(fo, folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    assert main(["segment", "photos", *TEXTURE]) == 0
+    Image.new("RGB", (30, 40)).save(folder / "new.png")
+    assert main(["segment", "photos", *TEXTURE]) == 0
+    assert len(fo.load_dataset("photos")) == 6
+    other = fo.Dataset("pictures")
+    other.add_sample(fo.Sample(filepath=str(folder / "0.png")))
+    (folder.parent / "pictures").mkdir()
+    assert main(["segment", "pictures", *TEXTURE]) == 0
+    assert other.count() == 1
+    other.reload()
+    assert other.values("promerge.status") == ["ok"]
+
+
 def test_interrupted_runs_keep_what_is_done(fo, folder, capsys, monkeypatch):
     from promerge_fo.pipeline import Pipeline
 

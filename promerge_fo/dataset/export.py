@@ -53,12 +53,14 @@ def export_pseudo_labels(
 
     Raises:
         fiftyone.core.media.MediaTypeError: the samples have no images.
-        ValueError: no such field of detections, a label without a mask, or ``min_area`` out of
+        ValueError: no samples, no such field of detections, a label without a mask, or ``min_area`` out of
             [0, 1].
         FileNotFoundError: a mask's file is gone.
     """
     require_images(samples)
     require_detections(samples, label_field)
+    if len(samples) == 0:
+        raise ValueError("there are no samples to export; take another view")
     if not 0 <= min_area <= 1:
         raise ValueError(f"min_area is {min_area}, but must lie in [0, 1]: a share of the image")
     wanted = None if tags is None else {tags} if isinstance(tags, str) else set(tags)

@@ -58,7 +58,8 @@ def open_source(source: str, name: str | None = None) -> Any:
 
     Args:
         source: the name of a dataset, or a folder, which becomes a persistent dataset; a folder
-            whose dataset is there already adds its new images to it.
+            whose dataset is there already adds its new images to it. What is both is the folder
+            if the dataset has images of it, else the dataset.
         name: of the dataset made of a folder; the folder's name by default.
 
     Returns:
@@ -67,8 +68,9 @@ def open_source(source: str, name: str | None = None) -> Any:
     Raises:
         ValueError: neither a dataset nor a folder with images.
     """
-    folder = Path(source).expanduser()
-    if fo.dataset_exists(source) and not (folder.is_dir() and name is not None):
+    folder = Path(source).expanduser().resolve()
+    is_dataset = name is None and fo.dataset_exists(source)
+    if is_dataset and not (folder.is_dir() and _has_images_of(fo.load_dataset(source), folder)):
         return fo.load_dataset(source)
     if not folder.is_dir():
         known = ", ".join(fo.list_datasets()[:20]) or "none"
@@ -76,7 +78,6 @@ def open_source(source: str, name: str | None = None) -> Any:
             f"{source!r} is neither a folder nor a dataset; give a folder of images, or one of "
             f"the datasets: {known}"
         )
-    folder = folder.resolve()
     paths = sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
         raise ValueError(
@@ -85,12 +86,12 @@ def open_source(source: str, name: str | None = None) -> Any:
     name = name or folder.name
     if fo.dataset_exists(name):
         dataset = fo.load_dataset(name)
-        known_paths = set(dataset.values("filepath"))
-        if not any(path.startswith(str(folder)) for path in known_paths):
+        if not _has_images_of(dataset, folder):
             raise ValueError(
                 f"there is a dataset {name!r} already, of other images than those in {folder}; "
                 f"choose another name with --name, or segment it by its name"
             )
+        known_paths = set(dataset.values("filepath"))
         paths = [path for path in paths if path not in known_paths]
     else:
         dataset = fo.Dataset(name, persistent=True)
@@ -170,6 +171,10 @@ def segment_dataset(
         time.perf_counter() - started,
         interrupted,
     )
+
+
+def _has_images_of(dataset: Any, folder: Path) -> bool:
+    return any(Path(path).is_relative_to(folder) for path in dataset.values("filepath"))
 
 
 def _callback(bar: Any) -> Callable[[Any], None]:

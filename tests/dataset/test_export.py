@@ -112,6 +112,8 @@ def test_an_export_that_fails_leaves_the_old_file(fo, filled, tmp_path):
 
 
 def test_wrong_fields_and_areas_are_refused(fo, filled, tmp_path):
+    with pytest.raises(ValueError, match="no samples to export"):
+        pfo.export_pseudo_labels(filled.limit(0), "promerge", tmp_path / "a.json")
     filled.add_sample_field("title", fo.StringField)
     with pytest.raises(ValueError, match="'nothing' does not exist.* that do: 'promerge'"):
         pfo.export_pseudo_labels(filled, "nothing", tmp_path / "a.json")
