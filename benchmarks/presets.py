@@ -20,6 +20,7 @@ import torch
 from skimage import data
 
 from benchmarks.record import write
+from benchmarks.timing import quartiles
 from promerge_fo import Pipeline, ProMergeConfig, load_encoder
 from promerge_fo.dataset.model import preset_encoder
 from promerge_fo.segment import segment_features
@@ -76,11 +77,6 @@ def main() -> None:
 
 def pixels_of(pipeline: Pipeline) -> np.ndarray:
     return pipeline.prepare(data.coffee()).pixels
-
-
-def quartiles(seconds: list[float]) -> dict[str, float]:
-    low, middle, high = np.percentile(seconds, [25, 50, 75])
-    return {"median_s": round(float(middle), 4), "iqr_s": round(float(high - low), 4)}
 
 
 if __name__ == "__main__":

@@ -53,8 +53,8 @@ def export_pseudo_labels(
 
     Raises:
         fiftyone.core.media.MediaTypeError: the samples have no images.
-        ValueError: no samples, no such field of detections, a label without a mask, or ``min_area`` out of
-            [0, 1].
+        ValueError: no samples, no such field of detections, a label without a mask, or
+            ``min_area`` out of [0, 1].
         FileNotFoundError: a mask's file is gone.
     """
     require_images(samples)
