@@ -41,11 +41,11 @@ def split(
     if len(sizes) == 0:
         return np.zeros((0, *masks.shape[1:]), dtype=np.bool_), mask_of
     own = labels[np.arange(len(masks)), prompts // masks.shape[2], prompts % masks.shape[2]]
-    largest = np.zeros(len(masks), dtype=np.int64)
-    np.maximum.at(largest, mask_of, sizes)
-    reference = np.where(own >= 0, sizes[own], largest)
-    order = np.lexsort((np.arange(len(sizes)), -sizes, mask_of))
-    kept = order[sizes[order] >= ratio * reference[mask_of[order]]]
+    reference = sizes[own]
+    for k in np.flatnonzero(own < 0):  # the prompt is outside: rare, and a mask may be empty
+        reference[k] = sizes[starts[k] : starts[k + 1]].max(initial=0)
+    kept = np.flatnonzero(sizes >= ratio * reference[mask_of])
+    kept = kept[np.lexsort((-sizes[kept], mask_of[kept]))]  # stable: equal ones in raster order
     return labels[mask_of[kept]] == kept[:, None, None], mask_of[kept]
 
 
