@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from promerge_fo.dataset.labels import mask_of, masks_of, require_images, to_detections
     from promerge_fo.dataset.model import ProMergeModel, load_model
     from promerge_fo.dataset.runs import list_runs, load_run
+    from promerge_fo.dataset.segment import segment_dataset
 
 __all__ = [
     "ProMergeModel",
@@ -24,6 +25,7 @@ __all__ = [
     "mask_of",
     "masks_of",
     "require_images",
+    "segment_dataset",
     "to_detections",
 ]
 
@@ -36,6 +38,7 @@ _HOMES = {
     "mask_of": "labels",
     "masks_of": "labels",
     "require_images": "labels",
+    "segment_dataset": "segment",
     "to_detections": "labels",
 }
 
