@@ -36,67 +36,96 @@ def split(
         source = np.flatnonzero(masks.any(axis=(1, 2)))
         return masks[source], source
     ratio = min_ratio if rule is SplitComponents.RELATIVE else 0.0
-    labels, sizes, starts = _label(np.ascontiguousarray(masks))
-    mask_of = np.repeat(np.arange(len(masks)), np.diff(starts))
-    if len(sizes) == 0:
-        return np.zeros((0, *masks.shape[1:]), dtype=np.bool_), mask_of
-    own = labels[np.arange(len(masks)), prompts // masks.shape[2], prompts % masks.shape[2]]
-    reference = sizes[own]
-    for k in np.flatnonzero(own < 0):  # the prompt is outside: rare, and a mask may be empty
+    *runs, sizes, starts, own = _runs(np.ascontiguousarray(masks), prompts)
+    reference = np.zeros(len(masks), dtype=np.int64)
+    inside = own >= 0
+    reference[inside] = sizes[own[inside]]
+    for k in np.flatnonzero(~inside):  # the prompt is outside: rare, and a mask may be empty
         reference[k] = sizes[starts[k] : starts[k + 1]].max(initial=0)
+    mask_of = np.repeat(np.arange(len(masks)), np.diff(starts))
     kept = np.flatnonzero(sizes >= ratio * reference[mask_of])
     kept = kept[np.lexsort((-sizes[kept], mask_of[kept]))]  # stable: equal ones in raster order
-    return labels[mask_of[kept]] == kept[:, None, None], mask_of[kept]
+    place = np.full(len(sizes), -1, dtype=np.int64)
+    place[kept] = np.arange(len(kept))
+    components = np.zeros((len(kept), *masks.shape[1:]), dtype=np.bool_)
+    _paint(components, place, *runs)
+    return components, mask_of[kept]
 
 
 @njit(cache=True, nogil=True)
-def _label(masks):  # type: ignore[no-untyped-def]
-    """4-connected components of every mask, numbered through all masks, in raster order.
+def _runs(masks, prompts):  # type: ignore[no-untyped-def]
+    """Rows of masks as runs of set patches, joined into 4-connected components.
 
-    Returns labels (K, h, w) int32 (-1 outside), sizes (n,), and where each mask's labels start
-    (K + 1,). Union-find: the root of a component is its first patch in raster order.
+    Union-find over runs; the root of a component is its first run, so that numbering roots in
+    order numbers components in raster order, through all masks.
+
+    Returns:
+        Of each run: its row, its first column, the column after its last, and its component.
+        The size of each component; where each mask's components start (K + 1,); and the
+        component that holds each mask's prompt, or -1.
     """
     count, h, w = masks.shape
-    labels = np.full((count, h, w), -1, dtype=np.int32)
+    most = count * h * ((w + 1) // 2)
+    rows = np.empty(most, dtype=np.int32)
+    begins = np.empty(most, dtype=np.int32)
+    ends = np.empty(most, dtype=np.int32)
+    parent = np.empty(most, dtype=np.int32)
+    component = np.empty(most, dtype=np.int32)
     starts = np.zeros(count + 1, dtype=np.int64)
-    sizes = np.zeros(count * ((h * w + 1) // 2), dtype=np.int64)
-    parent = np.empty(h * w, dtype=np.int32)
-    name = np.empty(h * w, dtype=np.int32)
+    own = np.full(count, -1, dtype=np.int64)
+    sizes = np.zeros(most, dtype=np.int64)
+    n = 0
     total = 0
     for k in range(count):
+        first = n
         starts[k] = total
+        above, here = n, n  # where the runs of the row above, and of this row, start
         for i in range(h):
-            for j in range(w):
+            above, here = here, n
+            j = 0
+            while j < w:
                 if not masks[k, i, j]:
+                    j += 1
                     continue
-                p = i * w + j
-                parent[p] = p
-                if j > 0 and masks[k, i, j - 1]:
-                    parent[p] = _root(parent, p - 1)
-                if i > 0 and masks[k, i - 1, j]:
-                    above, here = _root(parent, p - w), parent[p]
-                    # the smaller index stays root, so that roots come first in raster order
-                    low, high = min(above, here), max(above, here)
-                    parent[high] = low
-                    parent[p] = low
-        for i in range(h):
-            for j in range(w):
-                if not masks[k, i, j]:
-                    continue
-                p = i * w + j
-                root = _root(parent, p)
-                if root == p:
-                    name[p] = total
-                    total += 1
-                labels[k, i, j] = name[root]
-                sizes[name[root]] += 1
+                rows[n], begins[n], parent[n] = i, j, n
+                while j < w and masks[k, i, j]:
+                    j += 1
+                ends[n] = j
+                while above < here and ends[above] <= begins[n]:
+                    above += 1
+                touching = above
+                while touching < here and begins[touching] < j:
+                    a, b = _root(parent, touching), _root(parent, n)
+                    parent[max(a, b)] = min(a, b)
+                    touching += 1
+                n += 1
+        row, column = prompts[k] // w, prompts[k] % w
+        for r in range(first, n):
+            root = _root(parent, r)
+            if root == r:
+                component[r] = total
+                total += 1
+            else:
+                component[r] = component[root]
+            sizes[component[r]] += ends[r] - begins[r]
+            if rows[r] == row and begins[r] <= column < ends[r]:
+                own[k] = component[r]
     starts[count] = total
-    return labels, sizes[:total].copy(), starts
+    return rows[:n], begins[:n], ends[:n], component[:n], sizes[:total], starts, own
 
 
 @njit(cache=True, nogil=True)
-def _root(parent, p):  # type: ignore[no-untyped-def]
-    while parent[p] != p:
-        parent[p] = parent[parent[p]]
-        p = parent[p]
-    return p
+def _root(parent, r):  # type: ignore[no-untyped-def]
+    while parent[r] != r:
+        parent[r] = parent[parent[r]]
+        r = parent[r]
+    return r
+
+
+@njit(cache=True, nogil=True)
+def _paint(out, place, rows, begins, ends, component):  # type: ignore[no-untyped-def]
+    """Draw the runs of each component into the mask that it has a place at, if it has one."""
+    for r in range(rows.size):
+        k = place[component[r]]
+        if k >= 0:
+            out[k, rows[r], begins[r] : ends[r]] = True
