@@ -159,6 +159,8 @@ class _Progress:
                 f"about {_duration(seconds / done * total)} for {total} images "
                 f"at {done / seconds:.2f} images/s"
             )
+        if done >= total:
+            self._bar.close()  # ends its line, before others are written
 
     def close(self) -> None:
         self._bar.close()
