@@ -32,7 +32,8 @@ demo: $(READY)
 
 # The comparison with the authors' CRF compiles it, where there is a compiler; otherwise it skips.
 test: $(READY)
-	@if command -v c++ >/dev/null && ! $(BIN)/python -c 'import pydensecrf' 2>/dev/null; then \
+	@if command -v c++ >/dev/null && $(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 13))' \
+		&& ! $(BIN)/python -c 'import pydensecrf' 2>/dev/null; then \
 		echo "Compiling the reference CRF, to compare with"; \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[crf-reference]' \
 			|| echo "It did not compile; the tests that compare with it will skip"; \

@@ -128,7 +128,7 @@ def _reference_crf() -> Finding:
             "reference CRF",
             "note",
             "pydensecrf is not installed; only refine='pydensecrf' needs it",
-            "pip install 'promerge-fo[crf-reference]' (needs a C++ compiler)",
+            "pip install 'promerge-fo[crf-reference]', with a C++ compiler and Python before 3.13",
         )
     return Finding("reference CRF", "ok", f"pydensecrf2 {_version('pydensecrf2')}")
 

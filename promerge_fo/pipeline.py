@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from promerge_fo.config import ProMergeConfig, Prompting, Score, Status, run_hash
+from promerge_fo.config import ProMergeConfig, Prompting, Refine, Score, Status, run_hash
 from promerge_fo.encoder import Encoder
 from promerge_fo.images import ImageError, as_rgb, load_image
 from promerge_fo.instances import Instances
 from promerge_fo.refine import refine_resized
+from promerge_fo.refine.pydensecrf import load_reference
 from promerge_fo.segment import segment_features
 from promerge_fo.segment.scoring import with_agreement
 
@@ -81,6 +82,7 @@ class Pipeline:
 
     Raises:
         ValueError: attention prompting with an encoder that has no class token.
+        ImportError: ``refine="pydensecrf"`` without the package ``pydensecrf2``.
 
     Examples:
         >>> from promerge_fo import load_encoder
@@ -101,6 +103,8 @@ class Pipeline:
                 f"prompting is 'attention', but the encoder {encoder.name} has no class token "
                 "whose attention could be followed; choose another prompting, or a DINO model"
             )
+        if self.config.refine is Refine.PYDENSECRF:
+            load_reference()
         self.threads = threads or os.cpu_count() or 1
         self.prepare = Prepare(encoder.transform)
 

@@ -1,5 +1,7 @@
 """Images to instances: order, failures, scores, memory of nothing."""
 
+import sys
+
 import numpy as np
 import pytest
 import timm
@@ -111,6 +113,12 @@ def test_attention_prompting(images, tmp_path):
     result = pipeline.predict([prepared])[0]
     assert result.status == "ok"
     assert len(result) == len(expected) > 0
+
+
+def test_a_missing_reference_crf_is_said_before_work_starts(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+    with pytest.raises(ImportError, match=r'needs the package pydensecrf2.*use refine="crf"'):
+        Pipeline(load_encoder("texture"), ProMergeConfig(refine="pydensecrf"))
 
 
 def test_bad_batch_size(pipeline):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +19,23 @@ from promerge_fo.refine.dense_crf import (
 __all__ = ["pydensecrf"]
 
 
+def load_reference() -> Any:
+    """The package's CRF class.
+
+    Raises:
+        ImportError: ``pydensecrf2`` is not installed; with the ways out.
+    """
+    try:
+        from pydensecrf.densecrf import DenseCRF2D
+    except ImportError as error:
+        raise ImportError(
+            'refine="pydensecrf" needs the package pydensecrf2, which is not installed: run '
+            '`pip install "promerge-fo[crf-reference]"`, which needs a C++ compiler and a Python '
+            'before 3.13, or use refine="crf", which needs nothing and gives the same masks faster'
+        ) from error
+    return DenseCRF2D
+
+
 def pydensecrf(image: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Snap masks to the edges of the image, as the authors' released code does.
 
@@ -30,15 +49,7 @@ def pydensecrf(image: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDArray[np
     Raises:
         ImportError: ``pydensecrf2`` is not installed.
     """
-    try:
-        from pydensecrf.densecrf import DenseCRF2D
-    except ImportError as error:
-        raise ImportError(
-            'refine="pydensecrf" needs the package pydensecrf2, which is not installed: run '
-            '`pip install "promerge-fo[crf-reference]"`, which needs a C++ compiler, or use '
-            'refine="crf", which needs nothing and gives the same masks faster'
-        ) from error
-
+    DenseCRF2D = load_reference()
     image = np.array(image, order="C")  # pydensecrf refuses read-only arrays
     height, width = image.shape[:2]
     refined = np.empty(masks.shape, dtype=bool)
