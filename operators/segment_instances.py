@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import fiftyone.operators as foo
+from fiftyone.core.media import MediaTypeError
 from fiftyone.operators import types
 
 PRESETS = {
@@ -33,17 +34,14 @@ class SegmentInstances(foo.Operator):
         )
 
     def resolve_input(self, ctx: Any) -> types.Property:
+        from promerge_fo.dataset.labels import require_images
+
         inputs = types.Object()
         form = types.View(label="ProMerge: instance masks without labels")
-        if ctx.dataset.media_type != "image":
-            inputs.view(
-                "refused",
-                types.Error(
-                    label=f"This dataset holds {ctx.dataset.media_type} samples",
-                    description="ProMerge segments images: open a dataset of images, the frames "
-                    "of the videos (to_frames) or one image slice of the groups.",
-                ),
-            )
+        try:
+            require_images(ctx.dataset)
+        except MediaTypeError as error:
+            inputs.view("refused", types.Error(label="No images here", description=str(error)))
             prop = types.Property(inputs, view=form)
             prop.invalid = True
             return prop

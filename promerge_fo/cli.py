@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promerge_fo.config import ProMergeConfig
+from promerge_fo.config import PRESETS, ProMergeConfig
 
 if TYPE_CHECKING:
     from promerge_fo.dataset.model import ProMergeModel
-
-PRESETS = ("default", "official", "paper", "fast")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

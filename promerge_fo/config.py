@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any, Literal
 
 __all__ = [
+    "PRESETS",
     "BackgroundVote",
     "Filtering",
     "MergeRule",
@@ -92,6 +93,23 @@ def _parameter(
         default=default,
         metadata={"meaning": meaning, "source": source, "low": low, "high": high},
     )
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "official": {"score": Score.CONSTANT},
+    "paper": {
+        "score": Score.CONSTANT,
+        "norm_eps": 0.0,
+        "split_components": SplitComponents.ALL,
+        "min_background_area": 0.0,
+        "merge_rule": MergeRule.EITHER,
+        "fill_holes": False,
+        "min_refined_iou": 0.0,
+    },
+    "fast": {"stride": 2},
+}
+"""What each preset changes of the defaults; :meth:`ProMergeConfig.preset` says what they are."""
 
 
 @dataclass(frozen=True)
@@ -194,25 +212,11 @@ class ProMergeConfig:
         Raises:
             ValueError: an unknown name.
         """
-        presets: dict[str, dict[str, Any]] = {
-            "default": {},
-            "official": {"score": Score.CONSTANT},
-            "paper": {
-                "score": Score.CONSTANT,
-                "norm_eps": 0.0,
-                "split_components": SplitComponents.ALL,
-                "min_background_area": 0.0,
-                "merge_rule": MergeRule.EITHER,
-                "fill_holes": False,
-                "min_refined_iou": 0.0,
-            },
-            "fast": {"stride": 2},
-        }
-        if name not in presets:
+        if name not in PRESETS:
             raise ValueError(
-                f"there is no preset {name!r}; the presets are {', '.join(map(repr, presets))}"
+                f"there is no preset {name!r}; the presets are {', '.join(map(repr, PRESETS))}"
             )
-        return cls(**presets[name])
+        return cls(**PRESETS[name])
 
     def replace(self, **changes: Any) -> ProMergeConfig:
         """A copy with some parameters changed.

@@ -60,17 +60,13 @@ def _python() -> Finding:
 
 
 def _torch() -> Finding:
-    pair = f"torch {_version('torch')}, torchvision {_version('torchvision')}"
     try:
-        importlib.import_module("torchvision")
-        timm = importlib.import_module("timm")
-    except (ImportError, RuntimeError) as error:
-        return Finding(
-            "PyTorch",
-            "problem",
-            f"{pair} do not work together: {error}",
-            "install both in one command: pip install --force-reinstall torch torchvision",
-        )
+        from promerge_fo.encoder.vit import import_timm
+
+        timm = import_timm()
+    except ImportError as error:  # says which versions there are, and what to do
+        return Finding("PyTorch", "problem", str(error))
+    pair = f"torch {_version('torch')}, torchvision {_version('torchvision')}"
     return Finding("PyTorch", "ok", f"{pair}, timm {timm.__version__}")
 
 

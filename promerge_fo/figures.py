@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promerge_fo.images import load_image
-from promerge_fo.refine import refine_resized
 from promerge_fo.refine.resize import upsample_nearest
-from promerge_fo.segment import trace_segmentation
 from promerge_fo.segment.filtering import Verdict
 
 if TYPE_CHECKING:
@@ -122,17 +120,9 @@ def explain_image(image: str | Path, pipeline: Pipeline) -> Figure:
 
     Raises:
         ImageError: a file that is no readable image.
-        RuntimeError: the image could be read, but not segmented.
     """
     pixels = load_image(image)
-    prepared = pipeline.prepare(pixels)
-    result = pipeline.predict([prepared])[0]
-    if result.error is not None:
-        raise RuntimeError(f"{image}: {result.error}")
-    features, prompt_scores = pipeline.encode([prepared])[0]
-    trace = trace_segmentation(features, pipeline.config, prompt_scores)
-    merged = trace.instances.masks
-    refined = refine_resized(prepared.pixels, merged, prepared.size, pipeline.config)
+    trace, refined, result = pipeline.explain(pixels)
     masks = "1 mask" if len(result) == 1 else f"{len(result)} masks"
     heading = f"{Path(image).name}: {masks}, encoder {pipeline.encoder.name}"
     return explain_figure(pixels, trace, refined, result, heading)

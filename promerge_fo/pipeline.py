@@ -16,10 +16,10 @@ from PIL import Image
 from promerge_fo.config import ProMergeConfig, Prompting, Refine, Score, Status, run_hash
 from promerge_fo.encoder import Encoder
 from promerge_fo.images import ImageError, as_rgb, load_image
-from promerge_fo.instances import Instances
+from promerge_fo.instances import Instances, Refined
 from promerge_fo.refine import refine_resized
 from promerge_fo.refine.pydensecrf import load_reference
-from promerge_fo.segment import segment_features
+from promerge_fo.segment import Trace, trace_segmentation
 from promerge_fo.segment.scoring import with_agreement
 
 if TYPE_CHECKING:
@@ -202,20 +202,33 @@ class Pipeline:
                 return [error]
             return [encoded for prepared in batch for encoded in self._encode_each([prepared])]
 
+    def explain(self, image: ImageLike) -> tuple[Trace, Refined, Instances]:
+        """What segmentation and refinement made of one image, and its instances.
+
+        Raises:
+            ValueError: the image cannot be read, or its features cannot be segmented.
+        """
+        prepared = self.prepare(image)
+        if prepared.error is not None:
+            raise ImageError(prepared.error)
+        return self._steps(prepared, self.encode([prepared])[0])
+
     def _finish(self, prepared: Prepared, encoded: Encoded | Exception) -> Instances:
         try:
             if isinstance(encoded, Exception):
                 raise encoded
-            features, prompt_scores = encoded
-            patches = segment_features(features, self.config, prompt_scores)
-            if patches.status != "ok":
-                empty = np.zeros((0, *prepared.size), dtype=np.bool_)
-                return Instances(empty, patches.scores, patches.status, patches.background)
-            refined = refine_resized(prepared.pixels, patches.masks, prepared.size, self.config)
-            scores = patches.scores[refined.kept]
-            if self.config.score is not Score.CONSTANT:
-                scores = with_agreement(scores, refined.agreement)
-            status: Status = "ok" if len(refined) else "all_rejected"
-            return Instances(refined.masks, scores, status, patches.background)
+            return self._steps(prepared, encoded)[2]
         except Exception as error:
             return Instances.failed(f"{type(error).__name__}: {error}", prepared.size)
+
+    def _steps(self, prepared: Prepared, encoded: Encoded) -> tuple[Trace, Refined, Instances]:
+        trace = trace_segmentation(encoded[0], self.config, encoded[1])
+        patches = trace.instances
+        refined = refine_resized(prepared.pixels, patches.masks, prepared.size, self.config)
+        scores = patches.scores[refined.kept]
+        if self.config.score is not Score.CONSTANT:
+            scores = with_agreement(scores, refined.agreement)
+        status: Status = patches.status
+        if status == "ok" and len(refined) == 0:
+            status = "all_rejected"
+        return trace, refined, Instances(refined.masks, scores, status, patches.background)

@@ -69,32 +69,35 @@ def open_source(source: str, name: str | None = None) -> Any:
         ValueError: neither a dataset nor a folder with images.
     """
     folder = Path(source).expanduser().resolve()
-    is_dataset = name is None and fo.dataset_exists(source)
-    if is_dataset and not (folder.is_dir() and _has_images_of(fo.load_dataset(source), folder)):
-        return fo.load_dataset(source)
+    by_name = name is None and fo.dataset_exists(source)
     if not folder.is_dir():
+        if by_name:
+            return fo.load_dataset(source)
         known = ", ".join(fo.list_datasets()[:20]) or "none"
         raise ValueError(
             f"{source!r} is neither a folder nor a dataset; give a folder of images, or one of "
             f"the datasets: {known}"
         )
+    name = source if by_name else name or folder.name
+    dataset, present = None, set()
+    if fo.dataset_exists(name):
+        dataset = fo.load_dataset(name)
+        present = set(dataset.values("filepath"))
+        if not any(Path(path).is_relative_to(folder) for path in present):
+            if by_name:
+                return dataset
+            raise ValueError(
+                f"there is a dataset {name!r} already, of other images than those in {folder}; "
+                f"choose another name with --name, or segment it by its name"
+            )
     paths = sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
         raise ValueError(
             f"{folder} holds no images (looked for {', '.join(sorted(IMAGE_SUFFIXES))})"
         )
-    name = name or folder.name
-    if fo.dataset_exists(name):
-        dataset = fo.load_dataset(name)
-        if not _has_images_of(dataset, folder):
-            raise ValueError(
-                f"there is a dataset {name!r} already, of other images than those in {folder}; "
-                f"choose another name with --name, or segment it by its name"
-            )
-        known_paths = set(dataset.values("filepath"))
-        paths = [path for path in paths if path not in known_paths]
-    else:
+    if dataset is None:
         dataset = fo.Dataset(name, persistent=True)
+    paths = [path for path in paths if path not in present]
     dataset.add_samples([fo.Sample(filepath=path) for path in paths], progress=False)
     return dataset
 
@@ -171,10 +174,6 @@ def segment_dataset(
         time.perf_counter() - started,
         interrupted,
     )
-
-
-def _has_images_of(dataset: Any, folder: Path) -> bool:
-    return any(Path(path).is_relative_to(folder) for path in dataset.values("filepath"))
 
 
 def _callback(bar: Any) -> Callable[[Any], None]:

@@ -17,7 +17,7 @@ from promerge_fo.encoder.base import Encoder, Facet, Precision, Resize, ResizeMo
 from promerge_fo.encoder.device import resolve_device
 from promerge_fo.encoder.weights import load_weights
 
-__all__ = ["VitEncoder"]
+__all__ = ["VitEncoder", "import_timm"]
 
 _PRE_NORM = ("Block", "EvaBlock")  # attention reads norm1(x)
 _POST_NORM = ("ResPostBlock", "EvaBlockPostNorm")  # attention reads x
@@ -212,7 +212,7 @@ def _version(package: str) -> str:
         return f"no {package}"
 
 
-def _import_timm() -> Any:
+def import_timm() -> Any:
     """Timm, or an explanation of the usual reason why it cannot be imported."""
     try:
         return importlib.import_module("timm")
@@ -228,7 +228,7 @@ def _import_timm() -> Any:
 
 def _create(name: str) -> Any:
     """A timm vision transformer with random weights, for images of any size."""
-    timm = _import_timm()
+    timm = import_timm()
     plain, tagged = timm.list_models(), timm.list_models(pretrained=True)
     if name not in plain and name not in tagged:
         near = difflib.get_close_matches(name, tagged + plain, n=3)

@@ -12,7 +12,7 @@ from promerge_fo.config import ProMergeConfig
 from promerge_fo.instances import Instances
 from promerge_fo.segment.promerge import Trace, trace_features
 
-__all__ = ["segment_features", "trace_segmentation"]
+__all__ = ["Trace", "segment_features", "trace_segmentation"]
 
 
 def segment_features(
