@@ -100,7 +100,6 @@ class SegmentInstances(foo.Operator):
                         model,
                         ctx.params.get("label_field", "promerge"),
                         batch_size=ctx.params.get("batch_size", 8),
-                        num_workers=0,
                         progress=lambda total: _Bar(total, steps),
                     )
                 )

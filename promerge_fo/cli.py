@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 import textwrap
 import time
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (130 after Ctrl-C)."""
-    arguments = _parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
     try:
+        if given[:1] == ["bench"]:
+            return bench(given[1:])
+        arguments = _parser().parse_args(given)
         return int(arguments.command(arguments) or 0)
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
@@ -36,12 +40,13 @@ def segment(arguments: argparse.Namespace) -> int:
     config = _config(arguments)  # what is cheap to check comes before what takes time
     dataset = open_source(arguments.source, arguments.name)
     model = _model(arguments, config)
+    if arguments.num_workers is not None:
+        model.pipeline.readers = arguments.num_workers
     report = segment_dataset(
         dataset,
         model,
         arguments.label_field,
         batch_size=arguments.batch_size,
-        num_workers=arguments.num_workers,
         output_dir=arguments.output_dir,
         limit=arguments.limit,
         overwrite=arguments.overwrite,
@@ -105,6 +110,18 @@ def doctor(arguments: argparse.Namespace) -> int:
                 )
             )
     return 1 if problems else 0
+
+
+def bench(arguments: Sequence[str]) -> int:
+    """``promerge bench``, which ``python -m benchmarks`` is in a checkout without installation."""
+    checkout = Path(__file__).parents[1]
+    if not (checkout / "benchmarks" / "__main__.py").is_file():
+        raise RuntimeError(
+            "the benchmarks are not part of the installed package; clone the project, and run "
+            "python -m benchmarks there"
+        )
+    sys.path.insert(0, str(checkout))
+    return int(importlib.import_module("benchmarks.__main__").main(arguments))
 
 
 def plugin_install(arguments: argparse.Namespace) -> int:
@@ -242,7 +259,7 @@ def _parser() -> argparse.ArgumentParser:
         "--batch-size", type=_positive, default=8, metavar="N", help="images encoded together (8)"
     )
     made.add_argument(
-        "--num-workers", type=_natural, metavar="N", help="processes that read images"
+        "--num-workers", type=_positive, metavar="N", help="threads that read images (CPU cores)"
     )
     _add_model_arguments(made)
 
@@ -289,6 +306,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="provide the database server that FiftyOne starts, if it has none",
     )
+
+    # Only listed here: main hands its arguments on to the benchmarks, which know them.
+    commands.add_parser("bench", help="measure the speed on this machine", add_help=False)
 
     plugin = commands.add_parser("plugin", help="the FiftyOne App's plugin")
     plugin_commands = plugin.add_subparsers(required=True, metavar="COMMAND")
@@ -340,13 +360,6 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
         else:
             kind = {"int": int, "float": float}[record["type"]]
             group.add_argument(flag, type=kind, metavar="X" if kind is float else "N", help=text)
-
-
-def _natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{value} is negative")
-    return value
 
 
 def _positive(text: str) -> int:

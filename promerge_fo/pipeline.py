@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import warnings
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +14,12 @@ from PIL import Image
 
 from promerge_fo.config import ProMergeConfig, Prompting, Refine, Score, Status, run_hash
 from promerge_fo.encoder import Encoder
+from promerge_fo.encoder.base import PerImage
+from promerge_fo.encoder.device import mark, own_stream, resolve_device
+from promerge_fo.flow import Round, flow
 from promerge_fo.images import ImageError, as_rgb, load_image
 from promerge_fo.instances import Instances, Refined
-from promerge_fo.refine import refine_resized
+from promerge_fo.refine import complete, crf_batch, refine_resized
 from promerge_fo.refine.pydensecrf import load_reference
 from promerge_fo.segment import Trace, trace_segmentation
 from promerge_fo.segment.scoring import with_agreement
@@ -27,8 +29,22 @@ if TYPE_CHECKING:
 
 __all__ = ["Pipeline", "Prepare", "Prepared"]
 
-Encoded = tuple["torch.Tensor", "torch.Tensor | None"]
+T = TypeVar("T")
 ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+
+
+class Encoded(NamedTuple):
+    """What the encoder made of one image.
+
+    Attributes:
+        features: (C, h, w) float32.
+        scores: (h, w) prompt scores, where prompting wants them.
+        ready: when a GPU will have them; None on a CPU.
+    """
+
+    features: torch.Tensor
+    scores: torch.Tensor | None
+    ready: torch.cuda.Event | None
 
 
 @dataclass(frozen=True)
@@ -55,8 +71,10 @@ class Prepare:
 
     transform: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
-    def __call__(self, image: ImageLike) -> Prepared:
-        """Args: image: a path, a PIL image or an array (H, W, 3) uint8."""
+    def __call__(self, image: ImageLike | Prepared) -> Prepared:
+        """Args: image: a path, a PIL image, an array (H, W, 3) uint8, or an image made ready."""
+        if isinstance(image, Prepared):
+            return image
         try:
             pixels = as_rgb(image) if isinstance(image, np.ndarray) else load_image(image)
             return Prepared(self.transform(pixels), (pixels.shape[0], pixels.shape[1]))
@@ -79,6 +97,9 @@ class Pipeline:
         encoder: what :func:`promerge_fo.load_encoder` gives.
         config: the method's parameters; ``ProMergeConfig()`` by default.
         threads: threads that segment and refine; the number of CPU cores by default.
+        readers: threads that read images; as many by default. More help where files are far away.
+        crf_device: where the CRF runs; where the encoder does, by default. On a CPU it is the
+            threads' work, on a GPU the masks of a batch of images go through it together.
 
     Raises:
         ValueError: attention prompting with an encoder that has no class token.
@@ -94,7 +115,12 @@ class Pipeline:
     """
 
     def __init__(
-        self, encoder: Encoder, config: ProMergeConfig | None = None, threads: int | None = None
+        self,
+        encoder: Encoder,
+        config: ProMergeConfig | None = None,
+        threads: int | None = None,
+        readers: int | None = None,
+        crf_device: str | torch.device | None = None,
     ) -> None:
         self.encoder = encoder
         self.config = ProMergeConfig() if config is None else config
@@ -105,7 +131,15 @@ class Pipeline:
             )
         if self.config.refine is Refine.PYDENSECRF:
             load_reference()
-        self.threads = threads or os.cpu_count() or 1
+        self.threads = threads or _available_cpus()
+        self.readers = readers or self.threads
+        self.crf_device = resolve_device(
+            "cpu"
+            if self.config.refine is not Refine.CRF
+            else encoder.device
+            if crf_device is None
+            else crf_device
+        )
         self.prepare = Prepare(encoder.transform)
 
     def identity(self) -> dict[str, Any]:
@@ -127,69 +161,96 @@ class Pipeline:
 
     def predict(self, batch: Sequence[Prepared]) -> list[Instances]:
         """Instances of one batch of prepared images, in order."""
-        with ThreadPoolExecutor(self.threads) as pool:
-            return [future.result() for future in self._submit(pool, batch)]
+        return list(self.run(batch, max(len(batch), 1)))
+
+    @overload
+    def run(
+        self,
+        images: Iterable[ImageLike | Prepared],
+        batch_size: int = ...,
+    ) -> Generator[Instances, None, None]: ...
+
+    @overload
+    def run(
+        self,
+        images: Iterable[ImageLike | Prepared],
+        batch_size: int = ...,
+        *,
+        then: Callable[[Instances], T],
+    ) -> Generator[T, None, None]: ...
 
     def run(
-        self, images: Iterable[ImageLike], batch_size: int = 8, workers: int | None = None
-    ) -> Iterator[Instances]:
+        self,
+        images: Iterable[ImageLike | Prepared],
+        batch_size: int = 8,
+        *,
+        then: Callable[[Instances], Any] | None = None,
+    ) -> Generator[Any, None, None]:
         """Instances of any number of images, in order, in memory that does not grow with them.
 
-        While a batch is encoded, the next ones are read and the last ones segmented and refined.
+        Reading, encoding, and segmenting with refining go on at the same time, each in threads of
+        its own, while the caller does what it likes with the results.
 
         Args:
-            images: paths, PIL images or arrays (H, W, 3) uint8; consumed as needed.
+            images: paths, PIL images, arrays (H, W, 3) uint8 or what :attr:`prepare` gave;
+                consumed as needed, in the thread that asks for results.
             batch_size: images that are encoded together.
-            workers: threads that read images; as many as segment and refine by default.
+            then: what is made of each image's instances, in the threads that refine; the
+                instances themselves by default.
+
+        Raises:
+            ValueError: a batch size under 1.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, but must be at least 1")
-        with (
-            ThreadPoolExecutor(workers or self.threads) as readers,
-            ThreadPoolExecutor(self.threads) as finishers,
-        ):
-            reading: deque[Future[Prepared]] = deque()
-            finishing: deque[Future[Instances]] = deque()
-            source = iter(images)
-            try:
-                while True:
-                    for image in source:
-                        reading.append(readers.submit(self.prepare, image))
-                        if len(reading) >= 2 * batch_size + self.threads:
-                            break
-                    batch = [reading.popleft().result() for _ in range(batch_size) if reading]
-                    if not batch:
-                        break
-                    finishing.extend(self._submit(finishers, batch))
-                    while len(finishing) > 2 * batch_size or (finishing and finishing[0].done()):
-                        yield finishing.popleft().result()
-                while finishing:
-                    yield finishing.popleft().result()
-            finally:
-                for waiting in reading, finishing:
-                    for future in waiting:
-                        future.cancel()
-
-    def _submit(
-        self, pool: ThreadPoolExecutor, batch: Sequence[Prepared]
-    ) -> list[Future[Instances]]:
-        """Encode a batch here and now, and hand its images to the pool."""
-        good = [prepared for prepared in batch if prepared.error is None]
-        features = iter(self._encode_each(good))
-        futures = []
-        for prepared in batch:
-            if prepared.error is not None:
-                futures.append(pool.submit(Instances.failed, prepared.error))
-            else:
-                futures.append(pool.submit(self._finish, prepared, next(features)))
-        return futures
+        # One image keeps all of a CPU's cores busy, and a run that is stopped then ends sooner.
+        together = 1 if self.encoder.device.type == "cpu" else batch_size
+        finish = then or _itself
+        if self.crf_device.type == "cpu":
+            rounds = [Round(self._encode_batch, together, lambda step: finish(self._finish(*step)))]
+        else:
+            rounds = [
+                Round(self._encode_batch, together, lambda step: self._segment(*step)),
+                Round(self._snap_batch, batch_size, lambda step: finish(self._complete(*step))),
+            ]
+        return flow(images, self.prepare, rounds, readers=self.readers, workers=self.threads)
 
     def encode(self, batch: Sequence[Prepared]) -> list[Encoded]:
-        """Features (C, h, w) of each image, and prompt scores (h, w) where prompting wants them."""
+        """Features of each image, and prompt scores where prompting wants them."""
         pixels = [prepared.pixels for prepared in batch]
+        scores: PerImage | list[None] = [None] * len(batch)
         if self.config.prompting is Prompting.ATTENTION:
-            return list(zip(*self.encoder.encode(pixels, with_prompt_scores=True), strict=True))
-        return [(features, None) for features in self.encoder.encode(pixels)]
+            features, scores = self.encoder.encode(pixels, with_prompt_scores=True)
+        else:
+            features = self.encoder.encode(pixels)
+        ready = mark(self.encoder.device)
+        return [Encoded(*each, ready) for each in zip(features, scores, strict=True)]
+
+    def explain(self, image: ImageLike) -> tuple[Trace, Refined, Instances]:
+        """What segmentation and refinement made of one image, and its instances.
+
+        Raises:
+            ValueError: the image cannot be read, or its features cannot be segmented.
+        """
+        prepared = self.prepare(image)
+        if prepared.error is not None:
+            raise ImageError(prepared.error)
+        trace = self._trace(self.encode([prepared])[0])
+        refined = self._refine(prepared, trace.instances)
+        return trace, refined, self._scored(trace.instances, refined)
+
+    # What the rounds of a run consist of. None of them raises: a failure becomes a record.
+
+    def _encode_batch(
+        self, batch: Sequence[Prepared]
+    ) -> list[tuple[Prepared, Encoded | Exception]]:
+        """Each image with its features, or with what stood in their way."""
+        good = [prepared for prepared in batch if prepared.error is None]
+        encoded = iter(self._encode_each(good))
+        return [
+            (prepared, next(encoded) if prepared.error is None else ImageError(prepared.error))
+            for prepared in batch
+        ]
 
     def _encode_each(self, batch: Sequence[Prepared]) -> list[Encoded | Exception]:
         """What :meth:`encode` gives, with the exception in place of an image that raised one."""
@@ -202,33 +263,92 @@ class Pipeline:
                 return [error]
             return [encoded for prepared in batch for encoded in self._encode_each([prepared])]
 
-    def explain(self, image: ImageLike) -> tuple[Trace, Refined, Instances]:
-        """What segmentation and refinement made of one image, and its instances.
-
-        Raises:
-            ValueError: the image cannot be read, or its features cannot be segmented.
-        """
-        prepared = self.prepare(image)
-        if prepared.error is not None:
-            raise ImageError(prepared.error)
-        return self._steps(prepared, self.encode([prepared])[0])
-
     def _finish(self, prepared: Prepared, encoded: Encoded | Exception) -> Instances:
+        """Segment and refine."""
         try:
-            if isinstance(encoded, Exception):
-                raise encoded
-            return self._steps(prepared, encoded)[2]
+            patches = self._trace(encoded).instances
+            return self._scored(patches, self._refine(prepared, patches))
         except Exception as error:
-            return Instances.failed(f"{type(error).__name__}: {error}", prepared.size)
+            return _failed(prepared, error)
 
-    def _steps(self, prepared: Prepared, encoded: Encoded) -> tuple[Trace, Refined, Instances]:
-        trace = trace_segmentation(encoded[0], self.config, encoded[1])
-        patches = trace.instances
-        refined = refine_resized(prepared.pixels, patches.masks, prepared.size, self.config)
+    def _segment(
+        self, prepared: Prepared, encoded: Encoded | Exception
+    ) -> tuple[Prepared, Instances]:
+        try:
+            return prepared, self._trace(encoded).instances
+        except Exception as error:
+            return prepared, _failed(prepared, error)
+
+    def _snap_batch(
+        self, batch: Sequence[tuple[Prepared, Instances]]
+    ) -> list[tuple[Prepared, Instances, NDArray[np.bool_] | None]]:
+        """The CRF for a batch on a GPU; None where nothing is to do, or it was not possible."""
+        some = [i for i, (_, patches) in enumerate(batch) if len(patches)]
+        after: dict[int, NDArray[np.bool_]] = {}
+        try:
+            with own_stream(self.crf_device):
+                pixels = [batch[i][0].pixels for i in some]
+                masks = [batch[i][1].masks for i in some]
+                refined = crf_batch(pixels, masks, self.config, self.crf_device)
+            after = dict(zip(some, refined, strict=True))
+        except Exception as error:
+            if len(batch) > 1:
+                return [step for image in batch for step in self._snap_batch([image])]
+            warnings.warn(
+                f"the CRF runs on the CPU instead of {self.crf_device} for one image, which takes "
+                f"longer: {type(error).__name__}: {error}",
+                stacklevel=2,
+            )
+        return [(*image, after.get(i)) for i, image in enumerate(batch)]
+
+    def _complete(
+        self, prepared: Prepared, patches: Instances, snapped: NDArray[np.bool_] | None
+    ) -> Instances:
+        """What is done after the CRF."""
+        if patches.status == "failed":
+            return patches
+        try:
+            if snapped is None:
+                return self._scored(patches, self._refine(prepared, patches))
+            refined = complete(patches.masks, snapped, prepared.size, self.config)
+            return self._scored(patches, refined)
+        except Exception as error:
+            return _failed(prepared, error)
+
+    def _trace(self, encoded: Encoded | Exception) -> Trace:
+        if isinstance(encoded, Exception):
+            raise encoded
+        with own_stream(encoded.features.device) as stream:
+            if stream is not None and encoded.ready is not None:
+                stream.wait_event(encoded.ready)
+                encoded.features.record_stream(stream)
+            return trace_segmentation(encoded.features, self.config, encoded.scores)
+
+    def _refine(self, prepared: Prepared, patches: Instances) -> Refined:
+        return refine_resized(prepared.pixels, patches.masks, prepared.size, self.config)
+
+    def _scored(self, patches: Instances, refined: Refined) -> Instances:
         scores = patches.scores[refined.kept]
         if self.config.score is not Score.CONSTANT:
             scores = with_agreement(scores, refined.agreement)
         status: Status = patches.status
         if status == "ok" and len(refined) == 0:
             status = "all_rejected"
-        return trace, refined, Instances(refined.masks, scores, status, patches.background)
+        return Instances(refined.masks, scores, status, patches.background)
+
+
+def _failed(prepared: Prepared, error: Exception) -> Instances:
+    known = isinstance(error, ImageError)
+    text = str(error) if known else f"{type(error).__name__}: {error}"
+    return Instances.failed(text, prepared.size)
+
+
+def _available_cpus() -> int:
+    """CPU cores that this process may use: a scheduler may have given it some of the machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _itself(instances: Instances) -> Instances:
+    return instances

@@ -11,7 +11,7 @@ from promerge_fo import doctor
 from promerge_fo.cli import main
 from promerge_fo.config import ProMergeConfig
 
-TEXTURE = ["--encoder", "texture", "--image-size", "160", "--num-workers", "0"]
+TEXTURE = ["--encoder", "texture", "--image-size", "160", "--num-workers", "2"]
 
 
 @pytest.fixture

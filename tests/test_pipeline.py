@@ -1,6 +1,9 @@
 """Images to instances: order, failures, scores, memory of nothing."""
 
 import sys
+import time
+import tracemalloc
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -12,13 +15,15 @@ from skimage import data
 
 from promerge_fo import Pipeline, ProMergeConfig, load_encoder, segment_features
 from promerge_fo.pipeline import Prepared
+from promerge_fo.refine import crf_batch
 from tests.coco_ap import average_precision
 from tests.scenes import feature_scene, iou_matrix
 
 
 @pytest.fixture(scope="module")
 def pipeline():
-    return Pipeline(load_encoder("texture", image_size=240), ProMergeConfig(image_size=240))
+    config = ProMergeConfig(image_size=240)
+    return Pipeline(load_encoder("texture", image_size=240), config, threads=2)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +81,95 @@ def test_run_takes_images_as_it_needs_them(pipeline, images):
     assert len(taken) < 20
     running.close()
     assert len(taken) < 20
+
+
+class Asleep:
+    """An encoder that gives features that it knows, after some sleep an image."""
+
+    name, device, has_prompt_scores = "asleep", torch.device("cpu"), False
+
+    def __init__(self, encoder, images):
+        self.transform = encoder.transform
+        made = [encoder.transform(image) for image in images]
+        self.known = {pixels.tobytes(): encoder.encode([pixels])[0] for pixels in made}
+        self.seconds = 0.0
+
+    def encode(self, batch):
+        time.sleep(self.seconds * len(batch))
+        return [self.known[pixels.tobytes()] for pixels in batch]
+
+
+def test_a_run_takes_little_longer_than_its_slower_side(images, tmp_path):
+    paths = [tmp_path / f"{i}.png" for i in range(len(images))]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image).save(path)
+    encoder = Asleep(load_encoder("texture", image_size=240), images)
+    pipeline = Pipeline(encoder, ProMergeConfig(image_size=240))
+
+    def seconds(sleep):
+        encoder.seconds = sleep
+        started = time.perf_counter()
+        assert sum(r.status == "ok" for r in pipeline.run(paths * 10)) == 40
+        return time.perf_counter() - started
+
+    seconds(0)
+    ratios = []
+    for _ in range(6):  # what else the machine does comes and goes
+        alone = seconds(0)
+        ratios.append(seconds(alone / 40) / alone)
+        if ratios[-1] <= 1.15:
+            break
+    assert min(ratios) <= 1.15, ratios
+
+
+def test_memory_does_not_grow_with_the_number_of_images(images):
+    encoder = Asleep(load_encoder("texture", image_size=240), images)
+    config = ProMergeConfig(image_size=240, refine="none")
+    pipeline = Pipeline(encoder, config, threads=2)
+
+    def peak(count):
+        tracemalloc.start()
+        for _ in pipeline.run(images[i % 4] for i in range(count)):
+            pass
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(50)
+    assert peak(400) < 1.3 * peak(50)
+
+
+def test_a_gpu_refines_batches_and_gives_the_same_masks(pipeline, images, tmp_path, monkeypatch):
+    """The rounds of a GPU on a CPU: what runs on the device is the same code."""
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    inputs = [*images, broken, Image.new("RGB", (50, 30)), images[0]]
+    expected = pipeline(inputs)
+    batches = []
+
+    def on_cpu(pixels, masks, config, device):
+        batches.append(len(pixels))
+        if len(batches) == fails_at:
+            raise torch.OutOfMemoryError("out of memory")
+        return crf_batch(pixels, masks, config, "cpu")
+
+    monkeypatch.setattr("promerge_fo.pipeline.crf_batch", on_cpu)
+    monkeypatch.setattr("promerge_fo.pipeline.own_stream", lambda device: nullcontext())
+    beside = Pipeline(pipeline.encoder, pipeline.config, threads=2)
+    beside.crf_device = torch.device("cuda")
+    for fails_at in (0, 1, 2):
+        batches.clear()
+        results = beside(inputs, batch_size=4)
+        assert batches == [[4, 1], [4, 1, 1, 1, 1, 1], [4, 1, 0, 0, 1]][fails_at]
+        for one, other in zip(results, expected, strict=True):
+            assert (one.status, one.error, len(one)) == (other.status, other.error, len(other))
+            if len(one):
+                assert iou_matrix(one.masks, other.masks).diagonal().min() > 0.999
+                np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)
+    monkeypatch.setattr("promerge_fo.pipeline.crf_batch", lambda *_: 1 / 0)
+    with pytest.warns(UserWarning, match="the CRF runs on the CPU instead of cuda.*division"):
+        results = beside(inputs[:1])
+    equal(results[0], expected[0])
 
 
 def test_orientation_and_status(pipeline, tmp_path):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -67,7 +68,7 @@ def load_model(
     Examples:
         >>> model = load_model(preset="fast")  # doctest: +SKIP
         >>> dataset.apply_model(  # doctest: +SKIP
-        ...     model, label_field="promerge", batch_size=8, num_workers=4
+        ...     model, label_field="promerge", batch_size=8, num_workers=0
         ... )
     """
     if method not in _METHODS:
@@ -131,9 +132,11 @@ class ProMergeModel(
 ):
     """A pipeline as FiftyOne wants its models.
 
-    ``apply_model`` reads and resizes images in ``num_workers`` processes and predicts
-    ``batch_size`` images at once in this one (give both: FiftyOne's default is single images). The
-    labels are those of :func:`promerge_fo.dataset.to_detections`. An image that cannot be read or
+    ``apply_model`` goes through :meth:`promerge_fo.Pipeline.run`: while FiftyOne stores the labels
+    of one batch, the next ones are read, encoded and segmented already. ``batch_size`` images are
+    encoded at once (FiftyOne's default is one). Threads read the images, so ``num_workers=0`` is
+    best: FiftyOne's worker processes would hand on paths alone. The labels are those of
+    :func:`promerge_fo.dataset.to_detections`. An image that cannot be read or
     computed costs no other image anything: its labels are empty, with ``status`` "failed" and the
     reason in ``error``. Every image's labels are replaced, so nothing of an earlier run stays.
 
@@ -165,8 +168,9 @@ class ProMergeModel(
         self.counts: dict[str, int] = {}
         self.instances = 0
         self._idle_fields = self.needs_fields
-        self._get_item = _GetItem(pipeline.prepare)
+        self._get_item = _GetItem()
         self._recorder: RunRecorder | None = None
+        self._ahead: _ReadAhead | None = None
         self._refusal: Exception | None = None
 
     @property
@@ -190,7 +194,7 @@ class ProMergeModel(
 
     def build_get_item(self, field_mapping: dict[str, str] | None = None) -> fout.GetItem:
         """What FiftyOne's data loader runs in its workers."""
-        self._get_item = _GetItem(self.pipeline.prepare, field_mapping)
+        self._get_item = _GetItem(field_mapping)
         return self._get_item
 
     def predict(self, arg: ImageLike | Prepared, sample: Any = None) -> fo.Detections:
@@ -217,11 +221,12 @@ class ProMergeModel(
         """
         if samples:
             self._require_storable(samples[0])
-        prepare = self.pipeline.prepare
-        batch = [arg if isinstance(arg, Prepared) else prepare(arg) for arg in args]
-        run = self.hash
+        batch = list(args)
         try:
-            labels = [to_detections(instances, run) for instances in self.pipeline.predict(batch)]
+            if self._recorder is not None and samples:
+                labels = self._foreseen(batch, samples)
+            else:
+                labels = list(self._run(max(len(batch), 1), batch))
         except Exception:  # FiftyOne warns and goes on with the next batch
             if self._recorder is not None:
                 self._recorder.lost += len(batch)
@@ -229,6 +234,18 @@ class ProMergeModel(
         if self._recorder is not None and samples is not None:
             self._recorder.add(samples, labels)
         return labels
+
+    def _run(
+        self, batch_size: int, images: Iterable[ImageLike | Prepared]
+    ) -> Generator[fo.Detections, None, None]:
+        return self.pipeline.run(images, batch_size, then=partial(to_detections, run=self.hash))
+
+    def _foreseen(self, batch: list[Any], samples: Sequence[Any]) -> list[fo.Detections]:
+        """Labels of a batch within apply_model, where the batches that follow are known."""
+        if self._ahead is None:
+            view = getattr(samples[0], "_view", samples[0].dataset)
+            self._ahead = _ReadAhead(view.values("filepath"), partial(self._run, len(batch)))
+        return self._ahead.take(batch)
 
     def _require_storable(self, sample: Any) -> None:
         """Refuse samples whose labels FiftyOne would lose."""
@@ -264,6 +281,9 @@ class ProMergeModel(
         traceback: TracebackType | None,
     ) -> None:
         recorder, self._recorder = self._recorder, None
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
         if recorder is None:
             return
         if error is None and self._refusal is not None:
@@ -281,10 +301,9 @@ class ProMergeModel(
 
 
 class _GetItem(fout.GetItem):  # type: ignore[misc]
-    """Reads and resizes one sample's image; it holds no model, so that workers start quickly."""
+    """Hands on the path of a sample's image; it holds no model, so that workers start quickly."""
 
-    def __init__(self, prepare: Prepare, field_mapping: dict[str, str] | None = None) -> None:
-        self._prepare = prepare
+    def __init__(self, field_mapping: dict[str, str] | None = None) -> None:
         self.used_here = False  # workers have copies
         super().__init__(field_mapping=field_mapping)
 
@@ -292,9 +311,54 @@ class _GetItem(fout.GetItem):  # type: ignore[misc]
     def required_keys(self) -> list[str]:
         return ["filepath"]
 
-    def __call__(self, d: dict[str, Any]) -> Prepared:
+    def __call__(self, d: dict[str, Any]) -> str:
         self.used_here = True
-        return self._prepare(d["filepath"])
+        return str(d["filepath"])
+
+
+class _ReadAhead:
+    """Labels of images that FiftyOne is going to ask for, made in the background before it does.
+
+    Args:
+        paths: the images, in the order in which FiftyOne will ask for them.
+        run: makes the labels of the images that it is given, one after the other.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        run: Callable[[Sequence[str]], Generator[fo.Detections, None, None]],
+    ) -> None:
+        self._paths = paths
+        self._run = run
+        self._next = 0  # the image that the next labels are of
+        self._labels: Generator[fo.Detections, None, None] | None = None
+
+    def take(self, batch: Sequence[str]) -> list[fo.Detections]:
+        """The labels of the next batch."""
+        try:
+            return [self._take(path) for path in batch]
+        except BaseException:
+            self.close()
+            raise
+
+    def _take(self, path: str) -> fo.Detections:
+        try:
+            place = self._paths.index(path, self._next)
+        except ValueError:  # someone else is changing the dataset
+            return next(self._run([path]))
+        if self._labels is None:
+            self._labels, self._next = self._run(self._paths[place:]), place
+        for _ in range(self._next, place):  # FiftyOne left these out
+            next(self._labels)
+        self._next = place + 1
+        return next(self._labels)
+
+    def close(self) -> None:
+        """Stop what is under way."""
+        if self._labels is not None:
+            self._labels.close()
+            self._labels = None
 
 
 def _summary(record: dict[str, Any]) -> str:

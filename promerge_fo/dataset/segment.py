@@ -108,7 +108,6 @@ def segment_dataset(
     label_field: str = "promerge",
     *,
     batch_size: int = 8,
-    num_workers: int | None = None,
     output_dir: str | None = None,
     limit: int | None = None,
     overwrite: bool = False,
@@ -123,7 +122,6 @@ def segment_dataset(
         model: what ``load_model`` gives.
         label_field: the field for the masks.
         batch_size: images that are encoded together.
-        num_workers: processes that read images; FiftyOne's recommendation by default.
         output_dir: where masks are kept as PNGs; in the database by default.
         limit: only the first so many images.
         overwrite: redo images that are done.
@@ -157,7 +155,8 @@ def segment_dataset(
                 model,
                 label_field=label_field,
                 batch_size=batch_size,
-                num_workers=num_workers,
+                # Threads of the pipeline read the images; but frames and patches want a worker.
+                num_workers=int(view._is_generated),
                 output_dir=output_dir,
                 progress=_callback(bar) if bar is not None else None,
             )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,19 @@ from PIL import Image
 from promerge_fo.config import ProMergeConfig, Refine
 from promerge_fo.instances import Refined
 from promerge_fo.refine import dense_crf, pydensecrf
-from promerge_fo.refine.resize import fill_holes, resize_bicubic, upsample_nearest
+from promerge_fo.refine.resize import fill_holes, nearest_index, resize_bicubic, upsample_nearest
 
-__all__ = ["crf_size", "refine_masks", "refine_resized"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "complete",
+    "crf_batch",
+    "crf_size",
+    "refine_batch",
+    "refine_masks",
+    "refine_resized",
+]
 
 _DEFAULT = ProMergeConfig()
 
@@ -80,22 +91,167 @@ def refine_resized(
     """
     _check_image(resized)
     _check_masks(masks)
-    size = (int(size[0]), int(size[1]))
-    if min(size) < 1:
-        raise ValueError(f"size is {size}, but must be the image's (height, width), at least 1")
+    size = _checked_size(size)
     if config.refine is Refine.NONE:
         enlarged = upsample_nearest(masks, size)
         return _non_empty(enlarged, np.arange(len(masks)), np.ones(len(masks), np.float32))
 
-    height, width = crf_size((masks.shape[1], masks.shape[2]), config)
-    if resized.shape[:2] != (height, width):
-        lanczos = Image.Resampling.LANCZOS
-        resized = np.asarray(Image.fromarray(resized).resize((width, height), lanczos))
-    before = upsample_nearest(masks, (height, width))
+    image = _at_crf_size(resized, masks, config)
+    before = upsample_nearest(masks, (image.shape[0], image.shape[1]))
     if config.refine is Refine.CRF:
-        after = dense_crf.dense_crf(resized, before)
+        after = dense_crf.dense_crf(image, before)
     else:
-        after = pydensecrf.pydensecrf(resized, before)
+        after = pydensecrf.pydensecrf(image, before)
+    return _complete(before, after, size, config)
+
+
+def refine_batch(
+    images: Sequence[NDArray[np.uint8]],
+    masks: Sequence[NDArray[np.bool_]],
+    sizes: Sequence[tuple[int, int]],
+    config: ProMergeConfig = _DEFAULT,
+    device: torch.device | str = "cpu",
+) -> list[Refined]:
+    """:func:`refine_resized` for several images, with their CRF on a device, together.
+
+    On a CPU, :func:`refine_resized` is faster. The steps after the CRF are the CPU's in any case;
+    to spread them over threads, call :func:`crf_batch`, and :func:`complete` for each image.
+
+    Args:
+        images: (H', W', 3) uint8 each, RGB, best at :func:`crf_size`.
+        masks: (n, h, w) bool patches of each image; n may be 0.
+        sizes: (H, W) of each image.
+        config: as for :func:`refine_masks`. The device only matters with ``refine="crf"``.
+        device: where the CRF runs.
+
+    Returns:
+        What :func:`refine_resized` gives for each image, up to the rounding of float32.
+
+    Raises:
+        TypeError, ValueError, ImportError: as :func:`refine_masks`; sequences of different lengths.
+    """
+    if not len(images) == len(masks) == len(sizes):
+        raise ValueError(
+            f"there are {len(images)} images, {len(masks)} arrays of masks and {len(sizes)} sizes, "
+            "but there must be one of each for each image"
+        )
+    if config.refine is not Refine.CRF:
+        return [refine_resized(*each, config) for each in zip(images, masks, sizes, strict=True)]
+    sizes = [_checked_size(size) for size in sizes]
+    snapped = crf_batch(images, masks, config, device)
+    return [complete(*each, config) for each in zip(masks, snapped, sizes, strict=True)]
+
+
+def crf_batch(
+    images: Sequence[NDArray[np.uint8]],
+    masks: Sequence[NDArray[np.bool_]],
+    config: ProMergeConfig = _DEFAULT,
+    device: torch.device | str = "cpu",
+) -> list[NDArray[np.bool_]]:
+    """The first step of :func:`refine_batch`: enlarge the masks and snap them to the edges.
+
+    Images whose grids of patches have one shape go through the CRF together. Images without masks
+    cost nothing.
+
+    Args:
+        images: (H', W', 3) uint8 each, RGB, best at :func:`crf_size`.
+        masks: (n, h, w) bool patches of each image; n may be 0.
+        config: ``refine`` must be "crf"; ``image_size`` matters.
+        device: where the CRF runs.
+
+    Returns:
+        (n, height, width) bool for each image, at its :func:`crf_size`: what :func:`complete`
+        takes. Images of one grid share the memory.
+
+    Raises:
+        TypeError, ValueError: as :func:`refine_masks`; another ``refine``; not as many arrays of
+            masks as images.
+    """
+    if config.refine is not Refine.CRF:
+        raise ValueError(
+            f'refine is "{config.refine.value}", but crf_batch is only for "crf"; refine_batch '
+            "takes all"
+        )
+    if len(images) != len(masks):
+        raise ValueError(f"there are {len(images)} images, but {len(masks)} arrays of masks")
+    groups: dict[tuple[int, int], list[int]] = {}
+    for i, (image, patches) in enumerate(zip(images, masks, strict=True)):
+        _check_image(image)
+        _check_masks(patches)
+        groups.setdefault((patches.shape[1], patches.shape[2]), []).append(i)
+    snapped: list[NDArray[np.bool_]] = [np.empty(0, dtype=bool)] * len(images)
+    for grid, members in groups.items():
+        some = [i for i in members if len(masks[i])]
+        for i in set(members).difference(some):
+            snapped[i] = np.zeros((0, *crf_size(grid, config)), dtype=bool)
+        if some:
+            pixels = np.stack([_at_crf_size(images[i], masks[i], config) for i in some])
+            after = _crf_on_device(pixels, [masks[i] for i in some], device)
+            stops = np.cumsum([len(masks[i]) for i in some])
+            for i, part in zip(some, np.split(after, stops[:-1]), strict=True):
+                snapped[i] = part
+    return snapped
+
+
+def _crf_on_device(
+    images: NDArray[np.uint8], masks: list[NDArray[np.bool_]], device: torch.device | str
+) -> NDArray[np.bool_]:
+    """(N, H, W) bool: the patch masks of all images (B, H, W, 3), enlarged and refined."""
+    import torch
+
+    from promerge_fo.refine.torch_crf import dense_crf_batch
+
+    owners = np.repeat(np.arange(len(masks)), [len(patches) for patches in masks])
+    patches = np.concatenate(masks)
+    # Enlarged there, because patches are the smaller ones to copy.
+    rows, columns = map(nearest_index, patches.shape[1:], images.shape[1:3])
+    enlarged = torch.from_numpy(patches).to(device)
+    for axis, index in ((2, columns), (1, rows)):
+        enlarged = enlarged.index_select(axis, torch.from_numpy(index).to(device))
+    refined = dense_crf_batch(
+        torch.from_numpy(images).to(device), enlarged, torch.from_numpy(owners).to(device)
+    )
+    return np.asarray(refined.cpu().numpy(), dtype=bool)
+
+
+def complete(
+    masks: NDArray[np.bool_],
+    snapped: NDArray[np.bool_],
+    size: tuple[int, int],
+    config: ProMergeConfig = _DEFAULT,
+) -> Refined:
+    """The second step of :func:`refine_batch`, for one image: what is done after the CRF.
+
+    Holes are filled, masks that agree too little with what they were are dropped, the others take
+    the image's size. Runs without the GIL for the most part, so that threads help.
+
+    Args:
+        masks: (n, h, w) bool patches of the image.
+        snapped: (n, height, width) bool of the image, from :func:`crf_batch`.
+        size: (H, W) of the image, in pixels: the size of the masks that are returned.
+        config: ``fill_holes`` and ``min_refined_iou`` matter.
+
+    Returns:
+        As :func:`refine_masks`.
+
+    Raises:
+        TypeError, ValueError: masks as :func:`refine_masks`; a size below 1; not as many masks
+            after the CRF as before it.
+    """
+    _check_masks(masks)
+    _check_masks(snapped)
+    if len(masks) != len(snapped):
+        raise ValueError(f"there are {len(masks)} masks, but {len(snapped)} after the CRF")
+    before = upsample_nearest(masks, (snapped.shape[1], snapped.shape[2]))
+    return _complete(before, snapped, _checked_size(size), config)
+
+
+def _complete(
+    before: NDArray[np.bool_],
+    after: NDArray[np.bool_],
+    size: tuple[int, int],
+    config: ProMergeConfig,
+) -> Refined:
     if config.fill_holes:
         after = fill_holes(after)
     agreement = _iou(before, after)
@@ -122,6 +278,17 @@ def crf_size(grid: tuple[int, int], config: ProMergeConfig = _DEFAULT) -> tuple[
     return max(round(grid[0] * scale), 1), max(round(grid[1] * scale), 1)
 
 
+def _at_crf_size(
+    image: NDArray[np.uint8], masks: NDArray[np.bool_], config: ProMergeConfig
+) -> NDArray[np.uint8]:
+    """The image at the size at which the CRF works for these patches."""
+    height, width = crf_size((masks.shape[1], masks.shape[2]), config)
+    if image.shape[:2] == (height, width):
+        return image
+    lanczos = Image.Resampling.LANCZOS
+    return np.asarray(Image.fromarray(image).resize((width, height), lanczos))
+
+
 def _iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> NDArray[np.float32]:
     """(n,) IoU of masks (n, H, W) pairwise; 0 for two empty masks."""
     pairs = list(zip(a, b, strict=True))
@@ -137,6 +304,15 @@ def _non_empty(
     if not some.all():
         masks, kept, agreement = masks[some], kept[some], agreement[some]
     return Refined(masks, kept, agreement)
+
+
+def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
+    height, width = int(size[0]), int(size[1])
+    if min(height, width) < 1:
+        raise ValueError(
+            f"size is {(height, width)}, but must be the image's (height, width), at least 1"
+        )
+    return height, width
 
 
 def _check_image(image: Any) -> None:

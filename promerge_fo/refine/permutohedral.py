@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["Lattice", "build_lattice"]
+__all__ = ["Lattice", "build_lattice", "key_strides", "lattice_scale"]
 
 _MAX_VERTICES = 2**31 - 2  # vertices are numbered by int32
 _MAX_KEY = 2**62
@@ -62,25 +62,41 @@ def build_lattice(features: NDArray[np.float32]) -> Lattice:
             f"{n} points in {d} dimensions may touch {n * (d + 1)} lattice vertices, more than "
             f"{_MAX_VERTICES}; use a smaller image (image_size)"
         )
-    # Splat, blur and slice together are a Gaussian of deviation 1 at this scale (Sec. 3.1).
-    scale = (d + 1) * math.sqrt(2 / 3) / np.sqrt(np.arange(1.0, d + 1) * np.arange(2.0, d + 2))
-    strides = _key_strides(features, scale)
+    scale = lattice_scale(d)
+    span = features.max(axis=1).astype(np.float64) - features.min(axis=1)
+    strides, _ = key_strides(span, scale)
     vertices, weights, keys, table = _find_vertices(
         features, tuple(np.float32(s) for s in scale), strides
     )
     return Lattice(vertices, weights, _find_chains(keys, table, strides))
 
 
-def _key_strides(features: NDArray[np.float32], scale: NDArray[np.float64]) -> tuple[int, ...]:
+def lattice_scale(d: int) -> NDArray[np.float64]:
+    """(d,): splat, blur and slice are a Gaussian of deviation 1 at this scale (Sec. 3.1)."""
+    return (d + 1) * math.sqrt(2 / 3) / np.sqrt(np.arange(1.0, d + 1) * np.arange(2.0, d + 2))
+
+
+def key_strides(
+    span: NDArray[np.float64], scale: NDArray[np.float64]
+) -> tuple[tuple[int, ...], int]:
     """Strides that give every vertex within reach, and its neighbours, a key of its own.
 
     The d + 1 coordinates of a vertex sum to zero: coordinates 1 to d tell vertices apart, and
     coordinate 0 has stride 0. Keys are linear in the coordinates, so that a step along an axis
     adds the same number to every key.
+
+    Args:
+        span: (d,) what the points span in each dimension, in standard deviations.
+        scale: (d,) from :func:`lattice_scale`.
+
+    Returns:
+        The d + 1 strides, and a number that any two keys differ by less than.
+
+    Raises:
+        ValueError: points so far apart that keys do not fit int64.
     """
     d = len(scale)
-    deviations = features.max(axis=1).astype(np.float64) - features.min(axis=1)
-    extent = deviations * scale
+    extent = span * scale
     strides, stride = [0], 1
     for j in range(1, d + 1):
         strides.append(stride)
@@ -89,11 +105,11 @@ def _key_strides(features: NDArray[np.float32], scale: NDArray[np.float64]) -> t
         stride *= math.ceil(j * extent[j - 1] + extent[j:].sum()) + 4 * (d + 1)
     if stride > _MAX_KEY:
         raise ValueError(
-            f"points that span {np.array2string(deviations, precision=0)} standard "
+            f"points that span {np.array2string(span, precision=0)} standard "
             f"deviations need {stride:.1e} lattice keys, more than {_MAX_KEY:.1e}; "
             "use a smaller image (image_size)"
         )
-    return tuple(strides)
+    return tuple(strides), stride
 
 
 @njit(cache=True, nogil=True)

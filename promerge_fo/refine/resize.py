@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from promerge_fo.instances import mask_boxes
 
-__all__ = ["fill_holes", "resize_bicubic", "upsample_nearest"]
+__all__ = ["fill_holes", "nearest_index", "resize_bicubic", "upsample_nearest"]
 
 _PRECISION = 22  # bits after the point of a bicubic weight: a sum of 8-bit products fits int32
 
@@ -26,11 +26,13 @@ def upsample_nearest(masks: NDArray[np.bool_], size: tuple[int, int]) -> NDArray
     Returns:
         (n, H, W) bool, C-contiguous.
     """
-    rows, columns = (
-        (2 * np.arange(large) + 1) * small // (2 * large)
-        for small, large in zip(masks.shape[1:], size, strict=True)
-    )
+    rows, columns = map(nearest_index, masks.shape[1:], size)
     return np.asarray(masks.take(columns, axis=2).take(rows, axis=1), dtype=bool)
+
+
+def nearest_index(small: int, large: int) -> NDArray[np.int64]:
+    """(large,): which of ``small`` patches side by side the centre of each pixel lies in."""
+    return (2 * np.arange(large, dtype=np.int64) + 1) * small // (2 * large)
 
 
 def fill_holes(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:

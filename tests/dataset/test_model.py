@@ -141,13 +141,90 @@ def test_labels_that_fiftyone_did_not_store_are_reported(fo, dataset, model, pho
 
 
 def test_a_batch_that_could_not_be_computed_is_reported(filled, model, monkeypatch, caplog):
-    def broken(batch):
-        raise RuntimeError("no luck")
+    finish, calls = model.pipeline._finish, []
 
-    monkeypatch.setattr(model.pipeline, "predict", broken)
-    filled.apply_model(model, label_field="promerge", batch_size=2, num_workers=0)
+    def broken(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise RuntimeError("no luck")
+        return finish(*arguments)
+
+    monkeypatch.setattr(model.pipeline, "_finish", broken)
+    filled.apply_model(model, label_field="new", batch_size=2, num_workers=0)
     assert "no luck" in caplog.text
-    assert "did not store the labels of 4 images" in caplog.text
+    assert "did not store the labels of 2 images" in caplog.text
+    assert filled.values("new.status") == [None, None, "ok", "ok"]
+    assert filled.values("new.detections.area")[2:] == filled.values("promerge.detections.area")[2:]
+
+
+def test_batches_that_fiftyone_leaves_out_shift_no_labels(filled, model, monkeypatch):
+    predict_all, calls = model.predict_all, []
+
+    def sometimes(batch, samples=None):
+        calls.append(batch)
+        if len(calls) == 2:
+            raise RuntimeError("left out")
+        return predict_all(batch, samples)
+
+    monkeypatch.setattr(model, "predict_all", sometimes)
+    filled.apply_model(model, label_field="new", batch_size=1, num_workers=0)
+    areas = filled.values("promerge.detections.area")
+    assert filled.values("new.detections.area") == [areas[0], None, areas[2], areas[3]]
+
+
+def test_images_that_were_not_foreseen_are_segmented_too(model, photographs, expected):
+    from promerge_fo.dataset.model import _ReadAhead
+
+    asked = []
+
+    def run(paths):
+        asked.append(list(paths))
+        return model.pipeline.run(paths, 2, then=len)
+
+    a, b, c, d = photographs
+    ahead = _ReadAhead([a, b, c], run)
+    assert ahead.take([a, d]) == [len(expected[0]), len(expected[3])]
+    assert ahead.take([c]) == [len(expected[2])]
+    assert asked == [[a, b, c], [d]]
+    ahead.close()
+
+
+def test_the_next_batches_are_computed_while_fiftyone_stores_one(
+    fo, dataset, model, photographs, monkeypatch
+):
+    import threading
+
+    finish, finished = model.pipeline._finish, threading.Semaphore(0)
+    monkeypatch.setattr(model.pipeline, "_finish", lambda *a: (finish(*a), finished.release())[0])
+    add_labels, waited = fo.core.sample.SampleView.add_labels, []
+
+    def when_all_are_finished(self, *arguments, **options):
+        if not waited:
+            waited.append(all(finished.acquire(timeout=20) for _ in photographs))
+        return add_labels(self, *arguments, **options)
+
+    monkeypatch.setattr(fo.core.sample.SampleView, "add_labels", when_all_are_finished)
+    dataset.add_samples([fo.Sample(filepath=path) for path in photographs])
+    dataset.apply_model(model, label_field="promerge", batch_size=1, num_workers=0)
+    assert waited == [True]
+
+
+def test_labels_are_stored_in_bulk(fo, dataset, model, photographs, monkeypatch):
+    from fiftyone.core import odm
+
+    bulk_write, sizes = odm.bulk_write, []
+
+    def noted(ops, *arguments, **options):
+        sizes.append(len(ops))
+        return bulk_write(ops, *arguments, **options)
+
+    monkeypatch.setattr(odm, "bulk_write", noted)
+    dataset.add_samples([fo.Sample(filepath=path) for path in photographs * 25])
+    sizes.clear()
+    dataset.apply_model(model, label_field="promerge", batch_size=10, num_workers=0)
+    assert sum(sizes) == 100
+    assert len([size for size in sizes if size]) < 50
+    assert dataset.count("promerge.detections") > 100
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError])
@@ -155,15 +232,14 @@ def test_an_interrupted_run_is_recorded_as_such(
     fo, dataset, model, photographs, monkeypatch, caplog, stop
 ):
     dataset.add_samples([fo.Sample(filepath=path) for path in photographs])
-    predict, calls = model.pipeline.predict, []
+    finish, last = model.pipeline._finish, model.pipeline.prepare(photographs[3])
 
-    def interrupted(batch):
-        calls.append(batch)
-        if len(calls) == 2:
+    def interrupted(prepared, encoded):
+        if np.array_equal(prepared.pixels, last.pixels):
             raise stop
-        return predict(batch)
+        return finish(prepared, encoded)
 
-    monkeypatch.setattr(model.pipeline, "predict", interrupted)
+    monkeypatch.setattr(model.pipeline, "_finish", interrupted)
     with pytest.raises(stop):
         dataset.apply_model(
             model, label_field="promerge", batch_size=3, num_workers=0, skip_failures=False

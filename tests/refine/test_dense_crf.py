@@ -64,6 +64,13 @@ def test_masks_are_those_of_the_reference_at_its_own_size():
     assert iou(dense_crf(image, masks), pydensecrf(image, masks)).min() >= 0.99
 
 
+def test_masks_are_those_of_the_reference_at_two_megapixels():
+    need("pydensecrf.densecrf", 'pip install "promerge-fo[crf-reference]"')
+    image = photograph("rocket", (1150, 1740))
+    masks = patch_masks(8, 2, (1150, 1740), patch=29)
+    assert iou(dense_crf(image, masks), pydensecrf(image, masks)).min() >= 0.99
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 1), (2, 3), (31, 64)])
 def test_odd_sizes_give_the_reference_too(size):
     need("pydensecrf.densecrf", 'pip install "promerge-fo[crf-reference]"')
