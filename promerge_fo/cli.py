@@ -149,6 +149,7 @@ def _model(arguments: argparse.Namespace, config: ProMergeConfig) -> ProMergeMod
         device=arguments.device,
         precision=arguments.precision,
         resize=arguments.resize,
+        compile=arguments.compile,
     )
 
 
@@ -344,6 +345,9 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", help="cuda, cuda:1, cpu (a GPU if there is one)")
     group.add_argument(
         "--precision", choices=("fp32", "bf16", "auto"), default="fp32", help="(fp32)"
+    )
+    group.add_argument(
+        "--compile", action="store_true", help="compile the encoder for a GPU: starts slowly"
     )
     group.add_argument("--resize", choices=("square", "aspect"), default="square", help="(square)")
     group = parser.add_argument_group(

@@ -42,6 +42,7 @@ def load_model(
     precision: Precision = "fp32",
     image_size: int | None = None,
     resize: ResizeMode = "square",
+    compile: bool = False,
 ) -> ProMergeModel:
     """ProMerge as a model that ``dataset.apply_model`` runs.
 
@@ -60,6 +61,7 @@ def load_model(
         image_size: side in pixels at which images are encoded and masks refined; None is the
             configuration's, 480 by default.
         resize: ``"square"``, or ``"aspect"``, which keeps the images' aspect ratio.
+        compile: compile the encoder at the first batch; meant for GPUs.
 
     Raises:
         ValueError: an unknown method, preset or encoder, or arguments that contradict each other.
@@ -100,6 +102,7 @@ def load_model(
             "precision": precision != "fp32",
             "image_size": image_size is not None,
             "resize": resize != "square",
+            "compile": compile,
         }
         if any(given.values()):
             names = ", ".join(name for name, is_given in given.items() if is_given)
@@ -115,6 +118,7 @@ def load_model(
         precision=precision,
         image_size=config.image_size,
         resize=resize,
+        compile=compile,
     )
     return ProMergeModel(Pipeline(loaded, config))
 

@@ -30,6 +30,7 @@ def load_encoder(
     precision: Precision = "fp32",
     image_size: int = 480,
     resize: ResizeMode = "square",
+    compile: bool = False,
 ) -> Encoder:
     """An encoder by its name.
 
@@ -46,6 +47,9 @@ def load_encoder(
         image_size: side in pixels of a square image, rounded down to whole patches.
         resize: ``"square"`` (the paper's choice), or ``"aspect"``, which keeps the images'
             aspect ratio and gives features as a list.
+        compile: compile the transformer at the first batch, for speed after it; see
+            :class:`~promerge_fo.encoder.vit.VitEncoder` for what that costs and needs. The
+            features are the same up to rounding.
 
     Raises:
         ValueError: an unknown or unsuitable model, or an argument out of its range.
@@ -60,7 +64,11 @@ def load_encoder(
                 f"checkpoint is {str(checkpoint)!r}, but the encoder 'texture' has no weights; "
                 "leave it out, or name the model that the checkpoint holds"
             )
+        if compile:
+            raise ValueError(
+                "compile is True, but the encoder 'texture' has no model to compile; leave it out"
+            )
         return TextureEncoder(device=device, image_size=image_size, resize=resize)
     from promerge_fo.encoder.vit import VitEncoder
 
-    return VitEncoder(name, checkpoint, facet, device, precision, image_size, resize)
+    return VitEncoder(name, checkpoint, facet, device, precision, image_size, resize, compile)

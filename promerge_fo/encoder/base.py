@@ -129,7 +129,10 @@ class Encoder(ABC):
     def _encode(
         self, pixels: torch.Tensor, with_prompt_scores: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Features (B, C, h, w) and prompt scores (B, h, w) of uint8 pixels (B, H, W, 3)."""
+        """Features (B, C, h, w) and prompt scores (B, h, w), of tensors that nobody else holds.
+
+        ``pixels`` (B, H, W, 3) uint8 lie in the host's memory, pinned where the device is CUDA.
+        """
 
     @property
     def has_prompt_scores(self) -> bool:
@@ -191,9 +194,10 @@ class Encoder(ABC):
 
         Returns:
             Features (B, C, h, w) float32 on :attr:`device`; with ``resize="aspect"`` a list of B
-            tensors (C, h, w). With prompt scores a pair: these features, and (B, h, w) float32
-            scores, or a list of (h, w): the sum over heads of the cosine between the class
-            token's query and the patch's, in [-heads, heads].
+            tensors (C, h, w), each with memory of its own. With prompt scores a pair: these
+            features, and (B, h, w) float32 scores, or a list of (h, w): the sum over heads of the
+            cosine between the class token's query and the patch's, in [-heads, heads]. On CUDA
+            they may still be being calculated.
 
         Raises:
             ValueError: no images, an image that ``transform`` has not made, or prompt scores
@@ -214,21 +218,36 @@ class Encoder(ABC):
             self._check(image)
             groups.setdefault(image.shape, []).append(i)
 
-        features: dict[int, torch.Tensor] = {}
-        scores: dict[int, torch.Tensor] = {}
+        order: list[int] = []
+        features: list[torch.Tensor] = []
+        scores: list[torch.Tensor] = []
         for members in groups.values():
             while members:
-                pixels = np.stack([batch[i] for i in members[: self._fits]])
-                encoded = self._encode_or_halve(torch.from_numpy(pixels), with_prompt_scores)
+                pixels = self._on_host([batch[i] for i in members[: self._fits]], torch.uint8)
+                encoded = self._encode_or_halve(pixels, with_prompt_scores)
                 if encoded is None:
                     continue
-                done, members = members[: len(pixels)], members[len(pixels) :]
-                features.update(zip(done, encoded[0], strict=True))
+                order += members[: len(pixels)]
+                members = members[len(pixels) :]
+                features.append(encoded[0])
                 if encoded[1] is not None:
-                    scores.update(zip(done, encoded[1], strict=True))
+                    scores.append(encoded[1])
         if with_prompt_scores:
-            return self._gather(features), self._gather(scores)
-        return self._gather(features)
+            return self._gather(order, features), self._gather(order, scores)
+        return self._gather(order, features)
+
+    def _on_host(self, arrays: Sequence[NDArray[Any]], dtype: torch.dtype) -> torch.Tensor:
+        """Arrays of one shape and of this type, stacked in the host's memory.
+
+        It is pinned where the device is CUDA: a copy to the device need not be waited for then.
+        torch does not hand out pinned memory again before copies from it are done.
+        """
+        import torch
+
+        shape = len(arrays), *arrays[0].shape
+        stacked = torch.empty(shape, dtype=dtype, pin_memory=self.device.type == "cuda")
+        np.stack(arrays, out=stacked.numpy())
+        return stacked
 
     def _encode_or_halve(
         self, pixels: torch.Tensor, with_prompt_scores: bool
@@ -237,7 +256,7 @@ class Encoder(ABC):
         import torch
 
         try:
-            return self._encode(pixels.to(self.device), with_prompt_scores)
+            return self._encode(pixels, with_prompt_scores)
         except torch.OutOfMemoryError:
             if len(pixels) == 1:
                 raise
@@ -266,8 +285,15 @@ class Encoder(ABC):
                 f"{given}, but must have whole patches of {p} pixels; use encoder.transform"
             )
 
-    def _gather(self, tensors: dict[int, torch.Tensor]) -> PerImage:
+    def _gather(self, order: Sequence[int], parts: Sequence[torch.Tensor]) -> PerImage:
+        """What was encoded in parts, in the order of the batch, of which ``order`` has the indices.
+
+        All of ``"square"`` is one group in order: where it went through at once, nothing is copied.
+        """
         import torch
 
-        ordered = [tensors[i] for i in range(len(tensors))]
-        return torch.stack(ordered) if self.resize == "square" else ordered
+        if self.resize == "square":
+            return parts[0] if len(parts) == 1 else torch.cat([*parts])
+        # Copies, so that whoever keeps one image's features does not keep the others' too.
+        rows = (row.clone() if len(part) > 1 else row for part in parts for row in part)
+        return [row for _, row in sorted(zip(order, rows, strict=True), key=lambda pair: pair[0])]

@@ -74,8 +74,9 @@ class TextureEncoder(Encoder):
     def _encode(
         self, pixels: torch.Tensor, with_prompt_scores: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        features = np.stack([texture_features(image) for image in pixels.cpu().numpy()])
-        return torch.from_numpy(features).to(self.device), None
+        features = [texture_features(image) for image in pixels.numpy()]
+        on_host = self._on_host(features, torch.float32)
+        return on_host.to(self.device, non_blocking=on_host.is_pinned()), None
 
 
 def texture_features(image: NDArray[np.uint8]) -> Array:

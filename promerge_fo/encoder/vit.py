@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import warnings
 from importlib import metadata
 from pathlib import Path
 from typing import Any, get_args
@@ -45,9 +46,16 @@ class VitEncoder(Encoder):
         facet: ``"key"`` (the paper's choice), ``"query"``, ``"value"`` or ``"token"``.
         device: a torch device; None is CUDA where there is one, else the CPU.
         precision: ``"fp32"``, ``"bf16"``, or ``"auto"``: bf16 where the device is fast at it
-            (CUDA devices, and CPUs with AMX or AVX512-BF16), else fp32.
+            (CUDA devices of compute capability 8.0 and up, and CPUs with AMX or AVX512-BF16),
+            else fp32.
         image_size: side in pixels of a square image, rounded down to whole patches.
         resize: ``"square"`` or ``"aspect"``, see :class:`~promerge_fo.encoder.base.Resize`.
+        compile: compile the blocks by ``torch.compile``. All of them share one compiled code, for
+            any size of batch and image; it is made at the first batch of several images, and once
+            more at the first of a single one, which takes seconds to a minute each. It needs a C++
+            compiler on a CPU, and Triton on CUDA. Where compiling fails there is one warning, and
+            the encoder goes on without: the features are the same up to rounding, which is why
+            :meth:`identity` does not tell.
 
     Raises:
         ValueError: an unknown or unsuitable model, or an argument out of its range.
@@ -64,6 +72,7 @@ class VitEncoder(Encoder):
         precision: Precision = "fp32",
         image_size: int = 480,
         resize: ResizeMode = "square",
+        compile: bool = False,
     ) -> None:
         if facet not in get_args(Facet):
             raise ValueError(f"facet is {facet!r}, but must be one of {get_args(Facet)}")
@@ -83,6 +92,8 @@ class VitEncoder(Encoder):
         )
         config = model.pretrained_cfg
         self._mean, self._std = tuple(config["mean"]), tuple(config["std"])
+        self._pixel_mean = torch.tensor(self._mean, device=where) * 255
+        self._pixel_std = torch.tensor(self._std, device=where) * 255
         self._position = "dino" if config.get("tag") == "dino" else "timm"
         self._prefix_tokens = int(model.num_prefix_tokens)
         self._has_class_token = getattr(model, "cls_token", None) is not None
@@ -105,6 +116,9 @@ class VitEncoder(Encoder):
                 if isinstance(module, nn.Linear):
                     module.to(torch.bfloat16)
         self._parts.to(where)
+        self._compiled: list[nn.Module] = []
+        if compile:
+            self._compile()
 
     @property
     def has_prompt_scores(self) -> bool:
@@ -120,14 +134,49 @@ class VitEncoder(Encoder):
             "position_embedding": self._position,
         }
 
-    @torch.inference_mode()
+    def _compile(self) -> None:
+        # Block by block: what is compiled for one serves all of them, and what depends on the
+        # image's shape (positions, RoPE) stays outside. dynamic: any number of images and patches.
+        # No CUDA graphs: their outputs would be overwritten by the next batch.
+        kinds = _PRE_NORM + _POST_NORM
+        self._compiled = [m for m in self._parts.modules() if type(m).__name__ in kinds]
+        try:
+            for block in self._compiled:
+                block.compile(dynamic=True)
+        except Exception as error:  # such as a Python that this torch cannot compile for
+            self._give_up_compiling(error)
+
+    def _give_up_compiling(self, error: Exception) -> None:
+        for block in self._compiled:
+            block._compiled_call_impl = None
+        self._compiled = []
+        reason = " ".join(str(error).split())[:300]
+        warnings.warn(
+            f"{self.name} could not be compiled ({type(error).__name__}: {reason}); it runs "
+            "uncompiled from here on, with the same features up to rounding. compile=True needs "
+            "a C++ compiler on a CPU, and Triton on CUDA",
+            stacklevel=5,
+        )
+
     def _encode(
         self, pixels: torch.Tensor, with_prompt_scores: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if self._compiled:
+            try:
+                return self._run(pixels, with_prompt_scores)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # the compilers' errors have no common class
+                self._give_up_compiling(error)
+        return self._run(pixels, with_prompt_scores)
+
+    @torch.no_grad()  # and not inference_mode: features are tensors like any others
+    def _run(
+        self, pixels: torch.Tensor, with_prompt_scores: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         grid = pixels.shape[1] // self.patch_size, pixels.shape[2] // self.patch_size
-        mean = torch.tensor(self._mean, device=pixels.device) * 255
-        std = torch.tensor(self._std, device=pixels.device) * 255
-        normalised = ((pixels.float() - mean) / std).permute(0, 3, 1, 2)
+        pixels = pixels.to(self.device, non_blocking=pixels.is_pinned())
+        normalised = ((pixels.float() - self._pixel_mean) / self._pixel_std).permute(0, 3, 1, 2)
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=False
         ):
@@ -139,8 +188,10 @@ class VitEncoder(Encoder):
             queries = (
                 self._parts["query"](self._parts["norm"](tokens)) if with_prompt_scores else None
             )
-        patches = features[:, self._prefix_tokens :].float().transpose(1, 2)
-        features = patches.reshape(*patches.shape[:2], *grid).contiguous()
+        # One copy in either precision: bf16 becomes float32 while it is transposed.
+        patches = features[:, self._prefix_tokens :].transpose(1, 2)
+        patches = patches.to(torch.float32, memory_format=torch.contiguous_format).contiguous()
+        features = patches.reshape(*patches.shape[:2], *grid)
         if queries is None:
             return features, None
         return features, self._prompt_scores(queries.float()).reshape(-1, *grid)
@@ -198,7 +249,7 @@ def _resolve_precision(precision: str, device: torch.device) -> str:
     if precision != "auto":
         return precision
     if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        fast = torch.cuda.get_device_capability(device) >= (8, 0)  # older ones emulate it
     else:
         checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
         fast = device.type == "cpu" and any(getattr(torch.cpu, c, bool)() for c in checks)

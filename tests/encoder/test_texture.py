@@ -67,6 +67,8 @@ def test_identity_and_arguments(encoder):
     }
     with pytest.raises(ValueError, match="'texture' has no weights"):
         load_encoder("texture", checkpoint="weights.pth")
+    with pytest.raises(ValueError, match="'texture' has no model to compile"):
+        load_encoder("texture", compile=True)
     with pytest.raises(ValueError, match="no class token"):
         encoder.encode([np.zeros((160, 160, 3), np.uint8)], with_prompt_scores=True)
 

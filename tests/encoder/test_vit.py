@@ -8,8 +8,11 @@ import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from torch._dynamo.utils import counters
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from promerge_fo.encoder import load_encoder, vit
+from promerge_fo.encoder import Encoder, Resize, load_encoder, vit
+from tests.needs import need_command
 
 TINY = "vit_tiny_patch16_224"
 MODELS = {
@@ -195,6 +198,137 @@ def test_auto_precision_follows_the_device(checkpoint, monkeypatch):
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda fast=fast: fast)
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
         assert load(checkpoint, precision="auto").precision == precision
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")]
+)
+def test_auto_precision_asks_the_gpu_that_is_used(monkeypatch, capability, precision):
+    capabilities = {torch.device("cuda:1"): capability}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capabilities.__getitem__)
+    assert vit._resolve_precision("auto", torch.device("cuda:1")) == precision
+
+
+class Recorder(TorchDispatchMode):
+    """Notes the operations that torch carries out."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.seen.add(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_nothing_waits_for_the_device(checkpoint, images, name):
+    encoder = load(checkpoint, name, image_size=80)
+    batch = [encoder.transform(image) for image in images]
+    with Recorder() as recorder:
+        encoder.encode(batch, with_prompt_scores=True)
+    # Values read back, sizes that depend on values, and Python's numbers uploaded.
+    waiting = {"_local_scalar_dense", "nonzero", "masked_select", "lift_fresh", "equal"}
+    assert "native_layer_norm" in recorder.seen and not recorder.seen & waiting
+
+
+def test_a_batch_that_is_encoded_at_once_is_not_copied(checkpoint, images, monkeypatch):
+    encoder, made = load(checkpoint), []
+    batch = [encoder.transform(image) for image in images]
+    whole = encoder._encode
+    monkeypatch.setattr(encoder, "_encode", lambda *args: made.append(whole(*args)) or made[-1])
+    features = encoder.encode(batch)
+    assert features is made[0][0] and features.is_contiguous()
+    assert features.untyped_storage().nbytes() == features.nbytes
+    features.zero_()  # not what a later call gives, nor a tensor that may not be changed
+    assert encoder.encode(batch).any()
+
+
+def test_features_of_one_image_do_not_keep_those_of_others(checkpoint, images):
+    encoder = load(checkpoint, resize="aspect")
+    features, scores = encoder.encode(
+        [encoder.transform(image) for image in [*images, *images[:2]]], with_prompt_scores=True
+    )
+    for tensor in (*features, *scores):
+        assert tensor.untyped_storage().nbytes() == tensor.nbytes
+    assert relative(features[3], features[0]) < 1e-6 and relative(features[4], features[1]) < 1e-6
+
+
+class OnCuda(Encoder):
+    """Stands for an encoder on a GPU whose memory holds two images."""
+
+    def __init__(self):
+        super().__init__(
+            name="stand-in",
+            facet="key",
+            precision="fp32",
+            transform=Resize(16, 8),
+            device=torch.device("cuda"),
+            weights_sha256=None,
+            weights_source="none",
+        )
+
+    def _encode(self, pixels, with_prompt_scores):
+        if len(pixels) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return pixels.float().mean(dim=(1, 2))[:, :, None, None], None
+
+
+def test_batches_for_a_gpu_are_stacked_in_pinned_memory(monkeypatch):
+    pinned, empty = [], torch.empty
+
+    def pretended(shape, dtype, pin_memory):
+        pinned.append((shape, pin_memory))
+        return empty(shape, dtype=dtype)
+
+    monkeypatch.setattr(torch, "empty", pretended)
+    batch = [np.full((16, 16, 3), value, np.uint8) for value in range(5)]
+    with pytest.warns(UserWarning, match="does not hold 5 images"):
+        features = OnCuda().encode(batch)
+    assert pinned == [((n, 16, 16, 3), True) for n in (5, 2, 2, 1)]
+    assert features[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_compiled_features_are_the_same_for_any_size_of_batch_and_image(checkpoint, images):
+    need_command("g++", "compile=True needs a C++ compiler; apt-get install g++")
+    torch.compiler.reset()
+    counters.clear()
+    exact, compiled = (load(checkpoint, resize="aspect", compile=c) for c in (False, True))
+    assert compiled.has_prompt_scores and compiled.identity() == exact.identity()
+    transformed = [exact.transform(image) for image in images]
+    for batch in (3 * transformed, 2 * transformed):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*could not be compiled")
+            ours = compiled.encode(batch, with_prompt_scores=True)
+        for got, expected in zip(ours, exact.encode(batch, with_prompt_scores=True), strict=True):
+            assert all(relative(a, b) < 1e-4 for a, b in zip(got, expected, strict=True))
+    assert counters["stats"]["unique_graphs"] == 1  # 11 blocks, 2 sizes, 3 shapes
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_model_that_cannot_be_compiled_runs_without(checkpoint, images, monkeypatch, at_once):
+    def fail(*_, **__):
+        raise RuntimeError("no working\ncompiler")
+
+    monkeypatch.setattr(torch, "compile", fail if at_once else lambda *_, **__: fail)
+    with pytest.warns(UserWarning, match="compiled.*RuntimeError: no working compiler") as caught:
+        encoder = load(checkpoint, compile=True)
+        features = encoder(images)
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(features, encoder(images))
+    assert torch.equal(features, load(checkpoint)(images))
+
+
+def test_memory_that_runs_out_is_no_reason_not_to_compile(checkpoint, images, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: full)
+    encoder = load(checkpoint, compile=True)
+    with pytest.raises(torch.OutOfMemoryError):
+        encoder(images[:1])
 
 
 def test_batches_that_do_not_fit_are_halved(checkpoint, images, monkeypatch):
