@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 import timm
@@ -20,9 +18,9 @@ import torch
 from skimage import data
 
 from benchmarks.record import write
-from benchmarks.timing import quartiles
-from promerge_fo import Pipeline, ProMergeConfig, load_encoder
-from promerge_fo.dataset.model import preset_encoder
+from benchmarks.subjects import ENCODERS, random_vit
+from benchmarks.timing import quartiles, synchronise
+from promerge_fo import Pipeline, ProMergeConfig
 from promerge_fo.segment import segment_features
 
 
@@ -36,13 +34,9 @@ def main() -> None:
     stages: dict[str, dict[str, list[float]]] = {}
     pipelines, sizes = {}, {}
     for preset in ("default", "fast"):
-        name = preset_encoder(preset)
-        with tempfile.TemporaryDirectory() as folder:
-            torch.manual_seed(0)
-            model = timm.create_model(name, num_classes=0)
-            checkpoint = Path(folder) / "weights.pth"
-            torch.save(model.state_dict(), checkpoint)
-            encoder = load_encoder(name, checkpoint=checkpoint, device=arguments.device)
+        encoder = random_vit(ENCODERS[preset], device=arguments.device)
+        with torch.device("meta"):  # its size, without its memory
+            model = timm.create_model(ENCODERS[preset], num_classes=0)
         pipelines[preset] = Pipeline(encoder, ProMergeConfig.preset(preset))
         sizes[preset] = sum(p.numel() for p in model.parameters()) / 1e6
         stages[preset] = {"encode": [], "segment": []}
@@ -52,8 +46,7 @@ def main() -> None:
             pixels = pipeline.prepare(image).pixels
             started = time.perf_counter()
             features = pipeline.encoder.encode([pixels])[0]
-            if features.is_cuda:
-                torch.cuda.synchronize()
+            synchronise(features.device.type)
             encoded = time.perf_counter()
             segment_features(features, pipeline.config)
             if repetition:  # the first warms up

@@ -8,25 +8,27 @@ import platform
 import subprocess
 import sys
 from datetime import datetime, timezone
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+PACKAGES = (
+    "torch", "timm", "numpy", "numba", "scipy", "pillow", "scikit-image", "pydensecrf2", "fiftyone",
+)  # fmt: skip
+
 
 def conditions() -> dict[str, Any]:
-    """Hardware, versions, command and commit."""
-    import torch
-
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    """Hardware, versions, command and commit; null where there is none."""
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "HEAD") + (" (modified)" if _git("status", "-s") else ""),
+        "commit": _commit(),
         "command": _command(),
         "cpu": _cpu(),
         "cores": os.cpu_count(),
-        "gpu": gpu,
+        "memory_gb": _memory_gb(),
+        **_torch(),
         "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "timm", "numpy", "numba")},
+        **{name: _version(name) for name in PACKAGES},
     }
 
 
@@ -38,14 +40,59 @@ def write(path: str | Path, results: dict[str, Any]) -> None:
 
 def _command() -> str:
     """The command line, with files by their names: where they lie is nobody's business."""
-    return " ".join(["python", *(Path(argument).name for argument in sys.argv)])
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is None:
+        program = Path(sys.argv[0]).name
+    else:
+        program = f"python -m {spec.name.removesuffix('.__main__')}"
+    return " ".join([program, *(Path(argument).name for argument in sys.argv[1:])])
 
 
-def _git(*arguments: str) -> str:
-    run = subprocess.run(
-        ["git", *arguments], capture_output=True, text=True, cwd=Path(__file__).parent
-    )
+def _torch() -> dict[str, Any]:
+    import torch
+
+    record: dict[str, Any] = {"torch_threads": torch.get_num_threads(), "cuda": torch.version.cuda}
+    if not torch.cuda.is_available():
+        return {**record, "gpu": None, "gpu_memory_gb": None, "driver": None}
+    return {
+        **record,
+        "gpu": torch.cuda.get_device_name(),
+        "gpu_memory_gb": round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1),
+        "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+    }
+
+
+def _commit() -> str | None:
+    commit = _output("git", "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    measured = ":/promerge_fo", ":/benchmarks/*.py"
+    return commit + (" (modified)" if _output("git", "status", "-s", "--", *measured) else "")
+
+
+def _output(*command: str) -> str | None:
+    """What a program says; None without it, or where it fails."""
+    try:
+        run = subprocess.run(
+            command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
     return run.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _memory_gb() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError, AttributeError):
+        return None
 
 
 def _cpu() -> str:
