@@ -70,7 +70,7 @@ def compare_fields(
     for field in (*fields, gt_field):
         require_detections(samples, field)
     read = read_labels(samples, (*fields, gt_field), progress)
-    images = [image for image in read if image is not None]
+    images = [image for image in read if image.size is not None]
     if not images:
         raise ValueError("there is no image to compare on; take another view")
     scores = {field: score_field(images, field, gt_field) for field in fields}

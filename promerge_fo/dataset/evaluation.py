@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
+from bson import ObjectId
 from fiftyone.utils.eval.coco import (
     COCODetectionResults,
     COCOEvaluation,
     COCOEvaluationConfig,
 )
+from pymongo import UpdateOne
 
 from promerge_fo.dataset.coco import ImageLabels, read_labels
 from promerge_fo.dataset.coco_metrics import (
@@ -110,24 +113,24 @@ def evaluate_instances(
         backend=method,
     )
     if eval_key is not None:
-        _save(samples, method, eval_key, outcome, results)
+        _save(samples, method, eval_key, images, outcome, results)
     return results
 
 
 def score_field(
-    images: Sequence[ImageLabels | None], pred_field: str, gt_field: str
+    images: Sequence[ImageLabels], pred_field: str, gt_field: str
 ) -> dict[IouType, Scores]:
     """Scores of one field's predictions, for boxes, and before that for masks where all have one.
 
     Args:
-        images: from :func:`~promerge_fo.dataset.coco.read_labels`; None is left out.
+        images: from :func:`~promerge_fo.dataset.coco.read_labels`; unreadable ones are left out.
         pred_field: the predictions among their records.
         gt_field: the ground truth.
     """
     records = [
         ImageRecords(image.number, image.records[gt_field], image.records[pred_field])
         for image in images
-        if image is not None
+        if image.size is not None
     ]
     maskless = sum(
         "segmentation" not in record for image in records for record in (*image.truth, *image.found)
@@ -211,7 +214,7 @@ class _Outcome:
     """
 
     def __init__(
-        self, images: Sequence[ImageLabels | None], scores: Scores, truth: str, found: str
+        self, images: Sequence[ImageLabels], scores: Scores, truth: str, found: str
     ) -> None:
         self._truth, self._found = truth, found
         self.matches: list[tuple[Any, ...]] = []
@@ -223,9 +226,9 @@ class _Outcome:
         for image in images:
             counts = dict.fromkeys(self.on_samples, 0)
             values: dict[tuple[str, str], list[Any]] = {
-                key: [None] * (image.counts[key[0]] if image else 0) for key in self.on_labels
+                key: [None] * len(image.all_ids[key[0]]) for key in self.on_labels
             }
-            if image is not None:
+            if image.size is not None:
                 self._add(image, next(matches), counts, values)
             for suffix, count in counts.items():
                 self.on_samples[suffix].append(count)
@@ -284,16 +287,18 @@ def _for_the_panel(scores: dict[IouType, Scores]) -> dict[str, dict[str, Any]]:
 
 
 def _save(
-    samples: Any, method: Any, eval_key: str, outcome: _Outcome, results: InstanceResults
+    samples: Any,
+    method: Any,
+    eval_key: str,
+    images: Sequence[ImageLabels],
+    outcome: _Outcome,
+    results: InstanceResults,
 ) -> None:
     """Write a run, or nothing."""
     try:
         method.register_run(samples, eval_key)
         method.register_samples(samples, eval_key)
-        for (field, suffix), values in outcome.on_labels.items():
-            samples.set_values(f"{field}.detections.{eval_key}{suffix}", values)
-        for suffix, counts in outcome.on_samples.items():
-            samples.set_values(f"{eval_key}{suffix}", counts)
+        _write(samples, eval_key, images, outcome)
         method.save_run_results(samples, eval_key, results)
         fields = results.config.pred_field, results.config.gt_field
         method.add_fields_to_sidebar_group(samples, eval_key, omit_fields=fields)
@@ -301,3 +306,35 @@ def _save(
         if samples._root_dataset.has_evaluation(eval_key):
             samples._root_dataset.delete_evaluation(eval_key)
         raise
+
+
+def _write(samples: Any, eval_key: str, images: Sequence[ImageLabels], outcome: _Outcome) -> None:
+    """The outcome onto labels and samples."""
+    if samples._is_generated:  # patches and frames hand on to their source what is set this way
+        for (field, suffix), values in outcome.on_labels.items():
+            samples.set_values(f"{field}.detections.{eval_key}{suffix}", values)
+        for suffix, counts in outcome.on_samples.items():
+            samples.set_values(f"{eval_key}{suffix}", counts)
+        return
+    # One update a sample: FiftyOne's own way takes one a label and attribute, and minutes.
+    fields = {field for field, _ in outcome.on_labels}
+    stored = samples._dataset.select([image.sample_id for image in images], ordered=True)
+    places = {
+        field: [
+            {label: i for i, label in enumerate(ids or ())}
+            for ids in stored.values(f"{field}.detections.id")
+        ]
+        for field in fields
+    }
+    now = datetime.now(timezone.utc)
+    updates = []
+    for k, image in enumerate(images):
+        changes: dict[str, Any] = {"last_modified_at": now}
+        for suffix, counts in outcome.on_samples.items():
+            changes[f"{eval_key}{suffix}"] = counts[k]
+        for (field, suffix), values in outcome.on_labels.items():
+            for label, value in zip(image.all_ids[field], values[k], strict=True):
+                place = places[field][k][label]
+                changes[f"{field}.detections.{place}.{eval_key}{suffix}"] = value
+        updates.append(UpdateOne({"_id": ObjectId(image.sample_id)}, {"$set": changes}))
+    samples._dataset._bulk_write(updates, ids=[image.sample_id for image in images])

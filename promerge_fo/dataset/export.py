@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+import fiftyone as fo
+
 from promerge_fo.dataset.coco import annotation_of, image_ids, image_size
 from promerge_fo.dataset.labels import LABEL, require_detections, require_images
 
@@ -92,7 +94,8 @@ class _Export:
         self.counts = dict.fromkeys(names, 0)
 
     def write(self, image_id: int, sample: Any, images: IO[str], annotations: IO[str]) -> None:
-        size = image_size(sample.metadata, sample.filepath)
+        metadata = sample.metadata or fo.ImageMetadata()
+        size = image_size(metadata.height, metadata.width, sample.filepath)
         if size is None:
             self.counts["unreadable"] += 1
             return
