@@ -86,6 +86,26 @@ def explain(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def reproduce(arguments: argparse.Namespace) -> int:
+    """``promerge reproduce``."""
+    from promerge_fo.dataset.reproduce import reproduce as run
+
+    outcome = run(
+        arguments.experiment,
+        arguments.root,
+        limit=arguments.limit,
+        methods=arguments.methods,
+        encoder=arguments.encoder,
+        checkpoint=arguments.checkpoint,
+        device=arguments.device,
+        progress=_Progress,
+    )
+    print(outcome)
+    if arguments.output is not None:
+        Path(arguments.output).write_text(str(outcome))
+    return 0
+
+
 def doctor(arguments: argparse.Namespace) -> int:
     """``promerge doctor``."""
     from promerge_fo.doctor import examine
@@ -257,7 +277,11 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--limit", type=_positive, metavar="N", help="only the first N images")
     made.add_argument("--overwrite", action="store_true", help="redo images that are done")
     made.add_argument(
-        "--batch-size", type=_positive, default=8, metavar="N", help="images encoded together (8)"
+        "--batch-size",
+        type=_positive,
+        default=8,
+        metavar="N",
+        help="images that a GPU encodes together (8)",
     )
     made.add_argument(
         "--num-workers", type=_positive, metavar="N", help="threads that read images (CPU cores)"
@@ -295,6 +319,32 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("image", metavar="IMAGE", help="an image file")
     made.add_argument("--output", metavar="FILE", help="png, pdf or svg (IMAGE-explained.png)")
     _add_model_arguments(made)
+
+    made = command(
+        "reproduce",
+        reproduce,
+        "run the paper's tables, with its figures beside yours",
+        """
+        Run what the paper ran for one of its tables, and show its figures beside those found
+        here, and what differs in the conditions. The root holds a folder for each benchmark
+        (coco2017, coco20k, lvis, kitti, objects365, sa1b); those that are missing are named.
+        Masks and evaluations stay in FiftyOne, and are not computed twice.
+
+          promerge reproduce table1 --root data/ --limit 20
+          promerge reproduce table2 --root data/ --checkpoint dino_vitbase8_pretrain.pth
+        """,
+        usage="promerge reproduce table1|table2 --root DIR [options]",
+    )
+    made.add_argument("experiment", metavar="table1|table2", help="a table of the paper")
+    made.add_argument("--root", required=True, metavar="DIR", help="folder of the benchmarks")
+    made.add_argument("--limit", type=_positive, metavar="N", help="only the first N images each")
+    made.add_argument(
+        "--methods", nargs="+", metavar="NAME", help="of the table's methods (all that are there)"
+    )
+    made.add_argument("--encoder", metavar="NAME", help="in place of the paper's")
+    made.add_argument("--checkpoint", metavar="FILE", help="the encoder's weights")
+    made.add_argument("--device", help="cuda, cpu (a GPU if there is one)")
+    made.add_argument("--output", metavar="FILE", help="also write the page (Markdown)")
 
     made = command(
         "doctor",

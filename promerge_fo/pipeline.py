@@ -194,7 +194,7 @@ class Pipeline:
         Args:
             images: paths, PIL images, arrays (H, W, 3) uint8 or what :attr:`prepare` gave;
                 consumed as needed, in the thread that asks for results.
-            batch_size: images that are encoded together.
+            batch_size: images that a GPU encodes together; a CPU takes one after the other.
             then: what is made of each image's instances, in the threads that refine; the
                 instances themselves by default.
 

@@ -10,16 +10,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from promerge_fo.dataset.compare import Comparison, compare_fields
+    from promerge_fo.dataset.evaluation import InstanceResults, evaluate_instances
     from promerge_fo.dataset.export import export_pseudo_labels
     from promerge_fo.dataset.labels import mask_of, masks_of, require_images, to_detections
     from promerge_fo.dataset.model import ProMergeModel, load_model
+    from promerge_fo.dataset.protocols import load_benchmark
     from promerge_fo.dataset.runs import list_runs, load_run
     from promerge_fo.dataset.segment import segment_dataset
 
 __all__ = [
+    "Comparison",
+    "InstanceResults",
     "ProMergeModel",
+    "compare_fields",
+    "evaluate_instances",
     "export_pseudo_labels",
     "list_runs",
+    "load_benchmark",
     "load_model",
     "load_run",
     "mask_of",
@@ -30,9 +38,14 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Comparison": "compare",
     "ProMergeModel": "model",
+    "compare_fields": "compare",
+    "InstanceResults": "evaluation",
+    "evaluate_instances": "evaluation",
     "export_pseudo_labels": "export",
     "list_runs": "runs",
+    "load_benchmark": "protocols",
     "load_model": "model",
     "load_run": "runs",
     "mask_of": "labels",

@@ -11,12 +11,9 @@ from pathlib import Path
 from typing import IO, Any
 
 import fiftyone as fo
-import numpy as np
-from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
-from promerge_fo.dataset.labels import LABEL, mask_of, require_detections, require_images
-from promerge_fo.instances import mask_boxes
+from promerge_fo.dataset.coco import annotation_of, image_ids, image_size
+from promerge_fo.dataset.labels import LABEL, require_detections, require_images
 
 __all__ = ["export_pseudo_labels"]
 
@@ -31,7 +28,8 @@ def export_pseudo_labels(
     """Write the masks of a field as a COCO annotation file.
 
     Masks are compressed RLE at full resolution (``counts`` as text), with their own area and
-    tight box, ``iscrowd`` 0 and the confidence as ``score``; the one category is 1, "fg".
+    tight box, and the confidence as ``score``; the one category is 1, "fg". ``iscrowd`` is the
+    label's own, 0 without. A label without a mask has its box alone, and no ``segmentation``.
     Annotations are numbered from 1; so are images, unless every sample has a number of its own in
     the field ``coco_id``. File names are relative to the folder that all images lie in. Images
     without masks are listed; images that cannot be read are not.
@@ -53,8 +51,7 @@ def export_pseudo_labels(
 
     Raises:
         fiftyone.core.media.MediaTypeError: the samples have no images.
-        ValueError: no samples, no such field of detections, a label without a mask, or
-            ``min_area`` out of [0, 1].
+        ValueError: no samples, no such field of detections, or ``min_area`` out of [0, 1].
         FileNotFoundError: a mask's file is gone.
     """
     require_images(samples)
@@ -97,7 +94,8 @@ class _Export:
         self.counts = dict.fromkeys(names, 0)
 
     def write(self, image_id: int, sample: Any, images: IO[str], annotations: IO[str]) -> None:
-        size = _size_of(sample)
+        metadata = sample.metadata or fo.ImageMetadata()
+        size = image_size(metadata.height, metadata.width, sample.filepath)
         if size is None:
             self.counts["unreadable"] += 1
             return
@@ -113,20 +111,16 @@ class _Export:
             if self._tags is not None and self._tags.isdisjoint(detection.tags):
                 self.counts["untagged"] += 1
                 continue
-            mask = mask_of(detection, size)
-            area = int(np.count_nonzero(mask))
-            if area == 0 or area < self._min_area * mask.size:
+            record = annotation_of(detection, size)
+            if record is None or record["area"] < self._min_area * size[0] * size[1]:
                 self.counts["too_small"] += 1
                 continue
             annotation = {
                 "id": self.counts["annotations"] + 1,
                 "image_id": image_id,
                 "category_id": 1,
-                "iscrowd": 0,
-                "area": area,
-                "bbox": _xywh(mask),
                 "score": detection.confidence,
-                "segmentation": _rle(mask),
+                **record,
             }
             self._append(annotation, annotations, "annotations")
 
@@ -138,31 +132,5 @@ class _Export:
 
 def _numbered(samples: Any, label_field: str) -> Iterator[tuple[int, Any]]:
     """Samples, with the fields that an export needs, and their image ids."""
-    ids = samples.values("coco_id") if samples.has_sample_field("coco_id") else []
-    own = len(set(ids)) == len(samples) and all(isinstance(i, int) for i in ids)
     view = samples.select_fields(["metadata", label_field])
-    numbers = ids if own else range(1, len(samples) + 1)
-    yield from zip(numbers, view.iter_samples(progress=None), strict=True)
-
-
-def _size_of(sample: Any) -> tuple[int, int] | None:
-    """(height, width) as the image is shown, from its metadata or its file; None if unreadable."""
-    metadata = sample.metadata
-    if metadata is None or not metadata.width or not metadata.height:
-        try:
-            metadata = fo.ImageMetadata.build_for(sample.filepath)
-        except Exception:  # decoders raise anything on broken files
-            return None
-    if not metadata.width or not metadata.height:
-        return None
-    return int(metadata.height), int(metadata.width)
-
-
-def _xywh(mask: NDArray[np.bool_]) -> list[int]:
-    x0, y0, x1, y1 = mask_boxes(mask[None])[0].tolist()
-    return [x0, y0, x1 - x0, y1 - y0]
-
-
-def _rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {"size": list(mask.shape), "counts": encoded["counts"].decode("ascii")}
+    yield from zip(image_ids(samples), view.iter_samples(progress=None), strict=True)

@@ -112,17 +112,31 @@ def mask_of(detection: fo.Detection, size: tuple[int, int]) -> NDArray[np.bool_]
 
 
 def _paint(out: NDArray[np.bool_], detection: fo.Detection) -> None:
-    crop = _stored_mask(detection)
-    height, width = out.shape
+    crop, top, left = pixel_crop(detection, (out.shape[0], out.shape[1]))
+    out[top : top + crop.shape[0], left : left + crop.shape[1]] = crop
+
+
+def pixel_crop(
+    detection: fo.Detection, size: tuple[int, int]
+) -> tuple[NDArray[np.bool_], int, int]:
+    """The part of the image that a label's mask lies in; see :func:`mask_of`.
+
+    Returns:
+        (h, w) bool, and its first row and column in the image; h or w may be 0.
+    """
+    stored = _stored_mask(detection)
+    height, width = size
     x, y, w, h = detection.bounding_box
     x0, x1 = _pixel_range(x, w, width)
     y0, y1 = _pixel_range(y, h, height)
     # nearest: the array's pixel that holds the centre of each of the box's pixels
-    rows = (2 * np.arange(y1 - y0) + 1) * crop.shape[0] // (2 * (y1 - y0))
-    columns = (2 * np.arange(x1 - x0) + 1) * crop.shape[1] // (2 * (x1 - x0))
+    rows = (2 * np.arange(y1 - y0) + 1) * stored.shape[0] // (2 * (y1 - y0))
+    columns = (2 * np.arange(x1 - x0) + 1) * stored.shape[1] // (2 * (x1 - x0))
     top, left = max(0, -y0), max(0, -x0)
-    inside = crop[rows[top : height - y0]][:, columns[left : width - x0]]
-    out[y0 + top : y0 + top + inside.shape[0], x0 + left : x0 + left + inside.shape[1]] = inside
+    if (len(rows), len(columns)) != stored.shape:
+        stored = stored[rows][:, columns]
+    inside = stored[top : max(height - y0, top), left : max(width - x0, left)]
+    return inside, y0 + top, x0 + left
 
 
 def _pixel_range(start: float, extent: float, pixels: int) -> tuple[int, int]:

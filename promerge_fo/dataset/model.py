@@ -23,12 +23,12 @@ from promerge_fo.dataset.runs import RunRecorder
 from promerge_fo.encoder import Encoder, Facet, Precision, ResizeMode, load_encoder
 from promerge_fo.pipeline import ImageLike, Pipeline, Prepare, Prepared
 
-__all__ = ["ProMergeModel", "load_model", "preset_encoder"]
+__all__ = ["METHODS", "ProMergeModel", "load_model", "preset_encoder"]
 
 # Below FiftyOne's own logger: shown wherever, and as long as, FiftyOne's messages are.
 logger = logging.getLogger("fiftyone.promerge")
 
-_METHODS = ("promerge",)
+METHODS = ("promerge",)
 
 
 def load_model(
@@ -73,8 +73,8 @@ def load_model(
         ...     model, label_field="promerge", batch_size=8, num_workers=0
         ... )
     """
-    if method not in _METHODS:
-        methods = ", ".join(map(repr, _METHODS))
+    if method not in METHODS:
+        methods = ", ".join(map(repr, METHODS))
         raise ValueError(f"there is no method {method!r}; the methods are: {methods}")
     if config is not None:
         if not isinstance(config, ProMergeConfig):
@@ -137,10 +137,10 @@ class ProMergeModel(
     """A pipeline as FiftyOne wants its models.
 
     ``apply_model`` goes through :meth:`promerge_fo.Pipeline.run`: while FiftyOne stores the labels
-    of one batch, the next ones are read, encoded and segmented already. ``batch_size`` images are
-    encoded at once (FiftyOne's default is one). Threads read the images, so ``num_workers=0`` is
-    best: FiftyOne's worker processes would hand on paths alone. The labels are those of
-    :func:`promerge_fo.dataset.to_detections`. An image that cannot be read or
+    of one batch, the next ones are read, encoded and segmented already. A GPU encodes
+    ``batch_size`` images at once (FiftyOne's default is one). Threads read the images, so
+    ``num_workers=0`` is best: FiftyOne's worker processes would hand on paths alone. The labels
+    are those of :func:`promerge_fo.dataset.to_detections`. An image that cannot be read or
     computed costs no other image anything: its labels are empty, with ``status`` "failed" and the
     reason in ``error``. Every image's labels are replaced, so nothing of an earlier run stays.
 

@@ -121,7 +121,7 @@ def segment_dataset(
         samples: a ``fiftyone.Dataset`` or view of images.
         model: what ``load_model`` gives.
         label_field: the field for the masks.
-        batch_size: images that are encoded together.
+        batch_size: images that a GPU encodes together.
         output_dir: where masks are kept as PNGs; in the database by default.
         limit: only the first so many images.
         overwrite: redo images that are done.

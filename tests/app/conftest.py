@@ -47,6 +47,13 @@ class App:
         png = self["fo-grid"].screenshot()
         return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
+    def panel(self, label):
+        """Open a panel from the menu beside the panels' tabs."""
+        self["new-panel-btn"].click()
+        time.sleep(1)
+        self.page.get_by_text(label, exact=True).first.click()
+        time.sleep(3)
+
     def operator(self, label):
         """Open an operator's form from the operator browser."""
         self.page.mouse.move(700, 700)

@@ -103,9 +103,10 @@ def test_an_export_that_fails_leaves_the_old_file(fo, filled, tmp_path):
     path = tmp_path / "a.json"
     path.write_text("old")
     sample = filled.last()
-    sample.promerge.detections.append(fo.Detection(label="fg", bounding_box=[0, 0, 1, 1]))
+    gone = fo.Detection(label="fg", bounding_box=[0, 0, 1, 1], mask_path="/nowhere/gone.png")
+    sample.promerge.detections.append(gone)
     sample.save()
-    with pytest.raises(ValueError, match="has a box but no mask"):
+    with pytest.raises(FileNotFoundError, match=r"the mask /nowhere/gone.png .* is gone"):
         pfo.export_pseudo_labels(filled, "promerge", path)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
@@ -127,3 +128,20 @@ def test_the_file_is_plain_json(filled, tmp_path):
     pfo.export_pseudo_labels(filled.limit(1), "promerge", tmp_path / "a.json", min_area=1)
     content = json.loads((tmp_path / "a.json").read_text())
     assert content["annotations"] == [] and len(content["images"]) == 1
+
+
+def test_crowds_stay_crowds_and_boxes_boxes(fo, filled, tmp_path):
+    filled.compute_metadata()
+    sample = filled.first()
+    crowd = sample.promerge.detections[0].copy()
+    crowd["iscrowd"] = True
+    box = fo.Detection(label="fg", bounding_box=[0.25, 0.5, 0.5, 0.25], confidence=0.5)
+    sample.promerge.detections = [crowd, box]
+    sample.save()
+    pfo.export_pseudo_labels(filled.limit(1), "promerge", tmp_path / "a.json", min_area=0)
+    first, second = json.loads((tmp_path / "a.json").read_text())["annotations"]
+    assert (first["iscrowd"], second["iscrowd"]) == (1, 0)
+    assert "segmentation" in first and "segmentation" not in second
+    width, height = sample.metadata.width, sample.metadata.height
+    assert second["bbox"] == [0.25 * width, 0.5 * height, 0.5 * width, 0.25 * height]
+    assert second["area"] == pytest.approx(0.125 * width * height)

@@ -1,0 +1,220 @@
+"""FiftyOne's labels as the records of COCO's JSON: what exports write and evaluations count."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.core.utils as fou
+import numpy as np
+from numba import njit
+from pycocotools import mask as coco_mask
+
+from promerge_fo.dataset.labels import pixel_crop
+
+__all__ = ["ImageLabels", "annotation_of", "image_ids", "image_size", "read_labels"]
+
+logger = logging.getLogger("fiftyone.promerge")
+
+_CHUNK = 100  # images whose masks are in memory at once
+
+
+@dataclass(frozen=True)
+class ImageLabels:
+    """The labels of one image, as COCO's JSON would have them.
+
+    Attributes:
+        sample_id: of the sample.
+        number: the image's COCO id.
+        size: (height, width) in pixels; None for an image that cannot be read.
+        records: of each field, what :func:`annotation_of` gives, and ``score``, 1 where a label
+            has no confidence; in stored order, without labels of no pixel.
+        ids: of the records' labels.
+        places: where these labels stand among all of the field.
+        all_ids: of all labels, in stored order.
+    """
+
+    sample_id: str
+    number: int
+    size: tuple[int, int] | None
+    records: dict[str, list[dict[str, Any]]]
+    ids: dict[str, list[str]]
+    places: dict[str, list[int]]
+    all_ids: dict[str, list[str]]
+
+
+def read_labels(
+    samples: Any, fields: Sequence[str], progress: bool | None = None
+) -> Iterator[ImageLabels]:
+    """The labels of all samples, in order; those of images that cannot be read have no records.
+
+    Args:
+        samples: a dataset or a view of images.
+        fields: with detections.
+        progress: whether to show a progress bar; FiftyOne's default if None.
+    """
+    numbers = image_ids(samples)
+    # Stored documents as they are: building FiftyOne's objects of them takes far longer.
+    documents = samples.select_fields(["metadata", *fields])._aggregate()
+    read = partial(_read_one, fields)
+    unreadable = 0
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        fou.ProgressBar(total=len(numbers), progress=progress) as bar,
+    ):
+        for chunk in fou.iter_batches(zip(numbers, documents, strict=True), _CHUNK):
+            pairs = list(chunk)
+            for labels in pool.map(read, *zip(*pairs, strict=True)):
+                unreadable += labels.size is None
+                yield labels
+            bar.update(len(pairs))
+    if unreadable:
+        logger.warning("%d images cannot be read and were left out", unreadable)
+
+
+def _read_one(fields: Sequence[str], number: int, document: dict[str, Any]) -> ImageLabels:
+    metadata = document.get("metadata") or {}
+    size = image_size(metadata.get("height"), metadata.get("width"), document["filepath"])
+    image = ImageLabels(str(document["_id"]), number, size, {}, {}, {}, {})
+    for field in fields:
+        stored = (document.get(field) or {}).get("detections") or []
+        labels = [_StoredLabel(label) for label in stored]
+        records = [annotation_of(label, size) if size else None for label in labels]
+        image.all_ids[field] = [label.id for label in labels]
+        image.places[field] = [i for i, record in enumerate(records) if record is not None]
+        image.ids[field] = [labels[i].id for i in image.places[field]]
+        image.records[field] = []
+        for label, record in zip(labels, records, strict=True):
+            if record is not None:
+                score = 1.0 if label.confidence is None else label.confidence
+                image.records[field].append({**record, "score": score})
+    return image
+
+
+class _StoredLabel:
+    """A detection as the database holds it; its mask is decoded where it is asked for."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.id = str(document["_id"])
+        self.label = document.get("label")
+        self.bounding_box = document.get("bounding_box")
+        self.confidence = document.get("confidence")
+        self.mask_path = document.get("mask_path")
+        attributes = document.get("attributes") or {}
+        self.iscrowd = document.get("iscrowd", (attributes.get("iscrowd") or {}).get("value"))
+        self._mask = document.get("mask")
+
+    @property
+    def mask(self) -> Any:
+        return None if self._mask is None else fou.deserialize_numpy_array(self._mask)
+
+    @property
+    def has_mask(self) -> bool:
+        return self._mask is not None or self.mask_path is not None
+
+    def get_mask(self) -> Any:
+        return fo.Detection(mask_path=self.mask_path).get_mask()
+
+
+def annotation_of(label: Any, size: tuple[int, int]) -> dict[str, Any] | None:
+    """What COCO's JSON says of one label, without ids.
+
+    Args:
+        label: a detection, with a mask or with a box alone.
+        size: (height, width) of the image in pixels, as it is shown.
+
+    Returns:
+        ``segmentation`` (compressed RLE, at the image's size), ``area`` and ``bbox`` (XYWH in
+        pixels) of the mask; of a label without one, the box and its area. ``iscrowd`` is the
+        label's own, 0 without. None for a mask without a pixel in the image.
+
+    Raises:
+        ValueError, FileNotFoundError: as :func:`promerge_fo.dataset.mask_of`.
+    """
+    if isinstance(label, _StoredLabel):
+        crowd, has_mask = int(bool(label.iscrowd)), label.has_mask
+    else:
+        crowd = int(bool(_attribute(label, "iscrowd")))
+        has_mask = label.mask is not None or label.mask_path is not None
+    if not has_mask:
+        x, y, w, h = label.bounding_box
+        height, width = size
+        box = [x * width, y * height, w * width, h * height]
+        return {"iscrowd": crowd, "area": box[2] * box[3], "bbox": box}
+    crop, top, left = pixel_crop(label, size)
+    counts, area, x0, y0, x1, y1 = _run_lengths(np.ascontiguousarray(crop.T), top, left, *size)
+    if area == 0:
+        return None
+    rle = coco_mask.frPyObjects({"size": list(size), "counts": counts.tolist()}, *size)
+    return {
+        "iscrowd": crowd,
+        "area": int(area),
+        "bbox": [int(x0), int(y0), int(x1 - x0), int(y1 - y0)],
+        "segmentation": {"size": list(size), "counts": rle["counts"].decode("ascii")},
+    }
+
+
+def _attribute(label: fo.Detection, name: str) -> Any:
+    if label.has_field(name):
+        return label[name]
+    attribute = label.attributes.get(name)
+    return None if attribute is None else attribute.value
+
+
+@njit(cache=True, nogil=True)
+def _run_lengths(columns, top, left, height, width):  # type: ignore[no-untyped-def]
+    """Run lengths, column by column, of a mask that is empty outside of these columns.
+
+    Returns:
+        (k,) int64 lengths, background first; the area; and the tight box, x0, y0, x1, y1.
+    """
+    counts = np.empty(columns.size + 3, np.int64)
+    n, area, end = 0, 0, 0  # end: the pixel after the last one of the foreground
+    x0, y0, x1, y1 = width, height, 0, 0
+    for x in range(columns.shape[0]):
+        for y in range(columns.shape[1]):
+            if not columns[x, y]:
+                continue
+            pixel = (left + x) * height + top + y
+            if n > 0 and pixel == end:
+                counts[n - 1] += 1
+            else:
+                counts[n], counts[n + 1] = pixel - end, 1
+                n += 2
+            end = pixel + 1
+            area += 1
+            x0, x1 = min(x0, left + x), max(x1, left + x + 1)
+            y0, y1 = min(y0, top + y), max(y1, top + y + 1)
+    if end < height * width:
+        counts[n] = height * width - end
+        n += 1
+    return counts[:n], area, x0, y0, x1, y1
+
+
+def image_size(height: int | None, width: int | None, filepath: str) -> tuple[int, int] | None:
+    """(height, width) as the image is shown: as its metadata has it, or else its file.
+
+    Returns:
+        None for a file that cannot be read.
+    """
+    if not height or not width:
+        try:
+            metadata = fo.ImageMetadata.build_for(filepath)
+        except Exception:  # decoders raise anything on broken files
+            return None
+        height, width = metadata.height, metadata.width
+    return (int(height), int(width)) if height and width else None
+
+
+def image_ids(samples: Any) -> list[int]:
+    """The COCO ids of the images where all are known and differ, else 1, 2, 3, ..."""
+    ids = samples.values("coco_id") if samples.has_sample_field("coco_id") else []
+    if len(set(ids)) == len(samples) and all(isinstance(i, int) for i in ids):
+        return list(ids)
+    return list(range(1, len(samples) + 1))

@@ -1,0 +1,349 @@
+"""The benchmarks that the paper measures on, from the files that their owners publish."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.core.utils as fou
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from promerge_fo.dataset.labels import LABEL
+from promerge_fo.instances import mask_boxes
+
+__all__ = ["BENCHMARKS", "Benchmark", "load_benchmark"]
+
+_BATCH = 100  # samples that are stored together
+_INFO = "promerge_benchmark"  # in dataset.info
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One set of images with ground truth, and where its files usually lie.
+
+    Attributes:
+        title: for people to read.
+        annotations: names of annotation files in COCO's format, the preferred one first: the
+            class-agnostic one of this field, then the owner's; looked for in the root and in its
+            ``annotations``.
+        images: folders below the root that the images may lie in; all of the root is searched
+            where they do not.
+        source: where to get it.
+    """
+
+    title: str
+    annotations: tuple[str, ...]
+    images: tuple[str, ...]
+    source: str
+
+
+BENCHMARKS = {
+    "coco2017": Benchmark(
+        "COCO val2017",
+        ("coco_cls_agnostic_instances_val2017.json", "instances_val2017.json"),
+        ("val2017", "images/val2017"),
+        "https://cocodataset.org/#download (2017 Val images, 2017 Train/Val annotations)",
+    ),
+    "coco20k": Benchmark(
+        "COCO 20K",
+        ("coco20k_trainval_gt.json",),
+        ("train2014", "images/train2014"),
+        "https://cocodataset.org/#download (2014 Train images); the list of its 20,000 images is "
+        "in coco20k_trainval_gt.json, which CutLER's dataset page links to",
+    ),
+    "lvis": Benchmark(
+        "LVIS v1 val",
+        ("lvis1.0_cocofied_val_cls_agnostic.json", "lvis_v1_val.json"),
+        ("", "images"),
+        "https://www.lvisdataset.org/dataset, with COCO's 2017 Train and Val images",
+    ),
+    "kitti": Benchmark(
+        "KITTI",
+        ("trainval_cls_agnostic.json",),
+        ("training/image_2", "JPEGImages", "images"),
+        "https://www.cvlibs.net/datasets/kitti/eval_object.php (left color images, labels)",
+    ),
+    "objects365": Benchmark(
+        "Objects365 (patches 16 to 40, boxes only)",
+        ("objects365_16-40.json", "zhiyuan_objv2_val.json"),
+        ("", "val", "images", "images/val"),
+        "https://www.objects365.org/download.html",
+    ),
+    "sa1b": Benchmark(
+        "SA-1B",
+        ("sa1b.json",),
+        ("", "images"),
+        "https://ai.meta.com/datasets/segment-anything-downloads/",
+    ),
+}
+
+
+def load_benchmark(
+    name: str,
+    root: str | os.PathLike[str],
+    dataset_name: str | None = None,
+    *,
+    limit: int | None = None,
+    progress: bool | None = None,
+) -> fo.Dataset:
+    """One of the paper's benchmarks as a dataset, with its ground truth.
+
+    Annotations are read from the class-agnostic file of this field where it is there, else from
+    the owner's: COCO's format (polygons, RLE of either kind, boxes alone, crowds), KITTI's
+    ``label_2`` and SA-1B's one JSON an image. The dataset is persistent; a load that was
+    interrupted goes on where it stopped, and one that is complete is only opened.
+
+    Args:
+        name: ``"coco2017"``, ``"coco20k"``, ``"lvis"``, ``"kitti"``, ``"objects365"`` or
+            ``"sa1b"``.
+        root: the folder that its images and annotations lie in.
+        dataset_name: of the dataset; ``name`` by default, with ``-limit`` where there is one.
+        limit: only the first so many images, by their ids.
+        progress: whether to show a progress bar; FiftyOne's default if None.
+
+    Returns:
+        A dataset of the images in the order of their ids, with ``coco_id``, ``metadata`` and
+        ``ground_truth``: detections "fg" with masks (boxes alone where there are no masks),
+        ``iscrowd`` and ``annotation_id``.
+
+    Raises:
+        ValueError: another name, a file that is not what it should be, or a dataset of this name
+            that holds something else.
+        FileNotFoundError: files that are missing; it says which, where, and where to get them.
+    """
+    if name not in BENCHMARKS:
+        known = ", ".join(map(repr, BENCHMARKS))
+        raise ValueError(f"there is no benchmark {name!r}; the benchmarks are: {known}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}, but must be at least 1")
+    folder = Path(root).expanduser().resolve()
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder} is no folder; give the one that {BENCHMARKS[name].title} lies in"
+        )
+    origin = {"benchmark": name, "root": str(folder), "limit": limit}
+    dataset_name = dataset_name or (name if limit is None else f"{name}-{limit}")
+    dataset = _existing(dataset_name, origin)
+    if dataset is not None and dataset.info[_INFO]["complete"]:
+        return dataset
+    images = sorted(_images(name, folder), key=lambda image: image.number)[:limit]
+    numbers = {image.number for image in images}
+    if len(numbers) < len(images):
+        raise ValueError(f"{folder}: images of {name} share ids; is the annotation file whole?")
+    if dataset is None:
+        dataset = fo.Dataset(dataset_name, persistent=True)
+        dataset.add_sample_field("coco_id", fo.IntField)
+        dataset.info[_INFO] = {**origin, "complete": False}
+        dataset.save()
+    present = set(dataset.values("coco_id"))
+    left = [image for image in images if image.number not in present]
+    with fou.ProgressBar(total=len(images), progress=progress) as bar:
+        bar.update(len(images) - len(left))
+        for batch in fou.iter_batches(left, _BATCH):
+            samples = [image.sample() for image in batch]
+            dataset.add_samples(samples, progress=False)
+            bar.update(len(samples))
+    dataset.info[_INFO] = {**origin, "complete": True}
+    dataset.save()
+    return dataset
+
+
+def _existing(name: str, origin: dict[str, Any]) -> fo.Dataset | None:
+    """The dataset that is being made, or was; None where there is none."""
+    if not fo.dataset_exists(name):
+        return None
+    dataset = fo.load_dataset(name)
+    there = dataset.info.get(_INFO, {})
+    if {key: there.get(key) for key in origin} != origin:
+        holds = f"{there['benchmark']} of {there['root']}" if there else "something else"
+        raise ValueError(
+            f"there is a dataset {name!r} already, and it holds {holds}; give another "
+            f"dataset_name, or delete it: fiftyone.delete_dataset({name!r})"
+        )
+    return dataset
+
+
+@dataclass(frozen=True)
+class _Image:
+    """One image and its annotations, as COCO's JSON has them.
+
+    Attributes:
+        number: its id.
+        path: of its file.
+        size: (height, width).
+        annotations: records with ``bbox``, and perhaps ``segmentation``, ``iscrowd``, ``id``.
+    """
+
+    number: int
+    path: str
+    size: tuple[int, int]
+    annotations: Sequence[dict[str, Any]]
+
+    def sample(self) -> fo.Sample:
+        height, width = self.size
+        labels = [_detection(annotation, self.size) for annotation in self.annotations]
+        return fo.Sample(
+            filepath=self.path,
+            metadata=fo.ImageMetadata(width=width, height=height),
+            coco_id=self.number,
+            ground_truth=fo.Detections(detections=[x for x in labels if x is not None]),
+        )
+
+
+def _images(name: str, root: Path) -> Iterable[_Image]:
+    benchmark = BENCHMARKS[name]
+    candidates = [
+        folder / file for file in benchmark.annotations for folder in (root, root / "annotations")
+    ]
+    file = next((path for path in candidates if path.is_file()), None)
+    if file is not None:
+        return _from_coco(benchmark, root, file)
+    if name == "kitti" and (root / "training" / "label_2").is_dir():
+        return _from_kitti(benchmark, root)
+    if name == "sa1b" and (files := sorted(root.rglob("sa_*.json"))):
+        return _from_sa1b(benchmark, files)
+    own = {
+        "kitti": ", and there is no folder training/label_2",
+        "sa1b": ", and there are no files sa_*.json",
+    }.get(name, "")
+    raise FileNotFoundError(
+        f"{benchmark.title} has no annotations in {root}: looked for "
+        f"{' and '.join(benchmark.annotations)} there and in its folder annotations{own}. "
+        f"Get them from {benchmark.source}"
+    )
+
+
+def _from_coco(benchmark: Benchmark, root: Path, file: Path) -> Iterator[_Image]:
+    content = _json(file)
+    if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
+        raise ValueError(f"{file} is no COCO annotation file: it has no images and annotations")
+    by_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    for annotation in content["annotations"]:
+        by_image[annotation["image_id"]].append(annotation)
+    names = [_file_name(image) for image in content["images"]]
+    paths = _find(benchmark, root, names)
+    for image, path in zip(content["images"], paths, strict=True):
+        size = int(image["height"]), int(image["width"])
+        yield _Image(int(image["id"]), path, size, by_image[image["id"]])
+
+
+def _file_name(image: dict[str, Any]) -> str:
+    """LVIS names its images by COCO's addresses, which end in folder and file."""
+    if "file_name" in image:
+        return str(image["file_name"])
+    return "/".join(str(image["coco_url"]).split("/")[-2:])
+
+
+def _from_kitti(benchmark: Benchmark, root: Path) -> Iterator[_Image]:
+    """KITTI's own labels: a text file an image; boxes alone, "DontCare" as crowds."""
+    files = sorted((root / "training" / "label_2").glob("*.txt"))
+    paths = _find(benchmark, root, [f"{file.stem}.png" for file in files])
+    for number, (file, path) in enumerate(zip(files, paths, strict=True)):
+        metadata = fo.ImageMetadata.build_for(path)
+        annotations = []
+        for line in file.read_text().splitlines():
+            kind, *values = line.split()
+            x0, y0, x1, y1 = map(float, values[3:7])
+            annotations.append(
+                {"bbox": [x0, y0, x1 - x0, y1 - y0], "iscrowd": int(kind == "DontCare")}
+            )
+        yield _Image(number, path, (metadata.height, metadata.width), annotations)
+
+
+def _from_sa1b(benchmark: Benchmark, files: Sequence[Path]) -> Iterator[_Image]:
+    """SA-1B's own files: a JSON beside each image."""
+    missing = []
+    for file in files:
+        content = _json(file)
+        image = content["image"]
+        path = file.with_name(image["file_name"])
+        if not path.is_file():
+            missing.append(path.name)
+            continue
+        size = int(image["height"]), int(image["width"])
+        yield _Image(int(image["image_id"]), str(path), size, content["annotations"])
+    if missing:
+        raise _missing_images(benchmark, files[0].parent, missing, len(files))
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{file} is no JSON, or not all of it ({error}); get it again") from error
+
+
+def _find(benchmark: Benchmark, root: Path, names: Sequence[str]) -> list[str]:
+    """Paths of the images: in the folders that they usually lie in, else anywhere in the root."""
+    folders = [root / folder for folder in benchmark.images if (root / folder).is_dir()]
+    elsewhere: dict[str, list[Path]] | None = None
+    paths, missing = [], []
+    for name in names:
+        places = [folder / part for folder in folders for part in (name, Path(name).name)]
+        path = next((place for place in places if place.is_file()), None)
+        if path is None:
+            if elsewhere is None:
+                elsewhere = defaultdict(list)
+                for place in root.rglob("*"):
+                    elsewhere[place.name].append(place)
+            found = elsewhere[Path(name).name]
+            path = found[0] if len(found) == 1 else None
+        if path is None:
+            missing.append(name)
+        else:
+            paths.append(str(path))
+    if missing:
+        raise _missing_images(benchmark, root, missing, len(names))
+    return paths
+
+
+def _missing_images(
+    benchmark: Benchmark, root: Path, missing: Sequence[str], count: int
+) -> FileNotFoundError:
+    some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+    usual = " or ".join(str(root / folder) for folder in benchmark.images if folder) or str(root)
+    return FileNotFoundError(
+        f"{len(missing)} of {count} images of {benchmark.title} are missing: {some}. They should "
+        f"lie in {usual}; get them from {benchmark.source}"
+    )
+
+
+def _detection(annotation: dict[str, Any], size: tuple[int, int]) -> fo.Detection | None:
+    """One annotation as a label; None for a mask without a pixel."""
+    height, width = size
+    attributes: dict[str, Any] = {"iscrowd": bool(annotation.get("iscrowd", 0))}
+    if "id" in annotation:
+        attributes["annotation_id"] = int(annotation["id"])
+    if not annotation.get("segmentation"):
+        x, y, w, h = annotation["bbox"]
+        box = [x / width, y / height, w / width, h / height]
+        return fo.Detection(label=LABEL, bounding_box=box, **attributes)
+    mask = _mask(annotation["segmentation"], size)
+    x0, y0, x1, y1 = mask_boxes(mask[None])[0].tolist()
+    if x1 == x0:
+        return None
+    return fo.Detection(
+        label=LABEL,
+        bounding_box=[x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height],
+        mask=mask[y0:y1, x0:x1].copy(),
+        **attributes,
+    )
+
+
+def _mask(segmentation: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Polygons, or RLE of either kind, as pycocotools makes masks of them."""
+    if isinstance(segmentation, list):
+        rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
+    elif isinstance(segmentation["counts"], list):
+        rle = coco_mask.frPyObjects(segmentation, *size)
+    else:
+        rle = segmentation
+    return np.asarray(coco_mask.decode(rle), dtype=bool)
