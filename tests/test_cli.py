@@ -98,19 +98,19 @@ def test_a_name_of_both_a_folder_and_a_dataset(fo, folder, monkeypatch):
 
 
 def test_interrupted_runs_keep_what_is_done(fo, folder, capsys, monkeypatch):
-    from promerge_fo.pipeline import Pipeline
+    from promerge_fo.dataset.model import ProMergeModel
 
-    real, batches = Pipeline.predict, []
+    real, batches = ProMergeModel.predict_all, []
 
-    def predict(self, batch):
+    def predict_all(self, batch, samples=None):
         if len(batches) == 2:
             raise KeyboardInterrupt
         batches.append(batch)
-        return real(self, batch)
+        return real(self, batch, samples)
 
     command = ["segment", str(folder), "--batch-size", "1", *TEXTURE]
     with monkeypatch.context() as patched:
-        patched.setattr(Pipeline, "predict", predict)
+        patched.setattr(ProMergeModel, "predict_all", predict_all)
         assert main(command) == 130
     assert "Run the same command again to go on" in capsys.readouterr().out
     dataset = fo.load_dataset("photos")
