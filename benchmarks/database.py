@@ -1,4 +1,7 @@
-"""FiftyOne for a benchmark: a server, a database and folders of its own, gone with the process."""
+"""FiftyOne for a benchmark or a test: a server, a database and folders of its own.
+
+All this is to be called before FiftyOne is imported, which reads the environment then.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +26,37 @@ def why_not() -> str | None:
 
 
 def start() -> None:
-    """To be called before FiftyOne is imported, which reads all this then.
+    """A server, a database and folders that go with the process."""
+    root = isolate("promerge_benchmark")
+    os.environ["FIFTYONE_DATABASE_URI"] = start_server(root)
+
+
+def isolate(name: str) -> Path:
+    """Point FiftyOne to a database of this name and to folders below the one returned.
+
+    The folder goes with the process.
+    """
+    root = Path(tempfile.mkdtemp(prefix="promerge-fiftyone-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    os.environ.update(
+        FIFTYONE_DATABASE_NAME=name,
+        FIFTYONE_DATABASE_DIR=str(root / "db"),
+        FIFTYONE_PLUGINS_DIR=str(root / "plugins"),
+        FIFTYONE_MODEL_ZOO_DIR=str(root / "zoo"),
+        FIFTYONE_DEFAULT_DATASET_DIR=str(root / "datasets"),
+        FIFTYONE_DATABASE_VALIDATION="false",
+        FIFTYONE_DO_NOT_TRACK="true",
+        FIFTYONE_SHOW_PROGRESS_BARS="false",
+    )
+    return root
+
+
+def start_server(root: Path) -> str:
+    """The address of a server of our own, with its data below a folder.
 
     FiftyOne would share any server that it has started for this user, whatever its folder. Ours
     ends with this process, however that ends: the shell waits for the pipe to close.
     """
-    root = Path(tempfile.mkdtemp(prefix="promerge-benchmark-"))
-    atexit.register(shutil.rmtree, root, ignore_errors=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -41,14 +68,4 @@ def start() -> None:
     # registered before FiftyOne registers what needs the server, and so run after it
     atexit.register(server.wait)
     atexit.register(server.stdin.close)
-    os.environ.update(
-        FIFTYONE_DATABASE_URI=f"mongodb://127.0.0.1:{port}",
-        FIFTYONE_DATABASE_NAME="promerge_benchmark",
-        FIFTYONE_DATABASE_DIR=str(root / "db"),
-        FIFTYONE_PLUGINS_DIR=str(root / "plugins"),
-        FIFTYONE_MODEL_ZOO_DIR=str(root / "zoo"),
-        FIFTYONE_DEFAULT_DATASET_DIR=str(root / "datasets"),
-        FIFTYONE_DATABASE_VALIDATION="false",
-        FIFTYONE_DO_NOT_TRACK="true",
-        FIFTYONE_SHOW_PROGRESS_BARS="false",
-    )
+    return f"mongodb://127.0.0.1:{port}"

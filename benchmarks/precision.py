@@ -29,13 +29,12 @@ import torch
 from skimage import data
 
 from benchmarks.record import write
+from benchmarks.subjects import PHOTOGRAPHS, golden_features
 from benchmarks.timing import quartiles, take_turns
 from promerge_fo import ProMergeConfig, load_encoder, segment_features
 from promerge_fo.encoder import Encoder
 from promerge_fo.instances import Instances
 
-GOLDEN = Path(__file__).parents[1] / "tests" / "data" / "golden"
-PHOTOGRAPHS = ("coffee", "astronaut", "chelsea", "rocket")
 MODELS = ("vit_small_patch8_224.dino", "vit_base_patch8_224.dino")
 CONFIG = ProMergeConfig.preset("official")
 FP32_NOISE = 1e-5
@@ -136,12 +135,7 @@ def cosines(features: torch.Tensor) -> torch.Tensor:
 
 def mask_changes(error: float, seeds: int) -> dict[str, object]:
     """What disturbed features do to masks of stored COCO features."""
-    rotation = np.linalg.qr(np.random.default_rng(0).standard_normal((768, 30)))[0]
-    originals = []
-    for path in sorted(GOLDEN.glob("coco_*.npz")):
-        stored = np.load(path)["features"].astype(np.float64)
-        dense = np.einsum("dc,chw->dhw", rotation, stored).astype(np.float32)
-        originals.append(torch.from_numpy(dense))
+    originals = list(golden_features().values())
     expected = [segment_features(features, CONFIG) for features in originals]
 
     def after(change: Callable[[torch.Tensor], torch.Tensor], times: int) -> dict[str, object]:
@@ -197,17 +191,11 @@ def best_ious(masks: np.ndarray, others: np.ndarray) -> np.ndarray:
 def encode_times(encoders: Sequence[Encoder], repetitions: int) -> dict[str, object]:
     """Seconds to encode one photograph."""
     pixels = encoders[0].transform(data.coffee())
-
-    def encode(encoder: Encoder) -> None:
-        encoder.encode([pixels])
-        if encoder.device.type == "cuda":
-            torch.cuda.synchronize(encoder.device)
-
     names = ("fp32", "bf16", "fp32, compiled", "bf16, compiled")
     functions = {
-        name: lambda e=encoder: encode(e) for name, encoder in zip(names, encoders, strict=True)
+        name: lambda e=encoder: e.encode([pixels]) for name, encoder in zip(names, encoders, strict=True)
     }
-    seconds = take_turns(functions, repetitions)
+    seconds = take_turns(functions, repetitions, encoders[0].device.type)
     reference = np.median(seconds["fp32"])
     return {
         name: {**quartiles(values), "of_fp32": round(float(np.median(values) / reference), 3)}

@@ -16,7 +16,7 @@ from promerge_fo.config import ProMergeConfig, Prompting, Refine, Score, Status,
 from promerge_fo.encoder import Encoder
 from promerge_fo.encoder.base import PerImage
 from promerge_fo.encoder.device import mark, own_stream, resolve_device
-from promerge_fo.flow import Round, flow
+from promerge_fo.flow import Round, available_cpus, flow
 from promerge_fo.images import ImageError, as_rgb, load_image
 from promerge_fo.instances import Instances, Refined
 from promerge_fo.refine import complete, crf_batch, refine_resized
@@ -131,7 +131,7 @@ class Pipeline:
             )
         if self.config.refine is Refine.PYDENSECRF:
             load_reference()
-        self.threads = threads or _available_cpus()
+        self.threads = threads or available_cpus()
         self.readers = readers or self.threads
         self.crf_device = resolve_device(
             "cpu"
@@ -155,13 +155,11 @@ class Pipeline:
         """The run hash: 16 hexadecimal digits that name everything that decides the masks."""
         return run_hash(self.identity())
 
-    def __call__(self, images: Sequence[ImageLike], batch_size: int = 8) -> list[Instances]:
+    def __call__(
+        self, images: Sequence[ImageLike | Prepared], batch_size: int = 8
+    ) -> list[Instances]:
         """Instances of each image, in order; images that fail have the status "failed"."""
         return list(self.run(images, batch_size))
-
-    def predict(self, batch: Sequence[Prepared]) -> list[Instances]:
-        """Instances of one batch of prepared images, in order."""
-        return list(self.run(batch, max(len(batch), 1)))
 
     @overload
     def run(
@@ -341,13 +339,6 @@ def _failed(prepared: Prepared, error: Exception) -> Instances:
     known = isinstance(error, ImageError)
     text = str(error) if known else f"{type(error).__name__}: {error}"
     return Instances.failed(text, prepared.size)
-
-
-def _available_cpus() -> int:
-    """CPU cores that this process may use: a scheduler may have given it some of the machine's."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _itself(instances: Instances) -> Instances:

@@ -62,7 +62,7 @@ def test_a_bad_image_costs_no_other_its_masks(pipeline, images, tmp_path):
 def test_an_image_that_the_encoder_cannot_take_fails_alone(pipeline, images):
     good = pipeline.prepare(images[0])
     odd = Prepared(np.zeros((8, 16, 3), dtype=np.uint8), (8, 16))
-    results = pipeline.predict([good, odd, good])
+    results = pipeline([good, odd, good])
     assert [r.status for r in results] == ["ok", "failed", "ok"]
     assert results[1].masks.shape == (0, 8, 16)
     equal(results[0], results[2])
@@ -204,7 +204,7 @@ def test_attention_prompting(images, tmp_path):
     prepared = pipeline.prepare(images[0])
     features, scores = encoder.encode([prepared.pixels], with_prompt_scores=True)
     expected = segment_features(features[0], config, scores[0])
-    result = pipeline.predict([prepared])[0]
+    result = pipeline([prepared])[0]
     assert result.status == "ok"
     assert len(result) == len(expected) > 0
 

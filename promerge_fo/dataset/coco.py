@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,8 +16,17 @@ from numba import njit
 from pycocotools import mask as coco_mask
 
 from promerge_fo.dataset.labels import pixel_crop
+from promerge_fo.flow import available_cpus
 
-__all__ = ["ImageLabels", "annotation_of", "image_ids", "image_size", "read_labels"]
+__all__ = [
+    "ImageLabels",
+    "StoredLabel",
+    "annotation_of",
+    "image_size",
+    "read_documents",
+    "read_labels",
+    "stored_labels",
+]
 
 logger = logging.getLogger("fiftyone.promerge")
 
@@ -59,32 +67,47 @@ def read_labels(
         fields: with detections.
         progress: whether to show a progress bar; FiftyOne's default if None.
     """
-    numbers = image_ids(samples)
-    # Stored documents as they are: building FiftyOne's objects of them takes far longer.
-    documents = samples.select_fields(["metadata", *fields])._aggregate()
     read = partial(_read_one, fields)
     unreadable = 0
-    with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-        fou.ProgressBar(total=len(numbers), progress=progress) as bar,
-    ):
-        for chunk in fou.iter_batches(zip(numbers, documents, strict=True), _CHUNK):
-            pairs = list(chunk)
-            for labels in pool.map(read, *zip(*pairs, strict=True)):
+    with ThreadPoolExecutor(available_cpus()) as pool:
+        for chunk in fou.iter_batches(read_documents(samples, fields, progress), _CHUNK):
+            for labels in pool.map(read, *zip(*chunk, strict=True)):
                 unreadable += labels.size is None
                 yield labels
-            bar.update(len(pairs))
     if unreadable:
         logger.warning("%d images cannot be read and were left out", unreadable)
 
 
+def read_documents(
+    samples: Any, fields: Sequence[str], progress: bool | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The COCO id of each image and its stored document, with the metadata and these fields.
+
+    Building FiftyOne's objects of the documents takes far longer.
+
+    Args:
+        samples: a dataset or a view of images.
+        fields: what else is wanted.
+        progress: whether to show a progress bar; FiftyOne's default if None.
+    """
+    numbers = _image_ids(samples)
+    documents = samples.select_fields(["metadata", *fields])._aggregate()
+    with fou.ProgressBar(total=len(numbers), progress=progress) as bar:
+        for pair in zip(numbers, documents, strict=True):
+            yield pair
+            bar.update()
+
+
+def stored_labels(document: dict[str, Any], field: str) -> list[StoredLabel]:
+    """The detections that a stored document has in a field."""
+    return [StoredLabel(label) for label in (document.get(field) or {}).get("detections") or []]
+
+
 def _read_one(fields: Sequence[str], number: int, document: dict[str, Any]) -> ImageLabels:
-    metadata = document.get("metadata") or {}
-    size = image_size(metadata.get("height"), metadata.get("width"), document["filepath"])
+    size = image_size(document)
     image = ImageLabels(str(document["_id"]), number, size, {}, {}, {}, {})
     for field in fields:
-        stored = (document.get(field) or {}).get("detections") or []
-        labels = [_StoredLabel(label) for label in stored]
+        labels = stored_labels(document, field)
         records = [annotation_of(label, size) if size else None for label in labels]
         image.all_ids[field] = [label.id for label in labels]
         image.places[field] = [i for i, record in enumerate(records) if record is not None]
@@ -97,7 +120,7 @@ def _read_one(fields: Sequence[str], number: int, document: dict[str, Any]) -> I
     return image
 
 
-class _StoredLabel:
+class StoredLabel:
     """A detection as the database holds it; its mask is decoded where it is asked for."""
 
     def __init__(self, document: dict[str, Any]) -> None:
@@ -105,6 +128,7 @@ class _StoredLabel:
         self.label = document.get("label")
         self.bounding_box = document.get("bounding_box")
         self.confidence = document.get("confidence")
+        self.tags = document.get("tags") or []
         self.mask_path = document.get("mask_path")
         attributes = document.get("attributes") or {}
         self.iscrowd = document.get("iscrowd", (attributes.get("iscrowd") or {}).get("value"))
@@ -122,11 +146,11 @@ class _StoredLabel:
         return fo.Detection(mask_path=self.mask_path).get_mask()
 
 
-def annotation_of(label: Any, size: tuple[int, int]) -> dict[str, Any] | None:
+def annotation_of(label: StoredLabel, size: tuple[int, int]) -> dict[str, Any] | None:
     """What COCO's JSON says of one label, without ids.
 
     Args:
-        label: a detection, with a mask or with a box alone.
+        label: with a mask or with a box alone.
         size: (height, width) of the image in pixels, as it is shown.
 
     Returns:
@@ -137,12 +161,8 @@ def annotation_of(label: Any, size: tuple[int, int]) -> dict[str, Any] | None:
     Raises:
         ValueError, FileNotFoundError: as :func:`promerge_fo.dataset.mask_of`.
     """
-    if isinstance(label, _StoredLabel):
-        crowd, has_mask = int(bool(label.iscrowd)), label.has_mask
-    else:
-        crowd = int(bool(_attribute(label, "iscrowd")))
-        has_mask = label.mask is not None or label.mask_path is not None
-    if not has_mask:
+    crowd = int(bool(label.iscrowd))
+    if not label.has_mask:
         x, y, w, h = label.bounding_box
         height, width = size
         box = [x * width, y * height, w * width, h * height]
@@ -158,13 +178,6 @@ def annotation_of(label: Any, size: tuple[int, int]) -> dict[str, Any] | None:
         "bbox": [int(x0), int(y0), int(x1 - x0), int(y1 - y0)],
         "segmentation": {"size": list(size), "counts": rle["counts"].decode("ascii")},
     }
-
-
-def _attribute(label: fo.Detection, name: str) -> Any:
-    if label.has_field(name):
-        return label[name]
-    attribute = label.attributes.get(name)
-    return None if attribute is None else attribute.value
 
 
 @njit(cache=True, nogil=True)
@@ -197,22 +210,24 @@ def _run_lengths(columns, top, left, height, width):  # type: ignore[no-untyped-
     return counts[:n], area, x0, y0, x1, y1
 
 
-def image_size(height: int | None, width: int | None, filepath: str) -> tuple[int, int] | None:
-    """(height, width) as the image is shown: as its metadata has it, or else its file.
+def image_size(document: dict[str, Any]) -> tuple[int, int] | None:
+    """(height, width) of a stored image as it is shown: from its metadata, or else its file.
 
     Returns:
         None for a file that cannot be read.
     """
+    stored = document.get("metadata") or {}
+    height, width = stored.get("height"), stored.get("width")
     if not height or not width:
         try:
-            metadata = fo.ImageMetadata.build_for(filepath)
+            metadata = fo.ImageMetadata.build_for(document["filepath"])
         except Exception:  # decoders raise anything on broken files
             return None
         height, width = metadata.height, metadata.width
     return (int(height), int(width)) if height and width else None
 
 
-def image_ids(samples: Any) -> list[int]:
+def _image_ids(samples: Any) -> list[int]:
     """The COCO ids of the images where all are known and differ, else 1, 2, 3, ..."""
     ids = samples.values("coco_id") if samples.has_sample_field("coco_id") else []
     if len(set(ids)) == len(samples) and all(isinstance(i, int) for i in ids):

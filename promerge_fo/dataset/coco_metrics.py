@@ -15,11 +15,14 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 __all__ = [
+    "IOUS",
     "METRICS",
+    "RECALLS",
     "ImageRecords",
     "IouType",
     "Match",
@@ -32,7 +35,8 @@ __all__ = [
 IouType: TypeAlias = Literal["segm", "bbox"]
 Records: TypeAlias = "Sequence[dict[str, Any]]"
 
-_RECALLS = np.linspace(0, 1, 101)
+IOUS = tuple(np.linspace(0.5, 0.95, 10).round(2).tolist())  #: at which AP is taken and averaged
+RECALLS = np.linspace(0, 1, 101)  #: at which precision is
 
 METRICS = (
     "AP", "AP50", "AP75", "APs", "APm", "APl",
@@ -80,8 +84,8 @@ class Scores:
 
     Attributes:
         metrics: by the names in :data:`METRICS`; 0 to 100, or -1 where there is no ground truth.
-        precision: (10, 101) at the IoUs and the recalls 0, 0.01, ..., 1, in [0, 1]; -1 without
-            ground truth.
+        precision: (10, 101) at :data:`IOUS` and :data:`RECALLS`, in [0, 1]; -1 without ground
+            truth.
         thresholds: (10, 101): the scores at which they are reached.
         recall: (10,) highest recall at each IoU.
         matches: of each image, in the order given.
@@ -136,7 +140,7 @@ def evaluate(images: Sequence[ImageRecords], kind: IouType, match_iou: float = 0
         results["precision"][:, :, 0, 0, -1],
         results["scores"][:, :, 0, 0, -1],
         results["recall"][:, 0, 0, -1],
-        _matches(images, truth, found, kind, match_iou),
+        _matches(images, evaluation.ious, match_iou),
         _sweeps(images, evaluation),
     )
 
@@ -157,7 +161,7 @@ def bootstrap(
     curves = {}
     for name, sweep in sweeps.items():
         flags = np.ascontiguousarray(sweep.hits), np.ascontiguousarray(sweep.alarms)
-        curves[name] = _resample(sweep.image, *flags, sweep.objects, draws, _RECALLS)
+        curves[name] = _resample(sweep.image, *flags, sweep.objects, draws, RECALLS)
     figures = {
         "AP": curves["all"][0].mean(axis=1),
         "AP50": curves["all"][0][:, 0],
@@ -287,6 +291,16 @@ class _Evaluation(COCOeval):  # type: ignore[misc]
         with contextlib.redirect_stdout(io.StringIO()):
             super().__init__(truth, found, kind)
 
+    def computeIoU(self, imgId: int, catId: int) -> Any:  # noqa: N802
+        """(d, g) IoUs of all predictions, by falling score: matches are made of more than 100."""
+        truth, found = self._gts[imgId, catId], self._dts[imgId, catId]
+        what = "segmentation" if self.params.iouType == "segm" else "bbox"
+        return coco_mask.iou(
+            [found[i][what] for i in _ranked(found)],
+            [record[what] for record in truth],
+            [int(record["iscrowd"]) for record in truth],
+        )
+
     def evaluateImg(  # noqa: N802
         self, imgId: int, catId: int, aRng: Sequence[float], maxDet: int
     ) -> dict[str, Any] | None:
@@ -298,10 +312,9 @@ class _Evaluation(COCOeval):  # type: ignore[misc]
         ignored |= (areas < aRng[0]) | (areas > aRng[1])
         order = np.argsort(ignored, kind="mergesort")
         truth, ignored = [truth[i] for i in order], ignored[order]
-        ranked = np.argsort([-record["score"] for record in found], kind="mergesort")[:maxDet]
-        found = [found[i] for i in ranked]
+        found = [found[i] for i in _ranked(found)[:maxDet]]
         ious = self.ious[imgId, catId]
-        ious = ious[:, order] if len(ious) else np.zeros((len(found), len(truth)))
+        ious = ious[:maxDet, order] if len(ious) else np.zeros((len(found), len(truth)))
         crowd = np.array([bool(record["iscrowd"]) for record in truth], dtype=bool)
         matched, taken = match(np.ascontiguousarray(ious), ignored, crowd, self.params.iouThrs)
         truth_ids = np.array([record["id"] for record in truth] + [0])
@@ -323,6 +336,11 @@ class _Evaluation(COCOeval):  # type: ignore[misc]
             "gtIgnore": ignored.astype(np.int64),
             "dtIgnore": np.where(matched < 0, outside, of_ignored),
         }
+
+
+def _ranked(found: Records) -> NDArray[np.int64]:
+    """Indices by falling score; equal ones in stored order."""
+    return np.argsort([-record["score"] for record in found], kind="mergesort")
 
 
 @njit(cache=True, nogil=True)
@@ -364,23 +382,20 @@ def match(ious, ignored, crowd, thresholds):  # type: ignore[no-untyped-def]
 
 
 def _matches(
-    images: Sequence[ImageRecords], truth: COCO, found: COCO, kind: IouType, iou: float
+    images: Sequence[ImageRecords], overlaps: dict[tuple[int, int], Any], iou: float
 ) -> list[Match]:
     """All predictions of an image take part, however many there are."""
-    evaluation = _Evaluation(truth, found, kind)
-    evaluation.params.maxDets = [max((len(image.found) for image in images), default=0)]
-    evaluation._prepare()
     results = []
     for image in images:
         count = len(image.found)
-        ious = evaluation.computeIoU(image.number, 1)
+        ious = overlaps[image.number, 1]
         of_found = np.full(count, -1, np.int64)
         at_match = np.full(count, np.nan)
         ignored = np.zeros(count, dtype=bool)
         if len(ious):
             crowd = np.array([bool(record["iscrowd"]) for record in image.truth], dtype=bool)
             order = np.argsort(crowd, kind="mergesort")
-            ranked = np.argsort([-record["score"] for record in image.found], kind="mergesort")
+            ranked = _ranked(image.found)
             ious = np.ascontiguousarray(ious[:, order])
             (chosen,), _ = match(ious, crowd[order], crowd[order], np.array([iou]))
             some = chosen >= 0

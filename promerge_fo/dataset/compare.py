@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from promerge_fo.dataset.coco import ImageLabels, read_labels
 from promerge_fo.dataset.coco_metrics import METRICS, IouType, Scores, bootstrap
 from promerge_fo.dataset.evaluation import score_field
 from promerge_fo.dataset.labels import masks_of, require_detections, require_images
-from promerge_fo.images import load_image
+from promerge_fo.images import ImageError, load_image
 
 __all__ = ["Comparison", "compare_fields"]
+
+logger = logging.getLogger("fiftyone.promerge")
 
 
 def compare_fields(
@@ -266,7 +269,8 @@ class Comparison:
         for sample in view:
             try:
                 pixels = load_image(sample.filepath)
-            except ValueError:
+            except ImageError as error:
+                logger.warning("left out of the pictures: %s", error)
                 continue
             size = pixels.shape[0], pixels.shape[1]
             masks = [masks_of(sample[f], size) for f in (self.gt_field, *self.fields)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from promerge_fo.dataset.coco_metrics import RECALLS
 from promerge_fo.figures import draw_masks, save
 
 if TYPE_CHECKING:
@@ -45,10 +46,9 @@ def plot_curves(comparison: Comparison, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.5), layout="constrained")
-    recalls = np.linspace(0, 1, 101)
     for axis, (row, iou) in zip(figure.subplots(1, 2, sharey=True), _IOUS.items(), strict=True):
         for field in comparison.fields:
-            axis.plot(recalls, comparison.scores[field].precision[row], label=field)
+            axis.plot(RECALLS, comparison.scores[field].precision[row], label=field)
         axis.set(title=f"IoU {iou}", xlabel="recall", xlim=(0, 1), ylim=(0, 1))
         axis.grid(alpha=0.3)
     figure.axes[0].set_ylabel("precision")

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-import numpy as np
 from bson import ObjectId
 from fiftyone.utils.eval.coco import (
     COCODetectionResults,
@@ -18,7 +17,9 @@ from pymongo import UpdateOne
 
 from promerge_fo.dataset.coco import ImageLabels, read_labels
 from promerge_fo.dataset.coco_metrics import (
+    IOUS,
     METRICS,
+    RECALLS,
     ImageRecords,
     IouType,
     Match,
@@ -30,9 +31,6 @@ from promerge_fo.dataset.labels import LABEL, require_detections, require_images
 __all__ = ["InstanceResults", "evaluate_instances", "score_field"]
 
 logger = logging.getLogger("fiftyone.promerge")
-
-_IOUS = tuple(np.linspace(0.5, 0.95, 10).round(2).tolist())
-_RECALLS = np.linspace(0, 1, 101)
 
 
 def evaluate_instances(
@@ -103,8 +101,8 @@ def evaluate_instances(
         eval_key,
         outcome.matches,
         leading.precision[:, None],
-        _RECALLS,
-        _IOUS,
+        RECALLS,
+        IOUS,
         [LABEL],
         recall_sweep=leading.recall[:, None],
         thresholds=leading.thresholds[:, None],

@@ -6,13 +6,11 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import IO, Any
 
-import fiftyone as fo
-
-from promerge_fo.dataset.coco import annotation_of, image_ids, image_size
+from promerge_fo.dataset.coco import annotation_of, image_size, read_documents, stored_labels
 from promerge_fo.dataset.labels import LABEL, require_detections, require_images
 
 __all__ = ["export_pseudo_labels"]
@@ -70,8 +68,8 @@ def export_pseudo_labels(
         whole = Path(scratch, "whole.json")
         with whole.open("w") as out, Path(scratch, "annotations.json").open("w+") as annotations:
             out.write('{"info": {"description": "ProMerge pseudo-labels"}, "images": [')
-            for image_id, sample in _numbered(samples, label_field):
-                export.write(image_id, sample, out, annotations)
+            for image_id, document in read_documents(samples, [label_field]):
+                export.write(image_id, document, out, annotations)
             out.write('\n], "annotations": [')
             annotations.seek(0)
             shutil.copyfileobj(annotations, out)
@@ -93,25 +91,25 @@ class _Export:
         names = ("images", "annotations", "too_small", "untagged", "unreadable")
         self.counts = dict.fromkeys(names, 0)
 
-    def write(self, image_id: int, sample: Any, images: IO[str], annotations: IO[str]) -> None:
-        metadata = sample.metadata or fo.ImageMetadata()
-        size = image_size(metadata.height, metadata.width, sample.filepath)
+    def write(
+        self, image_id: int, document: dict[str, Any], images: IO[str], annotations: IO[str]
+    ) -> None:
+        size = image_size(document)
         if size is None:
             self.counts["unreadable"] += 1
             return
         image = {
             "id": image_id,
-            "file_name": Path(sample.filepath).relative_to(self._root).as_posix(),
+            "file_name": Path(document["filepath"]).relative_to(self._root).as_posix(),
             "height": size[0],
             "width": size[1],
         }
         self._append(image, images, "images")
-        labels = sample[self._label_field]
-        for detection in labels.detections if labels is not None else ():
-            if self._tags is not None and self._tags.isdisjoint(detection.tags):
+        for label in stored_labels(document, self._label_field):
+            if self._tags is not None and self._tags.isdisjoint(label.tags):
                 self.counts["untagged"] += 1
                 continue
-            record = annotation_of(detection, size)
+            record = annotation_of(label, size)
             if record is None or record["area"] < self._min_area * size[0] * size[1]:
                 self.counts["too_small"] += 1
                 continue
@@ -119,7 +117,7 @@ class _Export:
                 "id": self.counts["annotations"] + 1,
                 "image_id": image_id,
                 "category_id": 1,
-                "score": detection.confidence,
+                "score": label.confidence,
                 **record,
             }
             self._append(annotation, annotations, "annotations")
@@ -128,9 +126,3 @@ class _Export:
         out.write(",\n" if self.counts[kind] else "\n")
         json.dump(entry, out)
         self.counts[kind] += 1
-
-
-def _numbered(samples: Any, label_field: str) -> Iterator[tuple[int, Any]]:
-    """Samples, with the fields that an export needs, and their image ids."""
-    view = samples.select_fields(["metadata", label_field])
-    yield from zip(image_ids(samples), view.iter_samples(progress=None), strict=True)

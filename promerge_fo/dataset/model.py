@@ -19,7 +19,7 @@ import torch
 
 from promerge_fo.config import ProMergeConfig
 from promerge_fo.dataset.labels import VIDEO_REFUSED, complete_field, to_detections
-from promerge_fo.dataset.runs import RunRecorder
+from promerge_fo.dataset.runs import RunRecorder, collection_of
 from promerge_fo.encoder import Encoder, Facet, Precision, ResizeMode, load_encoder
 from promerge_fo.pipeline import ImageLike, Pipeline, Prepare, Prepared
 
@@ -247,8 +247,8 @@ class ProMergeModel(
     def _foreseen(self, batch: list[Any], samples: Sequence[Any]) -> list[fo.Detections]:
         """Labels of a batch within apply_model, where the batches that follow are known."""
         if self._ahead is None:
-            view = getattr(samples[0], "_view", samples[0].dataset)
-            self._ahead = _ReadAhead(view.values("filepath"), partial(self._run, len(batch)))
+            paths = collection_of(samples[0]).values("filepath")
+            self._ahead = _ReadAhead(paths, partial(self._run, len(batch)))
         return self._ahead.take(batch)
 
     def _require_storable(self, sample: Any) -> None:

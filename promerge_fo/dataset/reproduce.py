@@ -17,13 +17,11 @@ from typing import Any
 
 import torch
 
-from promerge_fo.config import ProMergeConfig
 from promerge_fo.dataset.evaluation import evaluate_instances
-from promerge_fo.dataset.model import METHODS, ProMergeModel
+from promerge_fo.dataset.model import METHODS, ProMergeModel, load_model
 from promerge_fo.dataset.protocols import load_benchmark
 from promerge_fo.dataset.segment import segment_dataset
 from promerge_fo.encoder import Encoder, load_encoder
-from promerge_fo.pipeline import Pipeline
 
 __all__ = ["Reproduction", "list_experiments", "load_experiment", "reproduce"]
 
@@ -145,10 +143,8 @@ def reproduce(
     _note_differences(outcome, encoder, limit)
     for method in chosen:
         settings = dict(experiment["methods"][method])
-        key = settings.pop("method")
-        model = ProMergeModel(
-            Pipeline(encoder, ProMergeConfig.preset(settings.pop("preset", "default")))
-        )
+        key = settings["method"]
+        model = load_model(**settings, encoder=encoder)
         outcome.figures[method] = {}
         for benchmark, dataset in datasets.items():
             if experiment["kind"] == "speed":

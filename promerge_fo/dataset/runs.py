@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import fiftyone as fo
 
-__all__ = ["RunRecorder", "list_runs", "load_run", "run_key"]
+__all__ = ["RunRecorder", "collection_of", "list_runs", "load_run", "run_key"]
 
 _PACKAGES = ("torch", "timm", "numpy", "fiftyone")
 _MARK = "run_hash"  # what this package's runs have and others have not
@@ -52,8 +52,7 @@ class RunRecorder:
         self._batch = list(zip(samples, labels, strict=True))
         self._batch_size = max(self._batch_size, len(self._batch))
         if self._batch:
-            sample = self._batch[0][0]
-            self.collection = getattr(sample, "_view", sample.dataset)
+            self.collection = collection_of(self._batch[0][0])
 
     def settle(self) -> None:
         """Count the last batch, which FiftyOne has stored by now."""
@@ -99,6 +98,11 @@ class RunRecorder:
         config = dataset.init_run(**record)
         dataset.register_run(run_key(self.label_field, self._run), config, overwrite=True)
         return record
+
+
+def collection_of(sample: Any) -> Any:
+    """The view that a sample comes from, or else its dataset."""
+    return getattr(sample, "_view", sample.dataset)
 
 
 def run_key(label_field: str, run: str) -> str:
