@@ -193,7 +193,8 @@ def encode_times(encoders: Sequence[Encoder], repetitions: int) -> dict[str, obj
     pixels = encoders[0].transform(data.coffee())
     names = ("fp32", "bf16", "fp32, compiled", "bf16, compiled")
     functions = {
-        name: lambda e=encoder: e.encode([pixels]) for name, encoder in zip(names, encoders, strict=True)
+        name: lambda e=encoder: e.encode([pixels])
+        for name, encoder in zip(names, encoders, strict=True)
     }
     seconds = take_turns(functions, repetitions, encoders[0].device.type)
     reference = np.median(seconds["fp32"])

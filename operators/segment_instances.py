@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from typing import Any
 
 import fiftyone.operators as foo
 from fiftyone.core.media import MediaTypeError
 from fiftyone.operators import types
 
+from ..forms import Form, chosen_path, why_no_name
+from ..operator import Operator
+from ..progress import follow
+
 PRESETS = {
-    "default": ("Default", "the released code's masks, with scores that rank them"),
-    "official": ("Official", "the authors' released code, every score 1"),
-    "paper": ("Paper", "Algorithm 1 of the paper, every score 1"),
-    "fast": ("Fast", "a smaller encoder, for machines without a GPU"),
+    "default": "the released code's masks, with scores that rank them",
+    "official": "the authors' released code, every score 1",
+    "paper": "Algorithm 1 of the paper, every score 1",
+    "fast": "a smaller encoder, for machines without a GPU",
+}
+METHODS = {"promerge": "prompts, background vote, cascade filtering and merging (ECCV 2024)"}
+ENCODERS = {
+    "texture": "colour and texture without weights: shows that everything works, no measure",
+    "vit_base_patch8_224.dino": "DINO ViT-B/8, as in the paper",
+    "vit_small_patch8_224.dino": "DINO ViT-S/8, about a quarter of the time",
+    "vit_small_patch16_224.dino": "DINO ViT-S/16, for laptops",
+    "vit_base_patch16_224.dino": "DINO ViT-B/16",
+}
+#: Headings of the parameters, and how the parameters below them begin.
+GROUPS = {
+    "Prompts": ("prompting", "stride", "seed", "tau_b", "norm_eps"),
+    "Components": ("split_components", "min_component_ratio"),
+    "Background": ("background_vote", "min_background_area"),
+    "Filtering": ("filtering", "tau_ioa_bg", "tau_f_bg", "nms_iou"),
+    "Merging": ("merge_rule", "tau_overlap_merge", "tau_ioa_merge", "tau_f_merge"),
+    "Refinement": ("image_size", "refine", "fill_holes", "min_refined_iou"),
+    "Score": ("score",),
 }
 
 
-class SegmentInstances(foo.Operator):
-    """A form and a call of ``promerge_fo.dataset.segment.segment_dataset``."""
+class SegmentInstances(Operator):
+    """A form and a call of ``promerge_fo.dataset.segment_dataset``."""
 
     @property
     def config(self) -> foo.OperatorConfig:
@@ -30,90 +50,70 @@ class SegmentInstances(foo.Operator):
             icon="auto_awesome",
             dynamic=True,
             execute_as_generator=True,
+            allow_immediate_execution=True,
             allow_delegated_execution=True,
         )
 
     def resolve_input(self, ctx: Any) -> types.Property:
-        from promerge_fo.dataset.labels import require_images
+        from promerge_fo.dataset import require_images
 
-        inputs = types.Object()
-        form = types.View(label="ProMerge: instance masks without labels")
+        form = Form(ctx, "ProMerge: instance masks without labels", "Segment")
         try:
-            require_images(ctx.dataset)
+            require_images(ctx.view)
         except MediaTypeError as error:
-            inputs.view("refused", types.Error(label="No images here", description=str(error)))
-            prop = types.Property(inputs, view=form)
-            prop.invalid = True
-            return prop
-        inputs.view_target(ctx)
-        inputs.str(
-            "label_field",
-            default="promerge",
-            required=True,
-            label="Label field",
-            description="the field that takes the masks",
+            form.refuse(str(error))
+            return form.property()
+        form.inputs.view_target(ctx)
+        _ask_field(form)
+        method = form.choose("method", METHODS, "Method")
+        preset = form.choose("preset", PRESETS, "Preset", default="default")
+        encoder = _ask_encoder(form)
+        _ask_parameters(form, preset)
+        form.inputs.int(
+            "batch_size",
+            default=form.last.get("batch_size", 8),
+            min=1,
+            label="Batch size",
+            description="images that a GPU encodes together",
         )
-        field = ctx.params.get("label_field", "promerge")
-        if ctx.dataset.has_field(field):
-            inputs.view(
-                "overwrites",
-                types.Notice(label=f"Masks in '{field}' made by other settings are replaced"),
-            )
-        presets = types.DropdownView()
-        for name, (label, meaning) in PRESETS.items():
-            presets.add_choice(name, label=label, description=meaning)
-        inputs.enum("preset", presets.values(), default="default", label="Preset", view=presets)
-        inputs.str(
-            "encoder",
-            label="Encoder",
-            description="a timm ViT, or 'texture', which needs no weights; the preset's if empty",
+        form.inputs.bool(
+            "overwrite",
+            default=False,
+            label="Do finished images again",
+            description="otherwise, images with masks of these very settings are skipped",
         )
-        inputs.file(
-            "checkpoint",
-            label="Checkpoint",
-            description="weights in DINO's or timm's layout, in place of the hub's",
-            view=types.FileExplorerView(button_label="Choose a file"),
-        )
-        inputs.int("batch_size", default=8, min=1, label="Batch size")
-        return types.Property(inputs, view=form)
+        _tell_cost(form, method, encoder or _encoder_of(preset))
+        return form.property()
 
-    def execute(self, ctx: Any) -> Any:
-        from promerge_fo.dataset.model import load_model
-        from promerge_fo.dataset.segment import segment_dataset
+    def work(self, ctx: Any) -> Any:
+        from promerge_fo import ProMergeConfig
+        from promerge_fo.dataset import load_model, segment_dataset
 
-        checkpoint = ctx.params.get("checkpoint")
-        if isinstance(checkpoint, dict):
-            checkpoint = checkpoint.get("absolute_path")
+        params = ctx.params
+        preset = params.get("preset", "default")
         yield ctx.ops.set_progress(label="Loading the encoder", progress=0)
         model = load_model(
-            preset=ctx.params.get("preset", "default"),
-            encoder=ctx.params.get("encoder") or None,
-            checkpoint=checkpoint or None,
+            params.get("method", "promerge"),
+            config=ProMergeConfig.preset(preset).replace(**_changes(params, preset)),
+            encoder=params.get("encoder") or _encoder_of(preset),
+            checkpoint=chosen_path(params.get("checkpoint")),
         )
-        steps: queue.Queue[Any] = queue.Queue()
-
-        def work() -> None:
-            try:
-                steps.put(
-                    segment_dataset(
-                        ctx.target_view(),
-                        model,
-                        ctx.params.get("label_field", "promerge"),
-                        batch_size=ctx.params.get("batch_size", 8),
-                        progress=lambda total: _Bar(total, steps),
-                    )
-                )
-            except Exception as error:
-                steps.put(error)
-
-        threading.Thread(target=work, daemon=True).start()
-        while isinstance(step := steps.get(), _Step):
-            share = step.done / step.total
-            yield ctx.ops.set_progress(label=f"{step.done} of {step.total} images", progress=share)
-        if isinstance(step, Exception):
-            raise step
+        field = params.get("label_field", "promerge")
+        report = yield from follow(
+            ctx,
+            "images",
+            lambda bar: segment_dataset(
+                ctx.target_view(),
+                model,
+                field,
+                batch_size=params.get("batch_size", 8),
+                overwrite=params.get("overwrite", False),
+                progress=bar,
+            ),
+        )
         yield ctx.ops.reload_dataset()
-        yield {"report": str(step)}
+        text = f"Stopped; what was done is kept. {report}" if report.interrupted else str(report)
+        yield {"report": text}
 
     def resolve_output(self, ctx: Any) -> types.Property:
         outputs = types.Object()
@@ -127,22 +127,114 @@ class SegmentInstances(foo.Operator):
         )
 
 
-class _Step:
-    """How far a run is."""
+def _ask_field(form: Form) -> None:
+    form.inputs.str(
+        "label_field",
+        default=form.last.get("label_field", "promerge"),
+        required=True,
+        label="Label field",
+        description="the field that takes the masks",
+    )
+    name, dataset = form.given("label_field", "promerge"), form.ctx.dataset
+    wrong = why_no_name(name, "field")
+    if wrong:
+        form.refuse(wrong, "label_field_refused")
+        return
+    if not dataset.has_field(name):
+        return
+    if name not in dataset.get_field_schema(embedded_doc_type=_detections()):
+        form.refuse(
+            f"The field {name!r} holds {dataset.get_field(name)}; take a field of detections, or a "
+            "new name.",
+            "label_field_refused",
+        )
+    elif dataset.has_field(f"{name}.run"):
+        form.note("overwrites", f"Masks in '{name}' that other settings made are replaced")
+    else:
+        form.warn("overwrites", f"'{name}' has labels of another origin: they are replaced")
+        form.inputs.bool("replace", default=False, label=f"Replace the labels in '{name}'")
+        if not form.ctx.params.get("replace"):
+            form.refuse("Tick the box, or choose another field.", "replace_refused")
 
-    def __init__(self, done: int, total: int) -> None:
-        self.done, self.total = done, total
+
+def _detections() -> Any:
+    import fiftyone as fo
+
+    return fo.Detections
 
 
-class _Bar:
-    """A progress bar that tells a queue."""
+def _ask_encoder(form: Form) -> str | None:
+    view = types.AutocompleteView()
+    for name, meaning in ENCODERS.items():
+        view.add_choice(name, label=name, description=meaning)
+    form.inputs.str(
+        "encoder",
+        default=form.last.get("encoder"),
+        label="Encoder",
+        description="a timm ViT, or 'texture', which needs no weights; the preset's if empty",
+        view=view,
+    )
+    form.inputs.file(
+        "checkpoint",
+        label="Checkpoint",
+        description="weights in DINO's or timm's layout, in place of the hub's",
+        view=types.FileExplorerView(button_label="Choose a file"),
+    )
+    return form.given("encoder")
 
-    def __init__(self, total: int, steps: queue.Queue[Any]) -> None:
-        self.done, self.total, self.steps = 0, total, steps
 
-    def update(self, n: int) -> None:
-        self.done += n
-        self.steps.put(_Step(self.done, self.total))
+def _encoder_of(preset: str) -> str:
+    from promerge_fo.dataset.model import preset_encoder
 
-    def close(self) -> None:
-        pass
+    return preset_encoder(preset)
+
+
+def _ask_parameters(form: Form, preset: str) -> None:
+    """All parameters, in groups, as the preset has them."""
+    from promerge_fo import ProMergeConfig
+
+    form.inputs.bool("show_parameters", default=False, label="Show all parameters")
+    if not form.ctx.params.get("show_parameters"):
+        return
+    values = ProMergeConfig.preset(preset).to_dict()
+    records = {record["name"]: record for record in ProMergeConfig.describe()}
+    group = types.Object()
+    for heading, names in GROUPS.items():
+        group.view(f"heading_{heading}", types.Header(label=heading, divider=True))
+        for name in names:
+            record = records[name]
+            text = f"{record['meaning']} ({record['source']})"
+            shared = {"default": values[name], "label": name, "description": text}
+            if record["choices"]:
+                group.enum(name, record["choices"], required=True, **shared)
+            elif record["type"] == "bool":
+                group.bool(name, **shared)
+            elif record["type"] == "int":
+                group.int(name, min=record["low"], max=record["high"], **shared)
+            else:
+                group.float(name, min=record["low"], max=record["high"], **shared)
+    form.inputs.define_property(f"parameters_{preset}", group)
+    try:
+        ProMergeConfig.preset(preset).replace(**_changes(form.ctx.params, preset))
+    except (TypeError, ValueError) as error:
+        form.refuse(str(error), "parameters_refused")
+
+
+def _changes(params: dict[str, Any], preset: str) -> dict[str, Any]:
+    """What the user has set of the parameters; the form of each preset has its own."""
+    given = params.get(f"parameters_{preset}") or {}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _tell_cost(form: Form, method: str, encoder: str) -> None:
+    """How many images, and how long, as far as this machine has shown."""
+    from promerge_fo.dataset.runs import last_rate
+    from promerge_fo.words import duration
+
+    count = form.ctx.target_view().count()
+    rate = last_rate(method, encoder)
+    if rate is None:
+        known = "this machine has not run this method with this encoder yet"
+    else:
+        known = f"about {duration(count / rate)} at this machine's last {rate:.2f} images a second"
+    form.note("cost", f"{count:,} images; {known}")

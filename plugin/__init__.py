@@ -1,4 +1,4 @@
-"""Registration of the plugin's operators.
+"""Registration of the plugin's operators and panels.
 
 FiftyOne executes this file whenever it reads its plugins, so nothing heavy is imported here. The
 repository's root joins this module's own search path: ``.operators`` is then this plugin's folder
@@ -15,9 +15,28 @@ __path__.append(ROOT)
 if importlib.util.find_spec("promerge_fo") is None:
     sys.path.append(ROOT)
 
+from .compare_panel import ComparePanel  # noqa: E402
+from .operators.compare_fields import CompareFields  # noqa: E402
+from .operators.delete_run import DeleteRun  # noqa: E402
+from .operators.evaluate_instances import EvaluateInstances  # noqa: E402
+from .operators.explain import Explain  # noqa: E402
 from .operators.segment_instances import SegmentInstances  # noqa: E402
+from .operators.show_run import ShowRun  # noqa: E402
+from .operators.stop_runs import StopRuns  # noqa: E402
+
+OPERATORS = (
+    SegmentInstances,
+    StopRuns,
+    EvaluateInstances,
+    CompareFields,
+    Explain,
+    ShowRun,
+    DeleteRun,
+)
+PANELS = (ComparePanel,)
 
 
 def register(plugin):  # type: ignore[no-untyped-def]
     """Called by FiftyOne with the plugin that operators and panels are added to."""
-    plugin.register(SegmentInstances)
+    for each in (*OPERATORS, *PANELS):
+        plugin.register(each)

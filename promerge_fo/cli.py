@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promerge_fo.config import PRESETS, ProMergeConfig
+from promerge_fo.words import duration
 
 if TYPE_CHECKING:
     from promerge_fo.dataset.model import ProMergeModel
@@ -192,7 +193,7 @@ class _Progress:
         if not self._estimated and 0 < done < total and seconds > self.ESTIMATE_AFTER:
             self._estimated = True
             self._bar.write(
-                f"about {_duration(seconds / done * total)} for {total} images "
+                f"about {duration(seconds / done * total)} for {total} images "
                 f"at {done / seconds:.2f} images/s"
             )
         if done >= total:
@@ -200,23 +201,6 @@ class _Progress:
 
     def close(self) -> None:
         self._bar.close()
-
-
-def _duration(seconds: float) -> str:
-    """A time as people say it.
-
-    Examples:
-        >>> [_duration(s) for s in (42, 125, 7500, 200_000)]
-        ['42 s', '2 min', '2 h 5 min', '2 d 8 h']
-    """
-    minutes, hours, days = seconds / 60, seconds / 3600, seconds / 86400
-    if minutes < 2:
-        return f"{seconds:.0f} s"
-    if hours < 2:
-        return f"{minutes:.0f} min"
-    if days < 2:
-        return f"{int(hours)} h {int(minutes % 60)} min"
-    return f"{int(days)} d {hours % 24:.0f} h"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import time
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from promerge_fo.dataset.model import ProMergeModel
 
-__all__ = ["PHOTOGRAPHS", "run"]
+__all__ = ["PHOTOGRAPHS", "add_outlines", "run"]
 
 #: Files of scikit-image's wheel (CC0 and public domain), and the name that each takes here.
 PHOTOGRAPHS = {
@@ -27,6 +29,8 @@ DATASET = "promerge-demo"
 
 def run(folder: Path, encoder: str | None = None) -> int:
     """Segment the photographs into the dataset ``promerge-demo``, and show what came out.
+
+    Its field ``ground_truth`` has their objects' outlines, to evaluate and to compare with.
 
     Args:
         folder: where the photographs and the picture go.
@@ -50,6 +54,7 @@ def run(folder: Path, encoder: str | None = None) -> int:
 
     model = _model(encoder)
     dataset = open_source(str(photographs), DATASET)
+    add_outlines(dataset)
     started = time.perf_counter()
     report = segment_dataset(dataset, model, "promerge", overwrite=True)
     seconds = time.perf_counter() - started
@@ -59,6 +64,36 @@ def run(folder: Path, encoder: str | None = None) -> int:
     print(f"picture:  {picture.resolve()}")
     print(f"the App:  {Path(sys.executable).parent / 'fiftyone'} app launch {DATASET}")
     return 1 if report.counts.get("failed") else 0
+
+
+def add_outlines(dataset: Any) -> None:
+    """Give photographs a field ``ground_truth`` with the outlines of their objects.
+
+    ``outlines.json`` has them, drawn by hand: of each photograph the polygons (x, y in pixels) by
+    name, from back to front. What of an object another one hides is not in its mask.
+
+    Args:
+        dataset: of :data:`PHOTOGRAPHS`, whose files have these names.
+    """
+    import fiftyone as fo
+    import numpy as np
+    from PIL import Image, ImageDraw
+
+    stored = resources.files("promerge_fo").joinpath("outlines.json").read_text()
+    for sample in dataset.iter_samples(autosave=True):
+        outlines = json.loads(stored)[Path(sample.filepath).stem]
+        with Image.open(sample.filepath) as image:
+            layers = Image.new("I", image.size)
+        draw = ImageDraw.Draw(layers)
+        for number, polygon in enumerate(outlines.values(), start=1):
+            draw.polygon([(x, y) for x, y in polygon], fill=number)
+        numbers = np.asarray(layers)
+        sample["ground_truth"] = fo.Detections(
+            detections=[
+                fo.Detection.from_mask(numbers == number, label=name)
+                for number, name in enumerate(outlines, start=1)
+            ]
+        )
 
 
 def _model(encoder: str | None) -> ProMergeModel:

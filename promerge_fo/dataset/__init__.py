@@ -10,13 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from promerge_fo.dataset.compare import Comparison, compare_fields
-    from promerge_fo.dataset.evaluation import InstanceResults, evaluate_instances
+    from promerge_fo.dataset.compare import Comparison, compare_fields, samples_by_gain
+    from promerge_fo.dataset.evaluation import InstanceResults, evaluate_instances, list_evaluations
     from promerge_fo.dataset.export import export_pseudo_labels
     from promerge_fo.dataset.labels import mask_of, masks_of, require_images, to_detections
-    from promerge_fo.dataset.model import ProMergeModel, load_model
+    from promerge_fo.dataset.model import ProMergeModel, load_model, model_of_run
     from promerge_fo.dataset.protocols import load_benchmark
-    from promerge_fo.dataset.runs import list_runs, load_run
+    from promerge_fo.dataset.runs import delete_run, list_runs, load_run
     from promerge_fo.dataset.segment import segment_dataset
 
 __all__ = [
@@ -24,15 +24,19 @@ __all__ = [
     "InstanceResults",
     "ProMergeModel",
     "compare_fields",
+    "delete_run",
     "evaluate_instances",
     "export_pseudo_labels",
+    "list_evaluations",
     "list_runs",
     "load_benchmark",
     "load_model",
     "load_run",
     "mask_of",
     "masks_of",
+    "model_of_run",
     "require_images",
+    "samples_by_gain",
     "segment_dataset",
     "to_detections",
 ]
@@ -41,16 +45,20 @@ _HOMES = {
     "Comparison": "compare",
     "ProMergeModel": "model",
     "compare_fields": "compare",
+    "delete_run": "runs",
     "InstanceResults": "evaluation",
     "evaluate_instances": "evaluation",
     "export_pseudo_labels": "export",
+    "list_evaluations": "evaluation",
     "list_runs": "runs",
     "load_benchmark": "protocols",
     "load_model": "model",
     "load_run": "runs",
     "mask_of": "labels",
     "masks_of": "labels",
+    "model_of_run": "model",
     "require_images": "labels",
+    "samples_by_gain": "compare",
     "segment_dataset": "segment",
     "to_detections": "labels",
 }

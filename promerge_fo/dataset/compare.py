@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fiftyone import ViewExpression
+from fiftyone import ViewField as F
 from numpy.typing import NDArray
 
 from promerge_fo.dataset.coco import ImageLabels, read_labels
 from promerge_fo.dataset.coco_metrics import METRICS, IouType, Scores, bootstrap
 from promerge_fo.dataset.evaluation import score_field
 from promerge_fo.dataset.labels import masks_of, require_detections, require_images
+from promerge_fo.dataset.progress import Progress
 from promerge_fo.images import ImageError, load_image
 
-__all__ = ["Comparison", "compare_fields"]
+__all__ = ["Comparison", "compare_fields", "recall_gain", "samples_by_gain"]
 
 logger = logging.getLogger("fiftyone.promerge")
 
@@ -32,7 +35,7 @@ def compare_fields(
     resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
-    progress: bool | None = None,
+    progress: Progress = None,
 ) -> Comparison:
     """Compare the instances of two or more fields with the ground truth, and so with each other.
 
@@ -48,7 +51,7 @@ def compare_fields(
         resamples: samples of the images.
         confidence: of the intervals, in (0, 1).
         seed: of the bootstrap.
-        progress: whether to show a progress bar; FiftyOne's default if None.
+        progress: whether to show a progress bar, FiftyOne's default if None; or its callback.
 
     Returns:
         The comparison: figures, views and a report.
@@ -83,6 +86,36 @@ def compare_fields(
     draws = rng.multinomial(len(images), np.full(len(images), 1 / len(images)), size=resamples)
     drawn = {field: bootstrap(score.sweeps, draws) for field, score in leading.items()}
     return Comparison(samples, fields, gt_field, kind, images, leading, drawn, confidence)
+
+
+def recall_gain(eval_key: str, baseline: str) -> ViewExpression:
+    """What one evaluation's recall of a sample at IoU 0.5 has over another's, in [-1, 1].
+
+    For views and aggregations: the database counts, and no label is read.
+
+    Args:
+        eval_key: of :func:`promerge_fo.dataset.evaluate_instances`.
+        baseline: of another one, with the same ground truth.
+    """
+    found, objects = F(f"{eval_key}_tp"), F(f"{eval_key}_tp") + F(f"{eval_key}_fn")
+    return (objects > 0).if_else((found - F(f"{baseline}_tp")) / objects, 0)
+
+
+def samples_by_gain(
+    samples: Any, eval_key: str, baseline: str, most: int = 100, losses: bool = False
+) -> Any:
+    """A view of the samples on which one evaluation's recall beats another's, most first.
+
+    Args:
+        samples: a dataset or a view.
+        eval_key: of :func:`promerge_fo.dataset.evaluate_instances`.
+        baseline: of another one, with the same ground truth.
+        most: samples.
+        losses: those on which it falls behind instead, furthest first.
+    """
+    gain = recall_gain(eval_key, baseline)
+    apart = samples.match(gain < 0 if losses else gain > 0)
+    return apart.sort_by(gain, reverse=not losses).limit(most)
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,20 @@ from promerge_fo.dataset.coco_metrics import (
     evaluate,
 )
 from promerge_fo.dataset.labels import LABEL, require_detections, require_images
+from promerge_fo.dataset.progress import Progress
 
-__all__ = ["InstanceResults", "evaluate_instances", "score_field"]
+__all__ = [
+    "InstanceEvaluationConfig",
+    "InstanceResults",
+    "evaluate_instances",
+    "list_evaluations",
+    "score_field",
+]
 
 logger = logging.getLogger("fiftyone.promerge")
+
+METHOD = "promerge"  #: what FiftyOne calls evaluations by :func:`evaluate_instances`
+CURVES = (0.5, 0.75)  # IoUs whose curves are kept where they are quick to read
 
 
 def evaluate_instances(
@@ -39,7 +49,7 @@ def evaluate_instances(
     gt_field: str = "ground_truth",
     eval_key: str | None = None,
     *,
-    progress: bool | None = None,
+    progress: Progress = None,
 ) -> InstanceResults:
     """Measure class-agnostic COCO AP and AR, exactly as pycocotools does.
 
@@ -64,7 +74,7 @@ def evaluate_instances(
         pred_field: the field with predictions; without ``confidence``, they count as 1.
         gt_field: the field with the ground truth.
         eval_key: the run's name; one that exists is replaced. None writes nothing.
-        progress: whether to show a progress bar; FiftyOne's default if None.
+        progress: whether to show a progress bar, FiftyOne's default if None; or its callback.
 
     Returns:
         The results; ``results.metrics()`` has the figures.
@@ -94,6 +104,9 @@ def evaluate_instances(
     images = list(read_labels(samples, (pred_field, gt_field), progress))
     scores = score_field(images, pred_field, gt_field)
     leading = next(iter(scores.values()))
+    config.images = sum(image.size is not None for image in images)
+    config.figures = {kind: score.metrics for kind, score in scores.items()}
+    config.curves = {f"{iou:.2f}": leading.precision[IOUS.index(iou)].tolist() for iou in CURVES}
     outcome = _Outcome(images, leading, gt_field, pred_field)
     results = InstanceResults(
         samples,
@@ -107,12 +120,21 @@ def evaluate_instances(
         recall_sweep=leading.recall[:, None],
         thresholds=leading.thresholds[:, None],
         custom_metrics=_for_the_panel(scores),
-        coco_metrics={kind: score.metrics for kind, score in scores.items()},
+        coco_metrics=config.figures,
         backend=method,
     )
     if eval_key is not None:
         _save(samples, method, eval_key, images, outcome, results)
     return results
+
+
+def list_evaluations(dataset: Any) -> dict[str, InstanceEvaluationConfig]:
+    """The evaluations by :func:`evaluate_instances` on a dataset, oldest first, by key.
+
+    Quick, whatever their size: figures and curves lie in the configurations.
+    """
+    infos = [dataset.get_evaluation_info(key) for key in dataset.list_evaluations(method=METHOD)]
+    return {info.key: info.config for info in sorted(infos, key=lambda info: info.timestamp)}
 
 
 def score_field(
@@ -145,16 +167,36 @@ def score_field(
 
 
 class InstanceEvaluationConfig(COCOEvaluationConfig):  # type: ignore[misc]
-    """What FiftyOne keeps of an evaluation by :func:`evaluate_instances`."""
+    """What FiftyOne keeps of an evaluation by :func:`evaluate_instances`.
 
-    def __init__(self, pred_field: str, gt_field: str, **kwargs: Any) -> None:
+    Beside the settings it has what is shown of several evaluations at once, as FiftyOne's results
+    hold every match and take long to load.
+
+    Attributes:
+        images: that were measured.
+        figures: what :meth:`InstanceResults.metrics` gives.
+        curves: precision at :data:`~promerge_fo.dataset.coco_metrics.RECALLS`, by IoU.
+    """
+
+    def __init__(
+        self,
+        pred_field: str,
+        gt_field: str,
+        images: int = 0,
+        figures: dict[str, dict[str, float]] | None = None,
+        curves: dict[str, list[float]] | None = None,
+        **kwargs: Any,
+    ) -> None:
         settings = {"iou": 0.5, "classwise": False, "use_masks": True, **kwargs}
         super().__init__(pred_field, gt_field, **settings)
+        self.images = images
+        self.figures = figures or {}
+        self.curves = curves or {}
 
     @property
     def method(self) -> str:
         """The name that the App shows."""
-        return "promerge"
+        return METHOD
 
 
 class InstanceEvaluation(COCOEvaluation):  # type: ignore[misc]

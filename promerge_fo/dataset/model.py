@@ -23,7 +23,7 @@ from promerge_fo.dataset.runs import RunRecorder, collection_of
 from promerge_fo.encoder import Encoder, Facet, Precision, ResizeMode, load_encoder
 from promerge_fo.pipeline import ImageLike, Pipeline, Prepare, Prepared
 
-__all__ = ["METHODS", "ProMergeModel", "load_model", "preset_encoder"]
+__all__ = ["METHODS", "ProMergeModel", "load_model", "model_of_run", "preset_encoder"]
 
 # Below FiftyOne's own logger: shown wherever, and as long as, FiftyOne's messages are.
 logger = logging.getLogger("fiftyone.promerge")
@@ -121,6 +121,43 @@ def load_model(
         compile=compile,
     )
     return ProMergeModel(Pipeline(loaded, config))
+
+
+def model_of_run(
+    record: dict[str, Any],
+    checkpoint: str | Path | None = None,
+    device: str | torch.device | None = None,
+) -> ProMergeModel:
+    """The model that made a run, to go on with it or to do it again.
+
+    Args:
+        record: what :func:`promerge_fo.dataset.load_run` gives.
+        checkpoint: the file with the encoder's weights, where the run had one.
+        device: a torch device; None is CUDA where there is one, else the CPU.
+
+    Raises:
+        ValueError: the weights are not those of the run, or the method cannot be run again.
+        promerge_fo.encoder.WeightsError: no way to the weights.
+    """
+    wanted = record["encoder"]
+    encoder = load_encoder(
+        wanted["name"],
+        checkpoint=checkpoint,
+        facet=wanted["facet"],
+        device=device,
+        precision=wanted["precision"],
+        image_size=wanted["image_size"],
+        resize=wanted["resize"],
+    )
+    found = encoder.identity()
+    if found != wanted:
+        apart = [f"{k}: {found[k]} here, {wanted[k]} then" for k in wanted if found[k] != wanted[k]]
+        raise ValueError(
+            f"the encoder is not the run's ({'; '.join(apart)}); give the run's weights as "
+            "checkpoint"
+        )
+    config = ProMergeConfig.from_dict(record["config"])
+    return load_model(record["method"], config=config, encoder=encoder)
 
 
 def preset_encoder(preset: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+import socket
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import fiftyone as fo
 
-__all__ = ["RunRecorder", "collection_of", "list_runs", "load_run", "run_key"]
+__all__ = [
+    "RunRecorder",
+    "collection_of",
+    "delete_run",
+    "last_rate",
+    "list_runs",
+    "load_run",
+    "run_key",
+]
 
 _PACKAGES = ("torch", "timm", "numpy", "fiftyone")
 _MARK = "run_hash"  # what this package's runs have and others have not
@@ -97,6 +106,7 @@ class RunRecorder:
         dataset = self.collection._root_dataset
         config = dataset.init_run(**record)
         dataset.register_run(run_key(self.label_field, self._run), config, overwrite=True)
+        _keep_rate(record)
         return record
 
 
@@ -151,6 +161,62 @@ def load_run(dataset: Any, key: str) -> dict[str, Any]:
         raise ValueError(f"the dataset has no ProMerge run {key!r}; its runs are: {known}")
     record = dataset.get_run_info(key).config.serialize()
     return {name: value for name, value in record.items() if name not in ("cls", "type")}
+
+
+def delete_run(dataset: Any, key: str) -> int:
+    """Delete a run: its record, and the labels that it made.
+
+    Labels of other runs in the same field stay; a field in which none are left goes too.
+
+    Args:
+        dataset: a dataset, or a view of one, whose dataset is meant.
+        key: one of :func:`list_runs`.
+
+    Returns:
+        The number of images whose labels are gone.
+
+    Raises:
+        ValueError: no run of this package has the key.
+    """
+    from fiftyone import ViewField as F
+
+    record = load_run(dataset, key)
+    root, field = dataset._root_dataset, record["label_field"]
+    cleared = 0
+    if root.has_field(f"{field}.run"):
+        made = root.match(F(f"{field}.run") == record["run_hash"])
+        cleared = len(made)
+        made.clear_sample_field(field)
+        if len(root.exists(field)) == 0:
+            root.delete_sample_field(field)
+    root.delete_run(key)
+    return cleared
+
+
+def last_rate(method: str, encoder: str) -> float | None:
+    """Images a second that this machine made the last time, with any settings; None if unknown.
+
+    Args:
+        method: as in a run's record.
+        encoder: the encoder's name.
+    """
+    found = _rates().get(_rate_key(method, encoder))
+    return None if found is None else float(found)
+
+
+def _keep_rate(record: dict[str, Any]) -> None:
+    key = _rate_key(record["method"], record["encoder"]["name"])
+    _rates().set(key, record["images_per_second"])
+
+
+def _rate_key(method: str, encoder: str) -> str:
+    return f"images_per_second {socket.gethostname()} {method} {encoder}"
+
+
+def _rates() -> Any:
+    from fiftyone.operators.store import ExecutionStore
+
+    return ExecutionStore.create("@promerge/promerge")
 
 
 def _versions() -> dict[str, str]:

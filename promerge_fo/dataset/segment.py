@@ -14,6 +14,7 @@ from fiftyone import ViewField as F
 
 from promerge_fo.dataset.labels import require_images
 from promerge_fo.dataset.model import ProMergeModel
+from promerge_fo.dataset.progress import steps_of
 
 __all__ = ["Report", "open_source", "segment_dataset"]
 
@@ -158,7 +159,7 @@ def segment_dataset(
                 # Threads of the pipeline read the images; but frames and patches want a worker.
                 num_workers=int(view._is_generated),
                 output_dir=output_dir,
-                progress=_callback(bar) if bar is not None else None,
+                progress=None if bar is None else steps_of(lambda _: bar),
             )
     except KeyboardInterrupt:
         interrupted = True
@@ -173,15 +174,3 @@ def segment_dataset(
         time.perf_counter() - started,
         interrupted,
     )
-
-
-def _callback(bar: Any) -> Callable[[Any], None]:
-    """What FiftyOne calls at every step of its progress, moving another bar."""
-    shown = 0
-
-    def step(progress_bar: Any) -> None:
-        nonlocal shown
-        bar.update(progress_bar.iteration - shown)
-        shown = progress_bar.iteration
-
-    return step

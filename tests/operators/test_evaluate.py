@@ -1,0 +1,85 @@
+"""Operators that evaluate and compare."""
+
+import pytest
+
+
+def test_a_field_is_evaluated(operator, form, segmented):
+    from promerge_fo.dataset import evaluate_instances, list_evaluations
+
+    evaluate = operator("evaluate_instances")
+    offered = form(evaluate, segmented)
+    assert not offered.invalid
+    assert offered.type.properties["gt_field"].default == "ground_truth"
+    evaluate(segmented, pred_field="unfiltered", eval_key="mine")
+    stored = list_evaluations(segmented)["mine"]
+    expected = evaluate_instances(segmented, "unfiltered")
+    assert stored.figures == expected.metrics()
+    assert stored.images == 4
+    assert stored.curves["0.50"] == expected.precision[0][0].tolist()
+    assert segmented.has_field("mine_tp")
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"pred_field": "promerge", "gt_field": "promerge"}, "are the same field"),
+        ({"eval_key": "no name"}, "is no name for a run"),
+        ({"eval_key": "promerge"}, "There is a field 'promerge'"),
+    ],
+)
+def test_wrong_input_is_refused_with_words(operator, form, segmented, params, words):
+    assert words in form(operator("evaluate_instances"), segmented, **params).error_message
+    with pytest.raises(Exception, match=words):
+        operator("evaluate_instances")(segmented, **params)
+    assert segmented.list_evaluations() == []
+
+
+def test_unknown_parameters_are_refused_from_python(operator, segmented):
+    with pytest.raises(TypeError, match="evaluate_instances takes no key; it takes eval_key"):
+        operator("evaluate_instances")(segmented, key="mine")
+
+
+def test_fields_are_compared(operator, form, segmented, tmp_path):
+    from promerge_fo.dataset import list_evaluations
+
+    compare = operator("compare_fields")
+    offered = form(compare, segmented)
+    assert offered.type.properties["fields"].default == ["unfiltered"]
+    compare(segmented, folder={"absolute_path": str(tmp_path)})
+    assert set(list_evaluations(segmented)) == {"eval_promerge", "eval_unfiltered"}
+    report = (tmp_path / "promerge-comparison" / "report.md").read_text()
+    assert "unfiltered against promerge" in report
+    assert "to compare" in form(compare, segmented, fields=[]).error_message
+    segmented.delete_sample_field("unfiltered")
+    assert "this dataset has the fields" in form(compare, segmented).error_message
+
+
+def test_samples_are_ordered_by_what_one_evaluation_finds_more(segmented):
+    from promerge_fo.dataset import compare_fields, evaluate_instances, samples_by_gain
+
+    for field in ("promerge", "unfiltered"):
+        evaluate_instances(segmented, field, eval_key=f"eval_{field}")
+    losses = samples_by_gain(segmented, "eval_unfiltered", "eval_promerge", losses=True)
+    gains = samples_by_gain(segmented, "eval_promerge", "eval_unfiltered")
+    assert losses.values("id") == gains.values("id")
+    recall = dict(zip(segmented.values("id"), segmented.values("eval_unfiltered_tp"), strict=True))
+    objects = dict(zip(segmented.values("id"), segmented.values("eval_promerge_tp"), strict=True))
+    expected = sorted(
+        (i for i in recall if recall[i] < objects[i]), key=lambda i: recall[i] / objects[i]
+    )
+    assert expected
+    assert losses.values("id") == expected
+    comparison = compare_fields(segmented, ["promerge", "unfiltered"], resamples=10)
+    assert set(comparison.losses("unfiltered").values("id")) >= set(expected)
+
+
+def test_a_delegated_evaluation_runs(operator, segmented):
+    import fiftyone.operators as foo
+
+    from promerge_fo.dataset import list_evaluations
+
+    result = operator("evaluate_instances")(segmented, delegate=True, eval_key="later")
+    assert result.delegated
+    assert list_evaluations(segmented) == {}
+    foo.DelegatedOperationService().execute_queued_operations(dataset_name=segmented.name)
+    assert list(list_evaluations(segmented)) == ["later"]
