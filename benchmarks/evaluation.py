@@ -129,6 +129,7 @@ def _dataset(images: int, rng: np.random.Generator) -> Any:
         others = _ellipses(predictions, rng)
         same = min(objects, predictions)
         others[:same] = ellipses[:same] * rng.normal(1, 0.08, (same, 4))
+        others[:, :2] = np.clip(others[:, :2], 0, np.array(SIZE) - 1)  # none is out of sight
         samples.append(
             fo.Sample(
                 filepath=f"/images/{number}.jpg",
