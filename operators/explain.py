@@ -16,6 +16,8 @@ from ..operator import Operator
 from .segment_instances import ENCODERS
 from .show_run import choose_run
 
+METHODS = ("promerge",)  # whose steps the figure shows
+
 
 class Explain(Operator):
     """The figure of ``promerge explain`` for the open sample."""
@@ -31,14 +33,15 @@ class Explain(Operator):
         )
 
     def resolve_input(self, ctx: Any) -> types.Property:
-        from promerge_fo.dataset import list_runs
+        from promerge_fo.dataset import list_runs, load_run
 
         form = Form(ctx, "ProMerge: explain an image", "Explain")
         if _sample_id(ctx) is None:
             form.refuse("Open an image, or select one in the grid.")
             return form.property()
-        if list_runs(ctx.dataset):
-            choose_run(form)
+        runs = [load_run(ctx.dataset, key) for key in list_runs(ctx.dataset)]
+        if any(run["method"] in METHODS for run in runs):
+            choose_run(form, METHODS)
         else:
             form.note("no_run", "No run yet: the default settings are explained")
             form.choose("encoder", ENCODERS, "Encoder", default="texture")

@@ -20,6 +20,8 @@ from .operators.compare_fields import CompareFields  # noqa: E402
 from .operators.delete_run import DeleteRun  # noqa: E402
 from .operators.evaluate_instances import EvaluateInstances  # noqa: E402
 from .operators.explain import Explain  # noqa: E402
+from .operators.export_pseudo_labels import ExportPseudoLabels  # noqa: E402
+from .operators.import_predictions import ImportPredictions  # noqa: E402
 from .operators.segment_instances import SegmentInstances  # noqa: E402
 from .operators.show_run import ShowRun  # noqa: E402
 from .operators.stop_runs import StopRuns  # noqa: E402
@@ -29,6 +31,8 @@ OPERATORS = (
     StopRuns,
     EvaluateInstances,
     CompareFields,
+    ExportPseudoLabels,
+    ImportPredictions,
     Explain,
     ShowRun,
     DeleteRun,
