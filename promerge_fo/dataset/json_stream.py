@@ -156,16 +156,22 @@ class _Window:
                 problem = error.msg
             except ValueError as error:  # a number of thousands of digits
                 raise self.error(str(error)) from None
-            if (self.waiting if problem else length) > LONGEST:
+            whole = not problem and self._is_whole(self._at + length)
+            if (length if whole else self.waiting) > LONGEST:
                 reason = f" ({problem})" if problem else ""
                 raise self.error(f"it is longer than {LONGEST:,} characters, or broken{reason}")
-            # what ends with the window may go on behind it
-            whole = not problem and self._skip(self._at + length) < len(self._text)
             if whole or not self._more():
                 if problem:
                     raise self.error(f"it ends too soon, or is broken ({problem})")
                 self._at += length
                 return value
+
+    def _is_whole(self, end: int) -> bool:
+        """Whether a value that ends here does not go on behind the window, as numbers may."""
+        following = self._skip(end)
+        if following == len(self._text):
+            return False
+        return following > end or self._text[end] not in "0123456789+-.eE"
 
     @property
     def waiting(self) -> int:
