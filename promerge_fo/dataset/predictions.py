@@ -189,6 +189,7 @@ def import_predictions(
                 "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 "seconds": round(time.perf_counter() - clock, 3),
                 "interrupted": False,
+                "counts": {"ok": report.images},
                 "images": report.images,
                 "instances": report.labels,
             }

@@ -1,4 +1,4 @@
-"""Masks of strangers' files: equal to pycocotools where they are sound, refused where they are not."""
+"""Masks of strangers' files: those of pycocotools where they are sound, else refused."""
 
 from __future__ import annotations
 
