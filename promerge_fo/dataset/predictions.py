@@ -195,7 +195,11 @@ def import_predictions(
             }
             register(samples._root_dataset, record)
     if report.unmatched or report.skipped:
-        logger.warning("%s", report)
+        logger.warning(
+            "%d predictions are malformed, %d of images that are not here; the report names them",
+            sum(report.skipped.values()),
+            report.unmatched,
+        )
     return report
 
 
