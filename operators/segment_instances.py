@@ -237,4 +237,8 @@ def _tell_cost(form: Form, method: str, encoder: str) -> None:
         known = "this machine has not run this method with this encoder yet"
     else:
         known = f"about {duration(count / rate)} at this machine's last {rate:.2f} images a second"
-    form.note("cost", f"{count:,} images; {known}")
+    form.note(
+        "cost",
+        f"{count:,} images; {known}",
+        "To end it early: 'Done', and the operator 'ProMerge: stop'. What is done is kept.",
+    )

@@ -32,10 +32,11 @@ class ComparePanel(foo.Panel):
     def on_load(self, ctx: Any) -> None:
         """Start with all evaluations, the newest against the oldest."""
         keys = list(_evaluations(ctx))
-        ctx.panel.state.runs = keys
-        ctx.panel.state.baseline = keys[0] if keys else None
-        ctx.panel.state.against = keys[-1] if keys else None
-        ctx.panel.state.kind = "masks"
+        ctx.panel.state.menus = {"runs": keys, "kind": "masks"}
+        ctx.panel.state.pair = {
+            "against": keys[-1] if keys else None,
+            "baseline": keys[0] if keys else None,
+        }
 
     def on_change_dataset(self, ctx: Any) -> None:
         """Another dataset has other evaluations."""
@@ -53,10 +54,16 @@ class ComparePanel(foo.Panel):
             )
             panel.btn("refresh", label="Look again", on_click=self.on_load)
             return types.Property(panel)
-        state = ctx.panel.state
-        kind = "bbox" if state.kind == "boxes" else "segm"
-        chosen = {key: evaluations[key] for key in state.runs or () if key in evaluations}
-        self._menus(panel, evaluations)
+        menus = ctx.panel.state.menus or {}
+        chosen = {key: evaluations[key] for key in menus.get("runs") or () if key in evaluations}
+        kind = "bbox" if menus.get("kind") == "boxes" else "segm"
+        row = panel.h_stack("menus", gap=2)
+        several = types.DropdownView(multiple=True)
+        for key in evaluations:
+            several.add_choice(key, label=key)
+        row.list("runs", types.String(), label="Evaluations", view=several)
+        row.enum("kind", ["masks", "boxes"], label="Of")
+        row.btn("refresh", label="Look again", icon="refresh", on_click=self.on_load)
         measured = {key: c.figures[kind] for key, c in chosen.items() if kind in c.figures}
         panel.plot("bars", data=_bars(measured, evaluations), layout=_layout("AP and AR, percent"))
         for iou in ("0.50", "0.75"):
@@ -66,23 +73,15 @@ class ComparePanel(foo.Panel):
                 layout=_layout(f"Precision and recall at IoU {iou}"),
             )
         panel.md(_table(measured, evaluations), name="figures")
-        if state.baseline in evaluations and state.against in evaluations:
+        row = panel.h_stack("pair", gap=2)
+        row.enum("against", list(evaluations), label="Gains of")
+        row.enum("baseline", list(evaluations), label="over")
+        if set(_pair(ctx)) <= set(evaluations):
             self._gains(ctx, panel)
         return types.Property(panel, view=types.GridView(orientation="vertical", gap=2))
 
-    def _menus(self, panel: types.Object, evaluations: dict[str, Any]) -> None:
-        row = panel.h_stack("menus", gap=2)
-        several = types.DropdownView(multiple=True)
-        for key in evaluations:
-            several.add_choice(key, label=key)
-        row.list("runs", types.String(), label="Evaluations", view=several)
-        row.enum("kind", ["masks", "boxes"], label="Of")
-        row.enum("against", list(evaluations), label="Gains of")
-        row.enum("baseline", list(evaluations), label="over")
-        row.btn("refresh", label="Look again", icon="refresh", on_click=self.on_load)
-
     def _gains(self, ctx: Any, panel: types.Object) -> None:
-        key, base = ctx.panel.state.against, ctx.panel.state.baseline
+        key, base = _pair(ctx)
         if key == base:
             panel.md("Choose two different evaluations to see gains and losses.", name="same")
             return
@@ -125,16 +124,21 @@ class ComparePanel(foo.Panel):
     def _open(self, ctx: Any, losses: bool) -> None:
         from promerge_fo.dataset import samples_by_gain
 
-        state = ctx.panel.state
-        self._show(ctx, samples_by_gain(ctx.dataset, state.against, state.baseline, losses=losses))
+        self._show(ctx, samples_by_gain(ctx.dataset, *_pair(ctx), losses=losses))
 
     def _show(self, ctx: Any, view: Any) -> None:
         """A view with the fields of both evaluations alone, which the App colours apart."""
         evaluations = _evaluations(ctx)
-        pair = [evaluations[key] for key in (ctx.panel.state.against, ctx.panel.state.baseline)]
+        pair = [evaluations[key] for key in _pair(ctx)]
         fields = dict.fromkeys([*(config.pred_field for config in pair), pair[0].gt_field])
         ctx.ops.set_view(view)
         ctx.ops.set_active_fields(list(fields))
+
+
+def _pair(ctx: Any) -> tuple[str | None, str | None]:
+    """The evaluation whose gains are shown, and the one over which it gains."""
+    pair = ctx.panel.state.pair or {}
+    return pair.get("against"), pair.get("baseline")
 
 
 def _evaluations(ctx: Any) -> dict[str, Any]:
@@ -194,20 +198,23 @@ def _curves(chosen: dict[str, Any], evaluations: dict[str, Any], iou: str) -> li
 def _table(measured: dict[str, Any], evaluations: dict[str, Any]) -> str:
     if not measured:
         return "None of the evaluations chosen has these figures."
-    names = list(next(iter(measured.values())))
-    lines = ["| | images | " + " | ".join(names) + " |", "| --- | --- |" + " --- |" * len(names)]
-    for key, figures in measured.items():
-        cells = ("-" if figures[name] < 0 else f"{figures[name]:.1f}" for name in names)
-        lines.append(f"| {key} | {evaluations[key].images:,} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    rows = {"images": [f"{evaluations[key].images:,}" for key in measured]}
+    for name in next(iter(measured.values())):
+        values = [figures[name] for figures in measured.values()]
+        rows[name] = ["-" if value < 0 else f"{value:.1f}" for value in values]
+    lines = ["| | " + " | ".join(measured) + " |", "| --- |" + " --- |" * len(measured)]
+    return "\n".join([*lines, *(f"| {name} | {' | '.join(row)} |" for name, row in rows.items())])
 
 
 def _layout(title: str, height: int = 260, **more: Any) -> dict[str, Any]:
     margin = {"l": 40, "r": 10, "t": 40, "b": 30}
+    legend = {"orientation": "h", "y": -0.15}
     return {
         "title": {"text": title},
         "height": height,
         "margin": margin,
         "barmode": "group",
+        "legend": legend,
+        "showlegend": True,
         **more,
     }

@@ -184,8 +184,15 @@ def test_demo_falls_back_loudly(fo, tmp_path, capsys, monkeypatch):
     assert "app launch promerge-demo" in printed
     assert len(re.findall(r"^\w+ +\d+ x \d+ +\d+ ", printed, re.MULTILINE)) == 6
     assert (tmp_path / "demo" / "promerge-demo.png").stat().st_size > 100_000
+    from promerge_fo.dataset import mask_of
+
     dataset = fo.load_dataset("promerge-demo")
     assert set(dataset.values("promerge.status")) == {"ok"}
+    coffee = next(s for s in dataset if s.filepath.endswith("coffee.png"))
+    outlines = {d.label: mask_of(d, (400, 600)) for d in coffee.ground_truth.detections}
+    assert list(outlines) == ["saucer", "cup", "spoon"]
+    assert outlines["cup"][200, 300]
+    assert not outlines["saucer"][200, 300]  # the cup stands before it
     # with an encoder named there is no choice, and so no fallback
     assert main(["demo", "--folder", str(tmp_path), "--encoder", "vit_tiny_patch16_224.none"]) == 2
 

@@ -222,7 +222,7 @@ class Comparison:
         what = "masks" if self.kind == "segm" else "boxes"
         return (
             f"{len(self.images)} images, {what} against {self.gt_field}; in brackets, "
-            f"{self.confidence:.0%} intervals\n{self.table()}"
+            f"{self.confidence:.0%} intervals\n\n{self.table()}"
         )
 
     def report(self, folder: str | os.PathLike[str], pictures: int = 4) -> Path:

@@ -74,8 +74,8 @@ class App:
         self.form.locator(f"xpath=.//p[text()='{label}']/following::input[1]").fill(text)
         time.sleep(2)
 
-    def execute(self):
-        self.form.get_by_text("Execute", exact=True).click()
+    def execute(self, button="Execute"):
+        self.form.get_by_text(button, exact=True).last.click()
 
 
 @pytest.fixture

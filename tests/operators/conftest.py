@@ -33,6 +33,21 @@ def form():
 
 
 @pytest.fixture
+def launch():
+    """Does what was scheduled, as ``fiftyone delegated launch`` would: ``launch(result)``."""
+    from fiftyone.operators.delegated import DelegatedOperationService
+
+    def do(result):
+        service = DelegatedOperationService()
+        scheduled = service.get(result.result["id"])
+        done = service.execute_operation(scheduled)
+        assert done is None or done.error is None, done.error
+        assert service.get(scheduled.id).run_state == "completed"
+
+    return do
+
+
+@pytest.fixture
 def segmented(fo, dataset, photographs):
     """Photographs with masks of two settings and a ground truth, which is one of them."""
     from promerge_fo import ProMergeConfig

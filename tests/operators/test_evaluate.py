@@ -73,13 +73,12 @@ def test_samples_are_ordered_by_what_one_evaluation_finds_more(segmented):
     assert set(comparison.losses("unfiltered").values("id")) >= set(expected)
 
 
-def test_a_delegated_evaluation_runs(operator, segmented):
-    import fiftyone.operators as foo
-
+def test_a_delegated_evaluation_runs(operator, launch, segmented):
     from promerge_fo.dataset import list_evaluations
 
     result = operator("evaluate_instances")(segmented, delegate=True, eval_key="later")
     assert result.delegated
     assert list_evaluations(segmented) == {}
-    foo.DelegatedOperationService().execute_queued_operations(dataset_name=segmented.name)
+    launch(result)
+    segmented.reload()
     assert list(list_evaluations(segmented)) == ["later"]

@@ -1,16 +1,18 @@
-"""The form of the operator that segments."""
+"""The operator that segments, from its form and from Python."""
 
-from types import SimpleNamespace
+import threading
 
 import pytest
+
+RUN = {"encoder": "texture", "show_parameters": True, "parameters_default": {"image_size": 96}}
 
 
 @pytest.mark.parametrize(
     ("media_type", "words"), [("video", "to_frames"), ("group", "groups"), ("3d", "3d samples")]
 )
-def test_what_has_no_images_is_refused_with_what_to_select(fo, dataset, media_type, words):
-    from operators.segment_instances import SegmentInstances
-
+def test_what_has_no_images_is_refused_with_what_to_select(
+    operator, form, fo, dataset, media_type, words
+):
     if media_type == "group":
         dataset.add_group_field("group", default="left")
         dataset.add_group_slice("left", "image")
@@ -18,7 +20,107 @@ def test_what_has_no_images_is_refused_with_what_to_select(fo, dataset, media_ty
         name = {"video": "clip.mp4", "3d": "scene.fo3d"}[media_type]
         dataset.add_sample(fo.Sample(filepath=f"/nowhere/{name}"))
     assert dataset.media_type == media_type
-    form = SegmentInstances().resolve_input(SimpleNamespace(dataset=dataset, params={}))
-    assert form.invalid
-    assert list(form.type.properties) == ["refused"]
-    assert words in form.type.properties["refused"].view.description
+    made = form(operator("segment_instances"), dataset)
+    assert made.invalid
+    assert list(made.type.properties) == ["refused"]
+    assert words in made.error_message
+
+
+@pytest.fixture
+def images(fo, dataset, photographs):
+    dataset.add_samples([fo.Sample(filepath=path) for path in photographs])
+    return dataset
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"label_field": "no name"}, "'no name' is no name for a field"),
+        ({"label_field": "filepath"}, "The field 'filepath' holds"),
+        ({"label_field": "other"}, "Tick the box"),
+        (
+            {"show_parameters": True, "parameters_paper": {"tau_b": 3.0}, "preset": "paper"},
+            "tau_b is 3.0, but must lie in [-1, 1]",
+        ),
+    ],
+)
+def test_wrong_input_is_refused_with_words(operator, form, images, fo, params, words):
+    images.set_values("other", [fo.Detections()] * 4)
+    segment = operator("segment_instances")
+    assert words in form(segment, images, **params).error_message
+    assert not form(segment, images, label_field="other", replace=True).invalid
+    with pytest.raises(Exception, match=words.replace("[", r"\[")):
+        segment(images, **{"encoder": "texture", **params})
+
+
+def test_the_form_has_every_parameter_once_as_the_preset_has_it(operator, form, images):
+    from promerge_fo import ProMergeConfig
+
+    segment = operator("segment_instances")
+    for preset in ("default", "paper", "fast"):
+        made = form(segment, images, preset=preset, show_parameters=True)
+        group = made.type.properties[f"parameters_{preset}"].type.properties
+        asked = {name: p.default for name, p in group.items() if not name.startswith("heading_")}
+        assert asked == ProMergeConfig.preset(preset).to_dict()
+
+
+def test_masks_are_made_from_python_with_the_form_s_settings(operator, form, images):
+    from promerge_fo.dataset import list_runs, load_run
+    from promerge_fo.dataset.runs import last_rate
+
+    segment = operator("segment_instances")
+    parameters = {"image_size": 96, "stride": 6}
+    segment(images.limit(3), **{**RUN, "parameters_default": parameters})
+    (key,) = list_runs(images)
+    record = load_run(images, key)
+    assert record["images"] == 3
+    assert (record["config"]["stride"], record["config"]["image_size"]) == (6, 96)
+    assert len(images.exists("promerge")) == 3
+    assert last_rate("promerge", "texture") == record["images_per_second"]
+    cost = form(segment, images, encoder="texture").type.properties["cost"].view.label
+    assert cost.startswith("4 images; about ")
+
+
+def test_settings_are_remembered_in_the_app_alone(operator, form, images):
+    import fiftyone.operators as foo
+
+    segment = operator("segment_instances")
+    params = {"label_field": "mine", "method": "promerge", "preset": "fast", "batch_size": 3}
+    foo.execute_operator(segment.uri, {"dataset": images}, params={**RUN, **params})
+    properties = form(segment, images).type.properties
+    assert properties["label_field"].default == "mine"
+    assert properties["preset"].default == "fast"
+    assert properties["batch_size"].default == 3
+    segment(images, **RUN)
+    assert images.has_field("promerge")
+
+
+def test_a_run_is_stopped_and_what_is_done_is_kept(operator, images, fo, photographs):
+    from fiftyone.operators.executor import ExecutionContext, Executor
+
+    images.add_samples([fo.Sample(filepath=path) for path in photographs * 20])
+    segment = operator("segment_instances")
+    params = {**RUN, "batch_size": 1, "label_field": "promerge"}
+    request = {"dataset_name": images.name, "params": params}
+    ctx = ExecutionContext(operator_uri=segment.uri, request_params=request, executor=Executor())
+    steps = segment.execute(ctx)
+    seen = [next(steps), next(steps), next(steps)]
+    assert operator("stop_runs")(images).result == {"stopped": 1}
+    seen += steps
+    assert seen[-1]["report"].startswith("Stopped; what was done is kept. ")
+    done = len(images.exists("promerge.status"))
+    assert 1 <= done < 84
+    assert operator("stop_runs")(images).result == {"stopped": 0}
+    assert not any(thread.name == "promerge-operator" for thread in threading.enumerate())
+
+
+def test_a_delegated_run_makes_the_same_masks(operator, launch, images):
+    segment = operator("segment_instances")
+    segment(images, **RUN)
+    result = segment(images, delegate=True, label_field="later", **RUN)
+    assert not images.has_field("later")
+    launch(result)
+    images.reload()
+    boxes = [images.values(f"{name}.detections.bounding_box") for name in ("promerge", "later")]
+    assert boxes[0] == boxes[1]
+    assert sum(map(len, boxes[0])) >= 2

@@ -1,0 +1,124 @@
+"""The plugin as FiftyOne finds it: listed whole, downloaded, beside another one."""
+
+import functools
+import http.server
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+MANIFEST = yaml.safe_load((ROOT / "fiftyone.yml").read_text())
+NAMES = [*MANIFEST["operators"], *MANIFEST["panels"]]
+
+
+def test_each_operator_has_a_file_and_is_listed():
+    files = {path.stem for path in (ROOT / "operators").glob("*.py")}
+    assert files == set(MANIFEST["operators"])
+
+
+def test_what_is_listed_is_registered_under_its_name(operator):
+    from fiftyone.operators.registry import OperatorRegistry
+
+    ours = {o.name for o in OperatorRegistry().list_operators() if o.uri.startswith("@promerge/")}
+    assert ours == set(NAMES)
+    for name in MANIFEST["operators"]:
+        config = operator(name).config
+        assert config.label.startswith("ProMerge: "), name
+        assert config.icon, name
+
+
+def test_the_plugin_s_requirements_are_the_package_s():
+    listed = (ROOT / "requirements.txt").read_text().split()
+    text = (ROOT / "pyproject.toml").read_text()
+    declared = re.search(r"^dependencies = \[\n(.*?)^\]", text, re.DOTALL | re.MULTILINE)[1]
+    packages = re.findall(r'"([^"]+)"', declared)
+    (fiftyone,) = (p.removeprefix("fiftyone") for p in packages if p.startswith("fiftyone"))
+    assert listed == [p for p in packages if not p.startswith("fiftyone")]
+    assert MANIFEST["fiftyone"]["version"] == fiftyone
+
+
+LIST = """
+import sys, fiftyone as fo, fiftyone.operators as foo
+fo.config.plugins_dir = sys.argv[1]
+if len(sys.argv) > 2:
+    import fiftyone.plugins as fop
+    print("downloaded", sorted(fop.download_plugin(sys.argv[2])))
+print("found", sorted(o.uri for o in foo.list_operators(builtin=False) if "@promerge/" in o.uri))
+import promerge_fo
+print("library", promerge_fo.__file__)
+"""
+
+
+def listed(folder: Path, *more: str, cwd: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", LIST, str(folder), *more], cwd=cwd, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Failed to register" not in done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory) -> Path:
+    """What the repository holds, without what was built in it."""
+    copy = tmp_path_factory.mktemp("download") / "promerge-fo"
+    kept = ("plugin", "operators", "promerge_fo")
+    for folder in kept:
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / folder, copy / folder, ignore=ignored)
+    for file in ("fiftyone.yml", "requirements.txt", "manifest.json", "__init__.py"):
+        shutil.copy(ROOT / file, copy / file)
+    return copy
+
+
+def test_it_is_downloaded_as_an_archive(fo, repository, tmp_path):
+    archive = tmp_path / "served" / "promerge-fo.zip"
+    archive.parent.mkdir()
+    with zipfile.ZipFile(archive, "w") as out:
+        for path in repository.rglob("*"):
+            out.write(path, path.relative_to(repository.parent))
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=archive.parent)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}/{archive.name}"
+        said = listed(plugins, url, cwd=tmp_path)
+    finally:
+        server.shutdown()
+    assert "downloaded ['@promerge/promerge']" in said
+    for name in NAMES:
+        assert f"'@promerge/promerge/{name}'" in said
+
+
+def test_two_plugins_of_one_organisation_do_not_disturb_each_other(fo, repository, tmp_path):
+    plugins = tmp_path / "plugins"
+    shutil.copytree(repository, plugins / "promerge")
+    other = plugins / "other"
+    (other / "operators").mkdir(parents=True)
+    (other / "fiftyone.yml").write_text(
+        'name: "@promerge/other"\npy_entry: __init__.py\noperators:\n  - segment_instances\n'
+    )
+    (other / "__init__.py").write_text(
+        "from .operators.segment_instances import Other\n"
+        "def register(plugin):\n    plugin.register(Other)\n"
+    )
+    (other / "operators" / "segment_instances.py").write_text(
+        "import fiftyone.operators as foo\n"
+        "class Other(foo.Operator):\n"
+        "    @property\n"
+        "    def config(self):\n"
+        "        return foo.OperatorConfig(name='segment_instances', label='Other')\n"
+    )
+    said = listed(plugins, cwd=tmp_path)
+    for name in NAMES:
+        assert f"'@promerge/promerge/{name}'" in said
+    assert "'@promerge/other/segment_instances'" in said
