@@ -15,18 +15,21 @@ if TYPE_CHECKING:
     from promerge_fo.dataset.export import export_pseudo_labels
     from promerge_fo.dataset.labels import mask_of, masks_of, require_images, to_detections
     from promerge_fo.dataset.model import ProMergeModel, load_model, model_of_run
+    from promerge_fo.dataset.predictions import ImportReport, import_predictions
     from promerge_fo.dataset.protocols import load_benchmark
     from promerge_fo.dataset.runs import delete_run, list_runs, load_run
     from promerge_fo.dataset.segment import segment_dataset
 
 __all__ = [
     "Comparison",
+    "ImportReport",
     "InstanceResults",
     "ProMergeModel",
     "compare_fields",
     "delete_run",
     "evaluate_instances",
     "export_pseudo_labels",
+    "import_predictions",
     "list_evaluations",
     "list_runs",
     "load_benchmark",
@@ -49,6 +52,8 @@ _HOMES = {
     "InstanceResults": "evaluation",
     "evaluate_instances": "evaluation",
     "export_pseudo_labels": "export",
+    "ImportReport": "predictions",
+    "import_predictions": "predictions",
     "list_evaluations": "evaluation",
     "list_runs": "runs",
     "load_benchmark": "protocols",

@@ -26,6 +26,7 @@ __all__ = [
     "ImageLabels",
     "StoredLabel",
     "annotation_of",
+    "image_ids",
     "image_size",
     "read_documents",
     "read_labels",
@@ -99,7 +100,7 @@ def read_documents(
         fields: what else is wanted.
         progress: whether to show a progress bar, FiftyOne's default if None; or its callback.
     """
-    numbers = _image_ids(samples)
+    numbers = image_ids(samples)
     documents = samples.select_fields(["metadata", *fields])._aggregate()
     with fou.ProgressBar(total=len(numbers), progress=progress) as bar:
         for pair in zip(numbers, documents, strict=True):
@@ -141,6 +142,7 @@ class StoredLabel:
         self.mask_path = document.get("mask_path")
         attributes = document.get("attributes") or {}
         self.iscrowd = document.get("iscrowd", (attributes.get("iscrowd") or {}).get("value"))
+        self.review = document.get("review")
         self._mask = document.get("mask")
 
     @property
@@ -250,7 +252,7 @@ def image_size(document: dict[str, Any]) -> tuple[int, int] | None:
     return (int(height), int(width)) if height and width else None
 
 
-def _image_ids(samples: Any) -> list[int]:
+def image_ids(samples: Any) -> list[int]:
     """The COCO ids of the images where all are known and differ, else 1, 2, 3, ..."""
     ids = samples.values("coco_id") if samples.has_sample_field("coco_id") else []
     if len(set(ids)) == len(samples) and all(isinstance(i, int) for i in ids):

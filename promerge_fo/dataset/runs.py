@@ -7,7 +7,7 @@ import re
 import socket
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -19,9 +19,12 @@ __all__ = [
     "RunRecorder",
     "collection_of",
     "delete_run",
+    "find_records",
     "last_rate",
     "list_runs",
     "load_run",
+    "package_versions",
+    "register",
     "run_key",
 ]
 
@@ -91,7 +94,7 @@ class RunRecorder:
             _MARK: self._run,
             "label_field": self.label_field,
             **self._identity,
-            "versions": _versions(),
+            "versions": package_versions(),
             "device": self._device,
             "batch_size": self._batch_size,
             "started": self._started.isoformat(timespec="seconds"),
@@ -103,9 +106,7 @@ class RunRecorder:
             "images": images,
             "instances": self._instances,
         }
-        dataset = self.collection._root_dataset
-        config = dataset.init_run(**record)
-        dataset.register_run(run_key(self.label_field, self._run), config, overwrite=True)
+        register(self.collection._root_dataset, record)
         _keep_rate(record)
         return record
 
@@ -123,6 +124,36 @@ def run_key(label_field: str, run: str) -> str:
         'promerge_01234567'
     """
     return re.sub(r"\W|^(?=\d)", "_", f"{label_field}_{run[:8]}")
+
+
+def register(dataset: Any, record: dict[str, Any]) -> None:
+    """Keep the record of a run on its dataset, in place of one of the same field and hash.
+
+    Args:
+        dataset: the dataset itself, not a view.
+        record: with ``run_hash`` and ``label_field``; see :func:`load_run`.
+    """
+    key = run_key(record["label_field"], record[_MARK])
+    dataset.register_run(key, dataset.init_run(**record), overwrite=True)
+
+
+def find_records(
+    dataset: Any, label_field: str, runs: Collection[str]
+) -> dict[str, dict[str, Any]]:
+    """The records of some run hashes, where there are any.
+
+    Args:
+        dataset: a dataset, or a view of one.
+        label_field: whose record is taken where several fields have runs of one hash.
+        runs: the hashes.
+    """
+    records: dict[str, dict[str, Any]] = {}
+    for key in list_runs(dataset):
+        record = load_run(dataset, key)
+        run = record[_MARK]
+        if run in runs and (run not in records or record["label_field"] == label_field):
+            records[run] = record
+    return records
 
 
 def list_runs(dataset: Any) -> list[str]:
@@ -150,7 +181,9 @@ def load_run(dataset: Any, key: str) -> dict[str, Any]:
         ``config`` and ``encoder`` (with ``weights_sha256``), which the hash names; ``versions``
         of packages and Python, ``device``, ``batch_size``; ``started`` and ``finished`` (UTC, ISO
         8601), ``seconds``, ``images_per_second``; ``interrupted``; ``counts`` (images by status),
-        ``images`` and ``instances``.
+        ``images`` and ``instances``. What :func:`~promerge_fo.dataset.import_predictions` brought
+        in has the ``method`` "import", and in place of ``config`` and ``encoder`` the ``file`` with
+        its ``sha256``, and the ``settings``.
 
     Raises:
         ValueError: no run of this package has the key.
@@ -219,7 +252,8 @@ def _rates() -> Any:
     return ExecutionStore.create("@promerge/promerge")
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """Versions of this package, of Python and of what decides results."""
     import promerge_fo
 
     found = {"promerge_fo": promerge_fo.__version__, "python": platform.python_version()}

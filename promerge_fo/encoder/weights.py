@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import os
 import pickle
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from promerge_fo.files import sha256_of
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +69,7 @@ def load_weights(model: torch.nn.Module, name: str, checkpoint: str | Path | Non
         path = Path(checkpoint).expanduser()
         source = str(path.resolve())
     _fill(model, name, path, _plain(_read(path), path))
-    return Weights(_sha256(path), source)
+    return Weights(sha256_of(path), source)
 
 
 def _from_hub(repository: str, name: str, filename: str | None) -> Path:
@@ -249,15 +249,3 @@ def _few(what: str, items: list[str]) -> list[str]:
 
 def _shape(tensor: torch.Tensor) -> str:
     return " x ".join(map(str, tensor.shape))
-
-
-def _sha256(path: str | os.PathLike[str]) -> str:
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        for block in _blocks(file):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _blocks(file: Any, size: int = 1 << 20) -> Iterable[bytes]:
-    return iter(lambda: file.read(size), b"")

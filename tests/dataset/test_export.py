@@ -22,11 +22,17 @@ def test_masks_come_back_whole(filled, expected, photographs, tmp_path):
     assert summary == {
         "path": str(path),
         "image_root": str(Path(photographs[0]).parent),
+        "files": {"instances": str(path)},
+        "manifest": str(tmp_path / "new" / "pseudo.manifest.json"),
         "images": 4,
         "annotations": sum(map(len, expected)),
-        "too_small": 0,
         "untagged": 0,
+        "unreviewed": 0,
+        "low_score": 0,
+        "too_small": 0,
+        "beyond_limit": 0,
         "unreadable": 0,
+        "unsplit": 0,
     }
     assert coco.dataset["categories"] == [{"id": 1, "name": "fg"}]
     assert sorted(coco.imgs) == [1, 2, 3, 4]

@@ -1,0 +1,38 @@
+"""Progress on the terminal."""
+
+from __future__ import annotations
+
+import time
+
+from promerge_fo.words import duration
+
+
+class Progress:
+    """A bar with the rate, and after the first images a line with the time that all will take."""
+
+    ESTIMATE_AFTER = 5.0  #: seconds
+
+    def __init__(self, total: int) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=total, unit=" images", dynamic_ncols=True)
+        self._started = time.perf_counter()
+        self._estimated = False
+
+    def update(self, n: int) -> None:
+        """So many images more are done."""
+        self._bar.update(n)
+        done, total = self._bar.n, self._bar.total
+        seconds = time.perf_counter() - self._started
+        if not self._estimated and 0 < done < total and seconds > self.ESTIMATE_AFTER:
+            self._estimated = True
+            self._bar.write(
+                f"about {duration(seconds / done * total)} for {total} images "
+                f"at {done / seconds:.2f} images/s"
+            )
+        if done >= total:
+            self._bar.close()  # ends its line, before others are written
+
+    def close(self) -> None:
+        """End the bar's line."""
+        self._bar.close()

@@ -1,0 +1,271 @@
+"""Masks as strangers' files describe them, checked before anything believes them.
+
+pycocotools' decoder trusts what it is given: counts that do not add up to the size make it write
+where it should not. Here, runs are read and checked by compiled code of our own, against the size
+that the image really has, and no more memory is taken than that image's pixels; pycocotools draws
+polygons alone, whose extent is checked before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+__all__ = ["Crop", "EntryError", "box_of", "crop_of", "number"]
+
+_MOST_PARTS = 4096  # polygons of one mask
+_LONGEST_OUTLINE = 64  # of a mask's polygons together, in half perimeters of the image
+
+
+class EntryError(ValueError):
+    """Why an entry of a file is left out.
+
+    Attributes:
+        what: the kind of fault, in few words, by which entries are counted.
+    """
+
+    def __init__(self, what: str, message: str) -> None:
+        super().__init__(message)
+        self.what = what
+
+
+class Crop(NamedTuple):
+    """The part of an image that a mask lies in.
+
+    Attributes:
+        mask: (h, w) bool, of a tight box.
+        top: its first row.
+        left: its first column.
+    """
+
+    mask: NDArray[np.bool_]
+    top: int
+    left: int
+
+
+def number(value: Any) -> float | None:
+    """A finite number that JSON gave; None for anything else."""
+    if type(value) not in (int, float):
+        return None
+    try:
+        result = float(value)
+    except OverflowError:
+        return None
+    return result if math.isfinite(result) else None
+
+
+def box_of(value: Any, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """A box in pixels, cut at the image's edges.
+
+    Args:
+        value: XYWH as JSON gave it.
+        size: (height, width) of the image.
+
+    Returns:
+        ``x0, y0, x1, y1``.
+
+    Raises:
+        EntryError: it is no box, or lies outside of the image.
+    """
+    numbers = [number(part) for part in value] if isinstance(value, list) else []
+    if len(numbers) != 4 or None in numbers:
+        raise EntryError("bbox", "its bbox is not four finite numbers")
+    x, y, w, h = (part for part in numbers if part is not None)
+    if w < 0 or h < 0:
+        raise EntryError("bbox", f"its bbox has the width {w:g} and the height {h:g}")
+    height, width = size
+    x0, y0, x1, y1 = max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height))
+    if x1 <= x0 or y1 <= y0:
+        raise EntryError("bbox", f"its bbox covers nothing of the image ({width} x {height})")
+    return x0, y0, x1, y1
+
+
+def crop_of(segmentation: Any, size: tuple[int, int]) -> Crop:
+    """A mask, from RLE of either kind or from polygons.
+
+    Args:
+        segmentation: what JSON gave: an object with ``size`` and ``counts`` (text or numbers), or
+            a list of polygons.
+        size: (height, width) of the image.
+
+    Raises:
+        EntryError: it is none of these, does not fit the image, or has no pixel.
+    """
+    if isinstance(segmentation, dict):
+        counts = _counts_of(segmentation, size)
+    elif isinstance(segmentation, list):
+        counts = _counts_of_polygons(segmentation, size)
+    else:
+        raise EntryError("segmentation", "its segmentation is neither RLE nor polygons")
+    area, x0, y0, x1, y1 = _extent(counts, *size)
+    if area == 0:
+        raise EntryError("empty", "its mask has no pixel")
+    return Crop(_paint(counts, size[0], x0, y0, x1, y1), int(y0), int(x0))
+
+
+def _counts_of(rle: dict[str, Any], size: tuple[int, int]) -> NDArray[np.int64]:
+    """Run lengths that are not negative and add up to the image."""
+    given = rle.get("size")
+    if not (isinstance(given, list) and [type(n) for n in given] == [int, int]):
+        raise EntryError("size", "the size of its segmentation is not [height, width]")
+    height, width = size
+    if given != [height, width]:
+        raise EntryError(
+            "size",
+            f"its segmentation has the size {given!a:.40}, but its image [{height}, {width}]",
+        )
+    counts, pixels = rle.get("counts"), height * width
+    if isinstance(counts, list):
+        return _plain_counts(counts, pixels)
+    if not isinstance(counts, str):
+        raise EntryError("counts", "the counts of its segmentation are neither text nor a list")
+    if not counts.isascii():
+        raise EntryError("counts", "its counts are no compressed RLE")
+    runs, total, fault = _decode(np.frombuffer(counts.encode("ascii"), dtype=np.uint8), pixels)
+    if fault:
+        raise EntryError("counts", f"its counts {_FAULTS[fault]}".format(pixels=pixels))
+    return _add_up(runs, int(total), pixels)
+
+
+def _plain_counts(counts: list[Any], pixels: int) -> NDArray[np.int64]:
+    if not all(type(count) is int and 0 <= count <= pixels for count in counts):
+        raise EntryError("counts", f"its counts are not all whole numbers from 0 to {pixels}")
+    runs = np.array(counts, dtype=np.int64)
+    return _add_up(runs, sum(counts), pixels)
+
+
+def _add_up(runs: NDArray[np.int64], total: int, pixels: int) -> NDArray[np.int64]:
+    if total != pixels:
+        raise EntryError(
+            "counts", f"its counts add up to {total} pixels, but its image has {pixels}"
+        )
+    return runs
+
+
+_FAULTS = {
+    1: "have a character that compressed RLE does not have",
+    2: "break off within a number",
+    3: "have a negative run",
+    4: "go beyond the {pixels} pixels of its image",
+}
+
+
+@njit(cache=True, nogil=True)
+def _decode(text, pixels):  # type: ignore[no-untyped-def]
+    """Run lengths of COCO's compressed RLE.
+
+    A character carries six bits: five of a number, lowest first, and whether more follow; the sign
+    is the highest of the last five. From the third on, runs are differences to the run before the
+    last one.
+
+    Args:
+        text: (n,) uint8 characters.
+        pixels: of the image, which no sum may pass.
+
+    Returns:
+        (k,) int64 runs, their sum, and 0 or one of the faults.
+    """
+    runs = np.empty(text.size, np.int64)
+    k, total, at = 0, np.int64(0), 0
+    while at < text.size:
+        value, bits, more = np.int64(0), 0, True
+        while more:
+            if at == text.size:
+                return runs[:k], total, 2
+            character = np.int64(text[at]) - 48
+            if character < 0 or character > 63:
+                return runs[:k], total, 1
+            if bits > 50:
+                return runs[:k], total, 4
+            value |= (character & 31) << bits
+            bits += 5
+            more = (character & 32) != 0
+            if not more and (character & 16) != 0:
+                value -= np.int64(1) << bits
+            at += 1
+        if k > 2:
+            value += runs[k - 2]
+        if value < 0:
+            return runs[:k], total, 3
+        total += value
+        if total > pixels:
+            return runs[:k], total, 4
+        runs[k] = value
+        k += 1
+    return runs[:k], total, 0
+
+
+def _counts_of_polygons(polygons: list[Any], size: tuple[int, int]) -> NDArray[np.int64]:
+    if not polygons or len(polygons) > _MOST_PARTS:
+        raise EntryError(
+            "polygons", f"it has {len(polygons):,} polygons, and 1 to {_MOST_PARTS:,} can be drawn"
+        )
+    outline = 0.0
+    for polygon in polygons:
+        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+            raise EntryError("polygons", "a polygon is not a list of three or more points")
+        if any(number(part) is None for part in polygon):
+            raise EntryError("polygons", "a polygon has something other than finite numbers")
+        outline += _outline(polygon, size)
+    if outline > _LONGEST_OUTLINE * sum(size):
+        raise EntryError(
+            "polygons", f"its polygons are {outline:.3g} pixels long, which is no shape"
+        )
+    merged = coco_mask.merge(coco_mask.frPyObjects(polygons, *size))
+    runs, _, _ = _decode(np.frombuffer(merged["counts"], dtype=np.uint8), size[0] * size[1])
+    return np.asarray(runs)
+
+
+def _outline(polygon: Sequence[float], size: tuple[int, int]) -> float:
+    """The length of a polygon whose points all lie in the image, or not far from it."""
+    height, width = size
+    points = np.array(polygon, dtype=np.float64).reshape(-1, 2)
+    margin = max(height, width)
+    if (points < -margin).any() or (points > np.array([width, height]) + margin).any():
+        raise EntryError("polygons", f"a polygon leaves its image ({width} x {height}) far behind")
+    steps = np.abs(points - np.roll(points, 1, axis=0))
+    return float(steps.max(axis=1).sum())
+
+
+@njit(cache=True, nogil=True)
+def _extent(runs, height, width):  # type: ignore[no-untyped-def]
+    """Pixels of the foreground and their tight box: area, x0, y0, x1, y1."""
+    area, start = 0, 0
+    x0, y0, x1, y1 = width, height, 0, 0
+    for k in range(runs.size):
+        length = runs[k]
+        if k % 2 == 1 and length > 0:
+            last = start + length - 1
+            first_column, last_column = start // height, last // height
+            x0, x1 = min(x0, first_column), max(x1, last_column + 1)
+            if first_column == last_column:
+                y0, y1 = min(y0, start % height), max(y1, last % height + 1)
+            else:
+                y0, y1 = 0, height
+            area += length
+        start += length
+    return area, x0, y0, x1, y1
+
+
+@njit(cache=True, nogil=True)
+def _paint(runs, height, x0, y0, x1, y1):  # type: ignore[no-untyped-def]
+    """The foreground within its box, (y1 - y0, x1 - x0) bool."""
+    crop = np.zeros((y1 - y0, x1 - x0), np.bool_)
+    start = 0
+    for k in range(runs.size):
+        end = start + runs[k]
+        if k % 2 == 1:
+            pixel = start
+            while pixel < end:
+                column = pixel // height
+                stop = min(end, (column + 1) * height)
+                crop[pixel - column * height - y0 : stop - column * height - y0, column - x0] = True
+                pixel = stop
+        start = end
+    return crop
