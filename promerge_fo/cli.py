@@ -9,12 +9,9 @@ import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from promerge_fo.config import PRESETS, ProMergeConfig
-
-if TYPE_CHECKING:
-    from promerge_fo.dataset.model import ProMergeModel
+from promerge_fo.cli_model import add_model_arguments, config_of, model_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,15 +34,16 @@ def segment(arguments: argparse.Namespace) -> int:
     """``promerge segment``."""
     from promerge_fo.dataset.segment import open_source, segment_dataset
 
-    config = _config(arguments)  # what is cheap to check comes before what takes time
+    config = config_of(arguments)  # what is cheap to check comes before what takes time
     dataset = open_source(arguments.source, arguments.name)
-    model = _model(arguments, config)
+    model = model_of(arguments, config)
+    label_field = arguments.label_field or arguments.method
     if arguments.num_workers is not None:
         model.pipeline.readers = arguments.num_workers
     report = segment_dataset(
         dataset,
         model,
-        arguments.label_field,
+        label_field,
         batch_size=arguments.batch_size,
         output_dir=arguments.output_dir,
         limit=arguments.limit,
@@ -57,9 +55,7 @@ def segment(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         from promerge_fo.dataset.export import export_pseudo_labels
 
-        summary = export_pseudo_labels(
-            dataset, arguments.label_field, arguments.output, min_area=0.0
-        )
+        summary = export_pseudo_labels(dataset, label_field, arguments.output, min_area=0.0)
         print(f"{summary['path']}: {summary['annotations']} masks of {summary['images']} images")
     if report.interrupted:
         print("stopped; what was done is kept. Run the same command again to go on.")
@@ -79,7 +75,7 @@ def explain(arguments: argparse.Namespace) -> int:
     """``promerge explain``."""
     from promerge_fo.figures import explain_image, save
 
-    figure = explain_image(arguments.image, _model(arguments, _config(arguments)).pipeline)
+    figure = explain_image(arguments.image, model_of(arguments, config_of(arguments)).pipeline)
     output = arguments.output or Path(arguments.image).stem + "-explained.png"
     save(figure, output)
     print(output)
@@ -150,27 +146,6 @@ def plugin_install(arguments: argparse.Namespace) -> int:
 
     print(f"installed {install_plugin(arguments.folder)}; reload the App to see its operators")
     return 0
-
-
-def _config(arguments: argparse.Namespace) -> ProMergeConfig:
-    given = {r["name"]: getattr(arguments, r["name"]) for r in ProMergeConfig.describe()}
-    changes = {name: value for name, value in given.items() if value is not None}
-    return ProMergeConfig.preset(arguments.preset).replace(**changes)
-
-
-def _model(arguments: argparse.Namespace, config: ProMergeConfig) -> ProMergeModel:
-    from promerge_fo.dataset.model import load_model, preset_encoder
-
-    return load_model(
-        config=config,
-        encoder=arguments.encoder or preset_encoder(arguments.preset),
-        checkpoint=arguments.checkpoint,
-        facet=arguments.facet,
-        device=arguments.device,
-        precision=arguments.precision,
-        resize=arguments.resize,
-        compile=arguments.compile,
-    )
 
 
 class _Progress:
@@ -262,6 +237,7 @@ def _parser() -> argparse.ArgumentParser:
           promerge segment photos/
           promerge segment photos/ --preset fast --output masks.json
           promerge segment my-dataset --label-field fine --tau-b 0.3 --limit 20
+          promerge segment photos/ --method maskcut --cuts 6
         """,
         usage="promerge segment DIR|DATASET [options]",
     )
@@ -269,7 +245,7 @@ def _parser() -> argparse.ArgumentParser:
         "source", metavar="DIR|DATASET", help="a folder of images, or a dataset's name"
     )
     made.add_argument("--name", help="name of the dataset made of a folder (the folder's name)")
-    made.add_argument("--label-field", default="promerge", help="field for the masks (promerge)")
+    made.add_argument("--label-field", help="field for the masks (the method's name)")
     made.add_argument("--output", metavar="JSON", help="also write the masks as COCO JSON (RLE)")
     made.add_argument(
         "--output-dir", metavar="DIR", help="keep masks as PNGs here, not in the database"
@@ -286,7 +262,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--num-workers", type=_positive, metavar="N", help="threads that read images (CPU cores)"
     )
-    _add_model_arguments(made)
+    add_model_arguments(made)
 
     made = command(
         "demo",
@@ -318,7 +294,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     made.add_argument("image", metavar="IMAGE", help="an image file")
     made.add_argument("--output", metavar="FILE", help="png, pdf or svg (IMAGE-explained.png)")
-    _add_model_arguments(made)
+    add_model_arguments(made)
 
     made = command(
         "reproduce",
@@ -374,46 +350,6 @@ def _parser() -> argparse.ArgumentParser:
         "--folder", help="a checkout or copy of the plugin (found by itself in a checkout)"
     )
     return parser
-
-
-def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("encoder")
-    group.add_argument(
-        "--preset", choices=PRESETS, default="default", help="settings to start from (default)"
-    )
-    group.add_argument(
-        "--encoder", metavar="NAME", help="a timm ViT (vit_base_patch8_224.dino), or texture"
-    )
-    group.add_argument(
-        "--checkpoint",
-        metavar="FILE",
-        help="weights in DINO's or timm's layout, instead of the hub's",
-    )
-    group.add_argument(
-        "--facet", choices=("key", "query", "value", "token"), default="key", help="(key)"
-    )
-    group.add_argument("--device", help="cuda, cuda:1, cpu (a GPU if there is one)")
-    group.add_argument(
-        "--precision", choices=("fp32", "bf16", "auto"), default="fp32", help="(fp32)"
-    )
-    group.add_argument(
-        "--compile", action="store_true", help="compile the encoder for a GPU: starts slowly"
-    )
-    group.add_argument("--resize", choices=("square", "aspect"), default="square", help="(square)")
-    group = parser.add_argument_group(
-        "parameters of the method",
-        "defaults come from the preset; those shown are ProMergeConfig's",
-    )
-    for record in ProMergeConfig.describe():
-        flag = "--" + record["name"].replace("_", "-")
-        text = f"{record['meaning']}; {record['source']} ({record['default']})".replace("%", "%%")
-        if record["type"] == "choice":
-            group.add_argument(flag, choices=record["choices"], help=text)
-        elif record["type"] == "bool":
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
-        else:
-            kind = {"int": int, "float": float}[record["type"]]
-            group.add_argument(flag, type=kind, metavar="X" if kind is float else "N", help=text)
 
 
 def _positive(text: str) -> int:
