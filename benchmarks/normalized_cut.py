@@ -67,9 +67,7 @@ def _subjects(side: int) -> dict[str, torch.Tensor]:
     return subjects
 
 
-def _image(
-    name: str, stored: torch.Tensor, repetitions: int, settings: Settings
-) -> dict[str, Any]:
+def _image(name: str, stored: torch.Tensor, repetitions: int, settings: Settings) -> dict[str, Any]:
     features = stored.to(settings.device)
     seconds = take_turns(
         {"lanczos": lambda: _cuts(features), "dense": lambda: _dense_cuts(features)},
@@ -83,8 +81,7 @@ def _image(
         **{solver: quartiles(values) for solver, values in seconds.items()},
         "times_faster": round(float(faster), 1),
         "ious": [
-            _iou(a, b)
-            for a, b in zip(found.instances.masks, wanted.instances.masks, strict=True)
+            _iou(a, b) for a, b in zip(found.instances.masks, wanted.instances.masks, strict=True)
         ],
         "products": [cut.eigenvector.products for cut in found.cuts if cut.eigenvector],
         "eigenvalues": [

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from promerge_fo.images import load_image
 from promerge_fo.refine.resize import upsample_nearest
 from promerge_fo.segment.filtering import Verdict
+from promerge_fo.segment.normalized_cut import Cut, CutTrace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from promerge_fo.instances import Instances, Refined
     from promerge_fo.pipeline import Pipeline
-    from promerge_fo.segment.normalized_cut import Cut, CutTrace
     from promerge_fo.segment.promerge import Trace
 
 __all__ = ["draw_masks", "explain_figure", "explain_image", "overview_figure", "save"]
@@ -120,18 +120,16 @@ def explain_figure(
     """
     from matplotlib.figure import Figure
 
-    from promerge_fo.segment.normalized_cut import CutTrace
-
     if isinstance(trace, CutTrace):
         cuts = trace.cuts[:MOST_CUTS]
         figure = Figure(figsize=(15, 3.6 * (len(cuts) + 1)), layout="constrained")
         figure.suptitle(heading, fontsize=13)
-        for number, row in enumerate(figure.subfigures(len(cuts) + 1, 1)):
-            if number < len(cuts):
-                _draw_cut(row, image, cuts[number], number + 1)
-            else:
-                title = f"{len(trace.cuts)} cuts; refinement keeps {len(refined)} ({result.status})"
-                _draw_refinement(row, image, trace.instances.masks, result, title, "cut out")
+        parts: Any = figure.subfigures(len(cuts) + 1, 1)
+        for number, cut in enumerate(cuts):
+            _draw_cut(parts[number], image, cut, number + 1)
+        count = f"{len(trace.cuts)} cut{'s' * (len(trace.cuts) != 1)}"
+        title = f"{count}; refinement keeps {len(refined)} ({result.status})"
+        _draw_refinement(parts[-1], image, trace.instances.masks, result, title, "cut out")
         return figure
 
     figure = Figure(figsize=(15, 13.5), layout="constrained")

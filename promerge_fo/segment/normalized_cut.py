@@ -18,11 +18,12 @@ from scipy import ndimage
 from promerge_fo.config import MaskCutConfig, Score, TokenCutConfig
 from promerge_fo.instances import Instances
 from promerge_fo.segment.eigenvector import Eigenvector, second_eigenvector
+from promerge_fo.segment.lapack_sign import lapack_sign
 from promerge_fo.segment.patch_graph import PatchGraph
 from promerge_fo.segment.prompting import UnitFeatures
 from promerge_fo.segment.scoring import cut_quality
 
-__all__ = ["Cut", "CutTrace", "Foreground", "foreground", "trace_cuts"]
+__all__ = ["Cut", "CutTrace", "Foreground", "corners", "foreground", "trace_cuts"]
 
 TIE = 1e-7  #: part of the largest entry within which others count as equal to it
 
@@ -41,8 +42,8 @@ class Foreground:
         partition: (h, w) bool: the side of the cut that is taken for the foreground.
         seed: row and column of the foreground's strongest patch.
         component: (h, w) bool: the patches that hang together with the seed (4-connected).
-        swapped: whether the foreground holds another side's strongest patch, because that side
-            held too many of the image's corners.
+        swapped: whether it is the other side than that of the strongest patch of all, because
+            that one holds too many of the image's corners.
     """
 
     map: NDArray[np.float64]
@@ -87,8 +88,10 @@ def trace_cuts(features: torch.Tensor, config: TokenCutConfig | MaskCutConfig) -
     """TokenCut or MaskCut on patch features, with what every cut did.
 
     MaskCut cuts again and again, each time with the features of the masks found so far masked
-    out. A cut after the first has no mask if its component overlaps that of the cut before
-    (unless that was rejected itself), or is too small; nothing is masked out then.
+    out. Where the foreground holds too many of the image's corners, the sides change places
+    (CutLER, Sec. 3.2; the released code does so for one of the two signs that the eigenvector can
+    have, and so does this). A cut after the first has no mask if its component overlaps that of
+    the cut before (unless that was rejected itself), or is too small; nothing is masked out then.
 
     Args:
         features: (C, h, w) floating point, on any device.
@@ -101,69 +104,97 @@ def trace_cuts(features: torch.Tensor, config: TokenCutConfig | MaskCutConfig) -
     Raises:
         ValueError: features that are not finite.
     """
-    grid = (features.shape[1], features.shape[2])
     unit = UnitFeatures(features, 0.0)
     graph = PatchGraph.of(unit, config.tau, config.eps)
-    several = isinstance(config, MaskCutConfig)
+    cuts = _cuts(graph, (features.shape[1], features.shape[2]), config)
+    masks = np.stack([cut.mask for cut in cuts])
+    found = np.flatnonzero(masks.any(axis=(1, 2)))
+    scores = np.zeros(len(cuts), dtype=np.float32)
+    if config.score is Score.CONSTANT:
+        scores[found] = 1
+    elif len(found):
+        maps = np.stack([front.map for k in found if (front := cuts[k].foreground)])
+        scores[found] = cut_quality(unit, masks[found], maps)
+    return CutTrace(tuple(cuts), Instances(masks, scores, "ok" if len(found) else "no_cut"))
+
+
+def _cuts(
+    graph: PatchGraph, grid: tuple[int, int], config: TokenCutConfig | MaskCutConfig
+) -> list[Cut]:
+    """One cut of TokenCut, or as many of MaskCut as are wanted."""
+    nothing = np.zeros(grid, dtype=np.bool_)
     cuts: list[Cut] = []
-    taken = np.zeros(grid, dtype=np.bool_)  # by the masks so far
-    before = np.zeros(grid, dtype=np.bool_)  # the component of the cut before
-    vector: Eigenvector | None = None
-    for number in range(config.cuts if several else 1):
-        if number == 0 or before.any():
+    taken = nothing  # by the masks so far
+    before = nothing  # the component of the cut before, unless that was rejected
+    vector = second_eigenvector(graph)
+    for number in range(config.cuts if isinstance(config, MaskCutConfig) else 1):
+        if before.any():
+            taken = taken | before
+            graph = graph.without(before.ravel())
             vector = second_eigenvector(graph)
         if vector is None:
-            cuts.append(Cut(None, None, np.zeros(grid, dtype=np.bool_), "no_cut"))
-            before = np.zeros(grid, dtype=np.bool_)
+            before = nothing
+            cuts.append(Cut(None, None, nothing, "no_cut"))
             continue
-        front = foreground(vector.x.reshape(grid), config.max_corners if several else 4)
+        front = _front(vector, graph, grid, config)
         verdict: Verdict = "kept"
-        if several and number > 0:
+        if number > 0 and isinstance(config, MaskCutConfig):
             verdict = _judge(front.component, before, config)
-        before = front.component if verdict == "kept" else np.zeros(grid, dtype=np.bool_)
+        before = front.component if verdict == "kept" else nothing
         cuts.append(Cut(vector, front, before & ~taken, verdict))
-        if before.any():
-            taken |= before
-            graph = graph.without(before.ravel())
-    masks = np.stack([cut.mask for cut in cuts])
-    some = masks.any(axis=(1, 2))
-    scores = some.astype(np.float32)
-    if config.score is not Score.CONSTANT and some.any():
-        maps = np.stack([cut.foreground.map for cut in cuts if cut.foreground and cut.mask.any()])
-        scores[some] = cut_quality(unit, masks[some], maps)
-    return CutTrace(tuple(cuts), Instances(masks, scores, "ok" if some.any() else "no_cut"))
+    return cuts
 
 
-def foreground(x: NDArray[np.float64], max_corners: int) -> Foreground:
+def foreground(x: NDArray[np.float64], weaker_side: bool = False) -> Foreground:
     """The side of a cut that shows an object, and its part around the strongest patch.
 
     The cut runs along the mean of the eigenvector. The foreground is the side of the entry with
-    the largest absolute value (TokenCut, Sec. 3.2); but where that side holds more than
-    ``max_corners`` of the image's corners, it is the other side (CutLER, Sec. 3.2).
+    the largest absolute value (TokenCut, Sec. 3.2).
 
     Args:
-        x: (h, w) eigenvector of any sign; not constant.
-        max_corners: 4 to choose without a look at the corners.
+        x: (h, w) eigenvector of either sign; not constant.
+        weaker_side: take the other side.
     """
-    strongest = np.unravel_index(_first_largest(np.abs(x)), x.shape)
-    x = -x if x[strongest] < 0 else x
+    x = -x if x[_first_largest(np.abs(x))] < 0 else x
     partition = x > x.mean()
-    swapped = int(partition[[0, 0, -1, -1], [0, -1, 0, -1]].sum()) > max_corners
-    if swapped:
+    if weaker_side:
         x, partition = -x, ~partition
-    row, column = np.unravel_index(_first_largest(x), x.shape)
+    seed = _first_largest(x)
     labels, _ = ndimage.label(partition)
-    component = labels == labels[row, column]
+    component = labels == labels[seed]
     away = x - x.mean()
-    return Foreground(
-        away / np.abs(away).max(), partition, (int(row), int(column)), component, swapped
-    )
+    return Foreground(away / np.abs(away).max(), partition, seed, component, weaker_side)
 
 
-def _first_largest(values: NDArray[np.float64]) -> int:
-    """Of values that are largest but for rounding, the first in raster order."""
+def _front(
+    vector: Eigenvector,
+    graph: PatchGraph,
+    grid: tuple[int, int],
+    config: TokenCutConfig | MaskCutConfig,
+) -> Foreground:
+    """The foreground of a cut, with MaskCut's look at the corners."""
+    x = vector.x.reshape(grid)
+    front = foreground(x)
+    if isinstance(config, TokenCutConfig) or corners(front.partition) <= config.max_corners:
+        return front
+    # The released code counts the corners of the side above the mean, of the vector that LAPACK
+    # returns: where that is the other side, it notices nothing.
+    above = bool(x[front.seed] > x.mean())
+    if above != (lapack_sign(graph, vector.x) == 1):
+        return front
+    return foreground(x, weaker_side=True)
+
+
+def corners(partition: NDArray[np.bool_]) -> int:
+    """How many of the image's four corners a side of a cut holds."""
+    return int(partition[[0, 0, -1, -1], [0, -1, 0, -1]].sum())
+
+
+def _first_largest(values: NDArray[np.float64]) -> tuple[int, int]:
+    """Row and column of the first of the values that are largest but for rounding."""
     largest = values.max()
-    return int((values >= largest - TIE * abs(largest)).argmax())
+    row, column = divmod(int((values >= largest - TIE * abs(largest)).argmax()), values.shape[1])
+    return row, column
 
 
 def _judge(

@@ -18,10 +18,10 @@ def affinity(features: np.ndarray, tau: float, eps: float) -> np.ndarray:
 
 
 def second_smallest(W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All eigenvalues of (D - W) x = lambda D x, and the second eigenvector."""
+    """The second and third eigenvalue of (D - W) x = lambda D x, and the second's eigenvector."""
     D = np.diag(W.sum(axis=1))
-    values, vectors = eigh(D - W, D)
-    return values, vectors[:, 1]
+    values, vectors = eigh(D - W, D, subset_by_index=[1, min(2, len(W) - 1)])
+    return values, vectors[:, 0]
 
 
 def tokencut(features: np.ndarray, tau: float = 0.2, eps: float = 1e-5) -> np.ndarray:
@@ -54,15 +54,13 @@ def maskcut(features: np.ndarray, p: dict) -> list[np.ndarray]:
 
 
 def chosen(x: np.ndarray, max_corners: int) -> np.ndarray:
-    """The part of the foreground that holds its strongest patch."""
+    """The part of the foreground that holds its strongest patch; the sign of x is LAPACK's."""
     h, w = x.shape
-    if x.ravel()[np.argmax(np.abs(x))] < 0:
-        x = -x
     front = x > x.mean()
     corners = sum(bool(front[i, j]) for i in (0, h - 1) for j in (0, w - 1))
-    if corners > max_corners:
+    if corners > max_corners or not front[first_largest(np.abs(x))]:
         x, front = -x, ~front
-    seed = tuple(int(k) for k in np.unravel_index(np.argmax(x), x.shape))
+    seed = first_largest(x)
     part = np.zeros_like(front)
     todo = [seed]
     part[seed] = True
@@ -73,3 +71,9 @@ def chosen(x: np.ndarray, max_corners: int) -> np.ndarray:
                 part[a, b] = True
                 todo.append((a, b))
     return part
+
+
+def first_largest(x: np.ndarray) -> tuple[int, int]:
+    """The first entry that is as large as any: which of equal ones is larger is rounding's whim."""
+    most = x.max()
+    return next((i, j) for i, j in np.ndindex(*x.shape) if x[i, j] >= most - 1e-7 * abs(most))

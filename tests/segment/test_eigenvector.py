@@ -46,28 +46,24 @@ GRAPHS = {
     "components and specks": block_diag(random_alike(90, 0.3), random_alike(40, 0.4), np.eye(30)),
     "a line": ring(300, 8),
     "a long line": ring(900, 10),
-    "two": np.eye(2) + 0 > 0,
     "three": np.array([[1, 1, 0], [1, 1, 1], [0, 1, 1]]),
     "a pair and one": block_diag(np.ones((2, 2)), np.ones((1, 1))),
 }
-DEGENERATE = ("two",)
+CASES = [(name, out) for name in GRAPHS for out in (0.0, 0.3) if not out or len(GRAPHS[name]) > 9]
 
 
-@pytest.mark.parametrize("name", [name for name in GRAPHS if name not in DEGENERATE])
-@pytest.mark.parametrize("out", [0.0, 0.3], ids=["whole", "some taken out"])
+@pytest.mark.parametrize(("name", "out"), CASES)
 def test_against_the_generalised_problem(name: str, out: float):
     graph = graph_of(GRAPHS[name])
     if out:
-        if graph.size < 10:
-            pytest.skip("too few to take some out")
         graph = graph.without(np.arange(graph.size) < out * graph.size)
     W = graph.dense()
     values, wanted = second_smallest(W)
-    assert values[2] - values[1] > 1e-7  # there is one vector to find
+    assert values[1] - values[0] > 1e-7  # there is one vector to find
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = second_eigenvector(graph)
-    assert found.eigenvalue == pytest.approx(values[1], abs=1e-9)
+    assert found.eigenvalue == pytest.approx(values[0], abs=1e-9)
     D = W.sum(axis=1)
     assert (found.x * D * found.x).sum() == pytest.approx(1, abs=1e-9)
     assert abs((found.x * D * wanted).sum()) == pytest.approx(1, abs=1e-10)
@@ -76,7 +72,7 @@ def test_against_the_generalised_problem(name: str, out: float):
     assert np.sqrt((error * D * error).sum()) == pytest.approx(found.residual, abs=1e-12)
     # and by its own dense solver
     dense = dense_eigenvector(graph)
-    assert dense.eigenvalue == pytest.approx(values[1], abs=1e-9)
+    assert dense.eigenvalue == pytest.approx(values[0], abs=1e-9)
     assert abs((dense.x * D * wanted).sum()) == pytest.approx(1, abs=1e-9)
 
 
@@ -85,9 +81,9 @@ def test_equal_cliques_have_many_eigenvectors_of_which_it_finds_one(count: int):
     alike = block_diag(*[np.ones((12, 12))] * count)
     graph = graph_of(alike)
     values, _ = second_smallest(graph.dense())
-    assert values[count - 1] - values[1] < 1e-12
+    assert values[1] - values[0] < 1e-12
     found = second_eigenvector(graph)
-    assert found.eigenvalue == pytest.approx(values[1], abs=1e-12)
+    assert found.eigenvalue == pytest.approx(values[0], abs=1e-12)
     assert found.residual < 1e-12
     # equal on each clique, as all vectors of this eigenvalue are
     np.testing.assert_allclose(found.x.reshape(count, 12).std(axis=1), 0, atol=1e-12)
@@ -103,7 +99,7 @@ def test_a_clique_that_weakly_holds_together_beside_separate_ones():
     graph = graph_of(alike, eps=1e-3)
     values, wanted = second_smallest(graph.dense())
     found = second_eigenvector(graph)
-    assert found.eigenvalue == pytest.approx(values[1], abs=1e-10)
+    assert found.eigenvalue == pytest.approx(values[0], abs=1e-10)
     D = graph.dense().sum(axis=1)
     assert abs((found.x * D * wanted).sum()) == pytest.approx(1, abs=1e-9)
 
@@ -150,6 +146,6 @@ def test_the_search_goes_on_when_the_subspace_is_full(monkeypatch):
     found = second_eigenvector(graph)
     values, wanted = second_smallest(graph.dense())
     assert found.products > 60
-    assert found.eigenvalue == pytest.approx(values[1], abs=1e-10)
+    assert found.eigenvalue == pytest.approx(values[0], abs=1e-10)
     D = graph.dense().sum(axis=1)
     assert abs((found.x * D * wanted).sum()) == pytest.approx(1, abs=1e-9)

@@ -9,7 +9,7 @@ import torch
 from promerge_fo import MaskCutConfig, TokenCutConfig, segment_features
 from promerge_fo.segment import normalized_cut, trace_segmentation
 from promerge_fo.segment.eigenvector import Eigenvector
-from promerge_fo.segment.normalized_cut import foreground
+from promerge_fo.segment.normalized_cut import corners, foreground
 from tests.scenes import feature_scene, iou_matrix
 from tests.segment import cut_oracle
 
@@ -76,19 +76,19 @@ VARIANTS = {
 def test_maskcut_against_the_oracle(variant: str):
     config = MaskCutConfig(**VARIANTS[variant])
     masks = 0
-    for seed in range(12):
-        features, _ = feature_scene(seed, grid=(18, 22) if seed % 2 else (20, 20))
+    for seed in range(10):
+        features, _ = feature_scene(seed, grid=(13, 17) if seed % 2 else (14, 14))
         expected = cut_oracle.maskcut(features, config.to_dict())
         trace = trace_segmentation(features, config)
         np.testing.assert_array_equal(trace.instances.masks, expected)
         assert len(trace.cuts) == config.cuts
         masks += len(expected)
-    assert masks == 12 * config.cuts
+    assert masks == 10 * config.cuts
 
 
 def test_tokencut_against_the_oracle():
-    for seed in range(12):
-        features, _ = feature_scene(seed, grid=(21, 17))
+    for seed in range(10):
+        features, _ = feature_scene(seed, grid=(16, 13))
         for tau in (0.2, 0.5):
             result = segment_features(features, TokenCutConfig(tau=tau))
             np.testing.assert_array_equal(result.masks, [cut_oracle.tokencut(features, tau)])
@@ -109,7 +109,7 @@ def drawn(*rows: str) -> np.ndarray:
 def test_the_foreground_is_the_side_of_the_largest_entry_whatever_the_sign():
     x = drawn("....", ".#+.", ".##.", "....")
     for sign in (1, -1):
-        front = foreground(sign * x, 2)
+        front = foreground(sign * x)
         np.testing.assert_array_equal(front.partition, grid("    ", " ## ", " ## ", "    "))
         assert front.seed == (1, 2)
         assert not front.swapped
@@ -121,11 +121,11 @@ def test_the_foreground_is_the_side_of_the_largest_entry_whatever_the_sign():
 
 def test_the_cut_is_at_the_mean_and_not_at_zero():
     x = np.array([[9.0, 2.0, 1.0, 0.5, 0.5]])  # mean 2.6
-    np.testing.assert_array_equal(foreground(x, 4).partition, grid("#    "))
+    np.testing.assert_array_equal(foreground(x).partition, grid("#    "))
 
 
 def test_only_what_hangs_together_with_the_seed_is_taken():
-    front = foreground(drawn("#....", "..#..", ".+#..", "...#.", "....."), 2)
+    front = foreground(drawn("#....", "..#..", ".+#..", "...#.", "....."))
     # four neighbours count, corners that touch do not
     np.testing.assert_array_equal(
         front.component, grid("     ", "  #  ", " ##  ", "     ", "     ")
@@ -134,42 +134,48 @@ def test_only_what_hangs_together_with_the_seed_is_taken():
     assert front.seed == (2, 1)
 
 
+def test_the_other_side_has_its_own_seed():
+    x = drawn("+###", "#..-", "#...", "#...")
+    front = foreground(x, weaker_side=True)
+    np.testing.assert_array_equal(front.partition, grid("    ", " ###", " ###", " ###"))
+    assert front.seed == (1, 3)
+    assert front.map[1, 3] > front.map[1, 1] > 0 > front.map[0, 0]
+
+
 @pytest.mark.parametrize(
-    ("x", "corners"),
+    ("x", "count"),
     [
-        (drawn("#++.", "##..", "....", "...."), 1),
-        (drawn("++##", "....", "....", "...."), 2),
-        (drawn("+###", "#..-", "#...", "#..."), 3),
-        (drawn("+###", "#..#", "#.-#", "####"), 4),
+        (drawn("....", ".+#.", "...."), 0),
+        (drawn("#++.", "##..", "...."), 1),
+        (drawn("++##", "....", "...."), 2),
+        (drawn("+###", "#..-", "#..."), 3),
+        (drawn("+###", "#.-#", "####"), 4),
+        (np.array([[3.0, -1.0, -1.0, 3.0]]), 4),
     ],
-    ids=["1", "2", "3", "4"],
+    ids=["0", "1", "2", "3", "4", "a row"],
 )
-def test_a_foreground_with_too_many_corners_changes_places(x: np.ndarray, corners: int):
-    strongest = x > x.mean()
+def test_a_foreground_with_too_many_corners_changes_places(x, count, monkeypatch):
+    assert corners(foreground(x).partition) == count
+    features = np.random.default_rng(0).standard_normal((4, *x.shape))
     for most in range(5):
-        front = foreground(x, most)
-        assert front.swapped == (corners > most)
-        np.testing.assert_array_equal(front.partition, strongest != (corners > most))
-        assert front.partition[front.seed]
-        assert front.component[front.seed]
-        if front.swapped and (x == -2).any():  # the seed is the strongest of the new side
-            assert x[front.seed] == -2
-            assert front.map[front.seed] > 0
-
-
-def test_corners_of_a_row_count_twice():
-    x = np.array([[3.0, -1.0, -1.0, -1.0]])
-    assert not foreground(x, 2).swapped
-    x = np.array([[3.0, -1.0, -1.0, 3.0]])
-    assert foreground(x, 3).swapped
+        for sign in (1, -1):  # LAPACK's; of the other one, the foreground lies below the mean
+            scripted(monkeypatch, x)
+            monkeypatch.setattr(normalized_cut, "lapack_sign", lambda graph, x: sign)  # noqa: B023
+            cut = trace_segmentation(features, MaskCutConfig(cuts=1, max_corners=most)).cuts[0]
+            swapped = count > most and sign == 1
+            assert cut.foreground.swapped == swapped
+            np.testing.assert_array_equal(
+                cut.foreground.partition, ~(x > x.mean()) if swapped else x > x.mean()
+            )
+            assert cut.mask[cut.foreground.seed]
 
 
 def test_of_equal_entries_the_first_is_the_seed():
-    x = drawn("....", ".#.#", "....", "....")
+    x = drawn("....", ".+.+", "....", "....")
     x[1, 1] -= 1e-9  # rounding
-    assert foreground(x, 2).seed == (1, 1)
+    assert foreground(x).seed == (1, 1)
     x[1, 1] -= 1e-3
-    assert foreground(x, 2).seed == (1, 3)
+    assert foreground(x).seed == (1, 3)
 
 
 def scripted(monkeypatch, *vectors: np.ndarray) -> list[np.ndarray]:
@@ -194,7 +200,7 @@ SPECK = drawn("......", "......", "......", "......", "..+...")
 def maskcut(monkeypatch, *vectors: np.ndarray, **parameters):
     out = scripted(monkeypatch, *vectors)
     features = np.random.default_rng(0).standard_normal((4, 5, 6))
-    config = MaskCutConfig(score="constant", **{"min_area": 0.1, **parameters})
+    config = MaskCutConfig(score="constant", **{"min_area": 0.05, **parameters})
     trace = trace_segmentation(features, config)
     return trace, out, [cut.verdict for cut in trace.cuts]
 
