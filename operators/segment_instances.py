@@ -33,7 +33,7 @@ ENCODERS = {
 #: Headings of the parameters, and those of all methods below them.
 GROUPS = {
     "Prompts": ("prompting", "stride", "seed", "tau_b", "norm_eps"),
-    "Cuts": ("cuts", "tau", "eps", "max_corners", "max_overlap"),
+    "Cuts": ("cuts", "tau", "eps", "max_corners", "max_overlap", "min_area"),
     "Components": ("split_components", "min_component_ratio"),
     "Background": ("background_vote", "min_background_area"),
     "Filtering": ("filtering", "tau_ioa_bg", "tau_f_bg", "nms_iou"),
