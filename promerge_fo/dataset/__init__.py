@@ -10,20 +10,38 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from promerge_fo.dataset.agreement import measure_agreement
     from promerge_fo.dataset.compare import Comparison, compare_fields
+    from promerge_fo.dataset.distribution import Histogram, review_histograms, select_between
+    from promerge_fo.dataset.doubt import review_queue
     from promerge_fo.dataset.evaluation import InstanceResults, evaluate_instances
     from promerge_fo.dataset.export import export_pseudo_labels
     from promerge_fo.dataset.labels import mask_of, masks_of, require_images, to_detections
     from promerge_fo.dataset.model import ProMergeModel, load_model
     from promerge_fo.dataset.protocols import load_benchmark
+    from promerge_fo.dataset.review import (
+        Progress,
+        accept,
+        decide,
+        enable_annotation,
+        prepare_review,
+        reject,
+        review_progress,
+        undo,
+    )
     from promerge_fo.dataset.runs import list_runs, load_run
     from promerge_fo.dataset.segment import segment_dataset
 
 __all__ = [
     "Comparison",
+    "Histogram",
     "InstanceResults",
     "ProMergeModel",
+    "Progress",
+    "accept",
     "compare_fields",
+    "decide",
+    "enable_annotation",
     "evaluate_instances",
     "export_pseudo_labels",
     "list_runs",
@@ -32,16 +50,29 @@ __all__ = [
     "load_run",
     "mask_of",
     "masks_of",
+    "measure_agreement",
+    "prepare_review",
+    "reject",
     "require_images",
+    "review_histograms",
+    "review_progress",
+    "review_queue",
     "segment_dataset",
+    "select_between",
     "to_detections",
+    "undo",
 ]
 
 _HOMES = {
     "Comparison": "compare",
-    "ProMergeModel": "model",
-    "compare_fields": "compare",
+    "Histogram": "distribution",
     "InstanceResults": "evaluation",
+    "ProMergeModel": "model",
+    "Progress": "review",
+    "accept": "review",
+    "compare_fields": "compare",
+    "decide": "review",
+    "enable_annotation": "review",
     "evaluate_instances": "evaluation",
     "export_pseudo_labels": "export",
     "list_runs": "runs",
@@ -50,9 +81,17 @@ _HOMES = {
     "load_run": "runs",
     "mask_of": "labels",
     "masks_of": "labels",
+    "measure_agreement": "agreement",
+    "prepare_review": "review",
+    "reject": "review",
     "require_images": "labels",
+    "review_histograms": "distribution",
+    "review_progress": "review",
+    "review_queue": "doubt",
     "segment_dataset": "segment",
+    "select_between": "distribution",
     "to_detections": "labels",
+    "undo": "review",
 }
 
 
