@@ -1,4 +1,4 @@
-"""Registration of the plugin's operators.
+"""Registration of the plugin's operators and panels.
 
 FiftyOne executes this file whenever it reads its plugins, so nothing heavy is imported here. The
 repository's root joins this module's own search path: ``.operators`` is then this plugin's folder
@@ -15,9 +15,21 @@ __path__.append(ROOT)
 if importlib.util.find_spec("promerge_fo") is None:
     sys.path.append(ROOT)
 
+from .operators.accept import Accept  # noqa: E402
+from .operators.reject import Reject  # noqa: E402
+from .operators.review_instances import ReviewInstances  # noqa: E402
 from .operators.segment_instances import SegmentInstances  # noqa: E402
+from .operators.undo import Undo  # noqa: E402
+from .review_panel import ReviewPanel  # noqa: E402
+from .sample_panel import SamplePanel  # noqa: E402
 
 
 def register(plugin):  # type: ignore[no-untyped-def]
     """Called by FiftyOne with the plugin that operators and panels are added to."""
     plugin.register(SegmentInstances)
+    plugin.register(ReviewInstances)
+    plugin.register(Accept)
+    plugin.register(Reject)
+    plugin.register(Undo)
+    plugin.register(ReviewPanel)
+    plugin.register(SamplePanel)

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
         accept,
         decide,
         enable_annotation,
+        list_labels,
         prepare_review,
         reject,
         review_progress,
         undo,
     )
+    from promerge_fo.dataset.review_updates import label_path
     from promerge_fo.dataset.runs import list_runs, load_run
     from promerge_fo.dataset.segment import segment_dataset
 
@@ -44,6 +46,8 @@ __all__ = [
     "enable_annotation",
     "evaluate_instances",
     "export_pseudo_labels",
+    "label_path",
+    "list_labels",
     "list_runs",
     "load_benchmark",
     "load_model",
@@ -75,6 +79,8 @@ _HOMES = {
     "enable_annotation": "review",
     "evaluate_instances": "evaluation",
     "export_pseudo_labels": "export",
+    "label_path": "review_updates",
+    "list_labels": "review",
     "list_runs": "runs",
     "load_benchmark": "protocols",
     "load_model": "model",

@@ -19,6 +19,7 @@ import fiftyone as fo
 
 from promerge_fo.dataset.review_updates import (
     ATTRIBUTES,
+    area_of,
     decide_all,
     decide_listed,
     decision,
@@ -36,6 +37,7 @@ __all__ = [
     "accept",
     "decide",
     "enable_annotation",
+    "list_labels",
     "prepare_review",
     "reject",
     "review_progress",
@@ -199,6 +201,34 @@ def review_progress(samples: Any, label_field: str) -> Progress:
     rows = samples._aggregate([{"$project": counts}, {"$group": {"_id": None, **sums}}])
     row = next(iter(rows), dict.fromkeys(counts, 0))
     return Progress(*(int(row[name]) for name in counts))
+
+
+def list_labels(samples: Any, label_field: str) -> list[dict[str, Any]]:
+    """The labels of some samples and what was decided on them, without their masks.
+
+    Args:
+        samples: a dataset, a view or patches; meant for few samples.
+        label_field: a field with detections.
+
+    Returns:
+        Of each label, in stored order: ``id``, ``sample_id`` (of patches, the patch's), ``score``
+        (None without one), ``area`` (share of the image; of the box where the label has none),
+        ``review`` and ``reviewer`` (None where nobody has decided).
+
+    Raises:
+        fiftyone.core.media.MediaTypeError: the samples have no images.
+        ValueError: a field that does not hold detections.
+    """
+    path = label_path(samples, label_field)
+    label = {
+        "id": {"$toString": "$$label._id"},
+        "score": {"$ifNull": ["$$label.confidence", None]},
+        "area": area_of("$$label"),
+        "review": {"$ifNull": ["$$label.review", None]},
+        "reviewer": {"$ifNull": ["$$label.reviewer", None]},
+    }
+    rows = samples._aggregate([{"$project": {"labels": each_label(path, label)}}])
+    return [{"sample_id": str(row["_id"]), **found} for row in rows for found in row["labels"]]
 
 
 def prepare_review(samples: Any, label_field: str) -> None:

@@ -362,3 +362,26 @@ def test_the_annotate_tab_is_switched_on(labelled):
     assert read_only["review"] and read_only["reviewer"] and not read_only["confidence"]
     pfo.enable_annotation(labelled, "promerge")
     assert labelled.active_label_schemas == ["promerge"]
+
+
+def test_decisions_outlast_what_is_saved_afterwards(labelled):
+    """The App's Annotate tab saves whole samples, as Python does."""
+    pfo.accept(labelled, "promerge", ids(labelled)[:1], reviewer="Ada")
+    pfo.reject(labelled, "promerge", ids(labelled)[:2], reviewer="Bo")
+    sample = labelled.first()
+    sample.promerge.detections[0].mask = np.ones((3, 3), np.uint8)
+    sample.save()
+    assert reviews(labelled)[:2] == ["rejected", "rejected"]
+    assert pfo.undo(labelled, "promerge") == 2
+    assert reviews(labelled)[:2] == ["accepted", None]
+    assert labelled.first().promerge.detections[0].reviewer == "Ada"
+
+
+def test_labels_are_listed_with_what_was_decided(labelled):
+    pfo.accept(labelled, "promerge", ids(labelled)[1:2], reviewer="Ada")
+    listed = pfo.list_labels(labelled[:1], "promerge")
+    assert [label["id"] for label in listed] == ids(labelled)[:3]
+    assert [label["score"] for label in listed] == SCORES[0]
+    assert [label["review"] for label in listed] == [None, "accepted", None]
+    assert listed[1]["reviewer"] == "Ada" and listed[1]["area"] == 0.2
+    assert pfo.list_labels(labelled[2:3], "promerge") == []
