@@ -6,6 +6,7 @@ A test that fails leaves a screenshot and a trace (``playwright show-trace``) in
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from pathlib import Path
@@ -92,10 +93,14 @@ class App:
     def execute(self, button="Execute"):
         self.form.get_by_text(button, exact=True).last.click()
 
-    def finish(self):
-        """Close the form that shows what an operator did."""
-        self.form.get_by_text("Done", exact=True).click()
-        self.form.wait_for(state="detached", timeout=30_000)
+    def finish(self, said):
+        """Wait until an operator says what it did, and close that; returns all that it says."""
+        shown = self.page.get_by_role("dialog").filter(has_text=said)
+        shown.get_by_text(said).first.wait_for(timeout=120_000)
+        text = shown.inner_text()
+        shown.get_by_text(re.compile("^(Done|Close)$")).click()
+        shown.wait_for(state="detached", timeout=30_000)
+        return text
 
     def picture(self, name):
         """Keep what is seen, for the guides, where they are being made."""
