@@ -52,7 +52,7 @@ def test_table1_runs_on_a_sample_of_each(fo, root, capsys):
         assert text in page
     dataset = fo.load_dataset("coco2017-20")
     methods = ["tokencut", "maskcut", "promerge"]
-    assert dataset.list_evaluations() == [f"table1_{method}" for method in methods]
+    assert set(dataset.list_evaluations()) == {f"table1_{method}" for method in methods}
     runs = list_runs(dataset)
     assert [load_run(dataset, run)["method"] for run in runs] == methods
     assert {load_run(dataset, run)["config"]["score"] for run in runs} == {"constant"}
