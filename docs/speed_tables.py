@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from speed_results import iou, read, results, share, table
+from speed_results import cuts, iou, read, results, share, table
 
-NAMES = ("segmentation", "crf", "encoder", "end_to_end", "prompts", "table2", "count", "writing")
+NAMES = (
+    "segmentation",
+    "normalized_cut",
+    "crf",
+    "encoder",
+    "end_to_end",
+    "prompts",
+    "table2",
+    "count",
+    "writing",
+)
 
 
 def machine() -> str:
@@ -61,6 +71,23 @@ def steps() -> str:
         for step in next(iter(parts.values()))
     ]
     return table(["step", *(f"stride {stride}" for stride in parts)], rows)
+
+
+def normalized_cut() -> str:
+    rows = [
+        [
+            image["image"],
+            ", ".join(f"{value:.2g}" for value in image["eigenvalues"]),
+            ", ".join(map(str, image["products"])),
+            image["lanczos"]["processor"]["median_s"],
+            image["dense"]["processor"]["median_s"],
+            image["times_faster_by_processor_time"],
+            iou(min(image["ious"])),
+        ]
+        for image in cuts()["images"]
+    ]
+    header = ["features of", "eigenvalues", "products", "seconds", "seconds, dense"]
+    return table([*header, "times faster", "lowest IoU"], rows)
 
 
 def crf_counts() -> str:
@@ -224,7 +251,7 @@ def writing_parts() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (
-        machine, segmentation, steps, crf_counts, crf_agreement, crf_sizes, crf_torch, prompts,
-        encoder, throughput, table2, count, writing, writing_parts,
+        machine, segmentation, steps, normalized_cut, crf_counts, crf_agreement, crf_sizes,
+        crf_torch, prompts, encoder, throughput, table2, count, writing, writing_parts,
     )
 }  # fmt: skip
