@@ -14,7 +14,7 @@ from fiftyone.operators import types
 from ..forms import Form, chosen_path
 from ..operator import Operator
 from .segment_instances import ENCODERS
-from .show_run import choose_run
+from .show_run import choose_run, made_here, records_of
 
 
 class Explain(Operator):
@@ -31,14 +31,12 @@ class Explain(Operator):
         )
 
     def resolve_input(self, ctx: Any) -> types.Property:
-        from promerge_fo.dataset import list_runs
-
         form = Form(ctx, "ProMerge: explain an image", "Explain")
         if _sample_id(ctx) is None:
             form.refuse("Open an image, or select one in the grid.")
             return form.property()
-        if list_runs(ctx.dataset):
-            choose_run(form)
+        if runs := made_here(records_of(ctx)):
+            choose_run(form, runs)
         else:
             form.note("no_run", "No run yet: the default settings are explained")
             form.choose("encoder", ENCODERS, "Encoder", default="texture")

@@ -35,6 +35,9 @@ class ShowRun(Operator):
         if record is None:
             return form.property()
         form.inputs.str("record", default=described(record), view=types.MarkdownView())
+        if record["method"] == "import":
+            form.refuse(f"Predictions cannot be made again here: import {record['file']} again.")
+            return form.property()
         form.inputs.view_target(ctx)
         form.inputs.file(
             "checkpoint",
@@ -72,13 +75,21 @@ class ShowRun(Operator):
         return types.Property(outputs)
 
 
-def choose_run(form: Form) -> dict[str, Any] | None:
-    """Ask for one of the dataset's runs; its record, or None where there is no run."""
+def records_of(ctx: Any) -> dict[str, dict[str, Any]]:
+    """The records of the dataset's runs by key, the latest first."""
     from promerge_fo.dataset import list_runs, load_run
 
-    records = {
-        key: load_run(form.ctx.dataset, key) for key in reversed(list_runs(form.ctx.dataset))
-    }
+    return {key: load_run(ctx.dataset, key) for key in reversed(list_runs(ctx.dataset))}
+
+
+def made_here(records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The runs that a model of this package made: not imported predictions."""
+    return {key: record for key, record in records.items() if record["method"] != "import"}
+
+
+def choose_run(form: Form, records: dict[str, dict[str, Any]] | None = None) -> Any:
+    """Ask for one of the dataset's runs, or of some; its record, or None where there is no run."""
+    records = records_of(form.ctx) if records is None else records
     if not records:
         form.refuse("This dataset has no runs of ProMerge yet: segment instances first.")
         return None
@@ -93,19 +104,34 @@ def choose_run(form: Form) -> dict[str, Any] | None:
 def described(record: dict[str, Any]) -> str:
     """A record as Markdown."""
     statuses = ", ".join(f"{count:,} {status}" for status, count in record["counts"].items())
+    imported = record["method"] == "import"
     rows = {
         "field": record["label_field"],
         "method": record["method"],
-        "encoder": f"{record['encoder']['name']}, {record['encoder']['facet']}, "
-        f"{record['encoder']['precision']}, {record['encoder']['image_size']} pixels",
-        "weights": f"SHA-256 {(record['encoder']['weights_sha256'] or 'none')[:16]}",
+        **(_of_file(record) if imported else _of_encoder(record)),
         "images": f"{record['images']:,} ({statuses}); {record['instances']:,} masks",
-        "time": f"{record['seconds']:,} s, {record['images_per_second']} images/s on "
-        f"{record['device']}",
         "finished": record["finished"] + (", interrupted" if record["interrupted"] else ""),
         "versions": ", ".join(f"{k} {v}" for k, v in record["versions"].items()),
         "run hash": record["run_hash"],
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    settings = json.dumps(record["config"], indent=1)
+    settings = json.dumps(record["settings" if imported else "config"], indent=1)
     return f"| | |\n| --- | --- |\n{table}\n\n```json\n{settings}\n```"
+
+
+def _of_encoder(record: dict[str, Any]) -> dict[str, str]:
+    encoder = record["encoder"]
+    return {
+        "encoder": f"{encoder['name']}, {encoder['facet']}, {encoder['precision']}, "
+        f"{encoder['image_size']} pixels",
+        "weights": f"SHA-256 {(encoder['weights_sha256'] or 'none')[:16]}",
+        "time": f"{record['seconds']:,} s, {record['images_per_second']} images/s on "
+        f"{record['device']}",
+    }
+
+
+def _of_file(record: dict[str, Any]) -> dict[str, str]:
+    return {
+        "file": f"{record['file']}, SHA-256 {record['sha256'][:16]}",
+        "time": f"{record['seconds']:,} s",
+    }

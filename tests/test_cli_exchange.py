@@ -69,7 +69,8 @@ def test_every_option_of_export_is_handed_on(named, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "export_pseudo_labels", record)
     options = (
         "--view half --label-field fine --min-area 0.1 --tags a b --min-score 0.2 "
-        "--review accepted --max-per-image 3 --seed 4 --split-tags train val --images copy --format yolo --overwrite"
+        "--review accepted --max-per-image 3 --seed 4 --split-tags train val "
+        "--images copy --format yolo --overwrite"
     )
     assert main(["export", "shapes", "out", *options.split()]) == 2
     assert given.pop("samples") == named.load_saved_view("half")
