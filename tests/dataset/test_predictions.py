@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import bson
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
@@ -74,6 +75,22 @@ def test_labels_come_back_as_they_were(scenes, results, store):
     figures = pfo.evaluate_instances(scenes, "found", gt_field="promerge").metrics()
     assert figures["segm"]["AP"] == figures["bbox"]["AP"] == 100
     assert str(report) == f"{total} labels on 9 images in the field 'found', of {total} predictions"
+
+
+def test_the_database_holds_labels_as_fiftyone_writes_them(fo, scenes, results, store):
+    box = {"image_id": 1, "bbox": [5, 10, 20, 10], "score": 0.5}
+    store([*results, box])
+    labels = scenes.first().found.detections
+    document = scenes._sample_collection.find_one({})
+    ours = document["found"]["detections"]
+    theirs = [bson.decode(bson.encode(label.copy().to_dict())) for label in labels]
+    for mine, other in zip(ours, theirs, strict=True):
+        assert {k: v for k, v in mine.items() if k != "_id"} == {
+            k: v for k, v in other.items() if k != "_id"
+        }
+    segmented = document["promerge"]["detections"][0]
+    assert set(segmented) == set(ours[0])
+    assert len({d["_id"] for d in ours}) == len(ours)
 
 
 def test_an_export_itself_is_read(scenes, store, tmp_path):
