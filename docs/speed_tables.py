@@ -7,7 +7,10 @@ from typing import Any
 
 from speed_results import iou, read, results, share, table
 
-NAMES = ("segmentation", "crf", "encoder", "end_to_end", "prompts", "table2", "count", "writing")
+NAMES = (
+    "segmentation", "crf", "encoder", "end_to_end", "prompts", "table2", "count", "writing",
+    "exporting",
+)  # fmt: skip
 
 
 def machine() -> str:
@@ -221,10 +224,27 @@ def writing_parts() -> str:
     return table(["part, alone, on one thread", "ms an image"], rows)
 
 
+def exporting() -> str:
+    rows = [
+        [
+            row["images"],
+            row["file_mb"],
+            *(
+                row[way][figure]
+                for way in ("export", "import")
+                for figure in ("images_per_s", "peak_memory_mb")
+            ),
+        ]
+        for row in results("exporting")["counts"] or []
+    ]
+    header = ["images", "file, MB", "export, images/s", "MB at most", "import, images/s"]
+    return table([*header, "MB at most"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (
         machine, segmentation, steps, crf_counts, crf_agreement, crf_sizes, crf_torch, prompts,
-        encoder, throughput, table2, count, writing, writing_parts,
+        encoder, throughput, table2, count, writing, writing_parts, exporting,
     )
 }  # fmt: skip

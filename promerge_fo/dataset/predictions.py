@@ -40,6 +40,7 @@ __all__ = ["ImportReport", "import_predictions"]
 
 logger = logging.getLogger("fiftyone.promerge")
 
+_LONGEST_ID = 4096  # characters
 _SHOWN = 100  # problems and unmatched ids that a report names
 _LARGEST = 12 << 20  # bytes of one image's labels; a document of the database holds 16 MB
 
@@ -120,8 +121,8 @@ def import_predictions(
     The file may come from anywhere. Every entry is checked before anything is written: one that is
     malformed is left out and named in the report; a file that is not JSON to its end, or of which
     nothing fits, is refused. Memory grows with the numbers of images and predictions (some 30 bytes
-    each), not with the file or its masks. If anything fails while labels are written, or Ctrl-C is
-    pressed, the field becomes what it was.
+    each, 100 where they have ids), not with the file or its masks. If anything fails while labels
+    are written, or Ctrl-C is pressed, the field becomes what it was.
 
     Labels are stored as this package's own: "fg", ``confidence``, the tight box of the mask,
     ``mask``, ``area`` and ``touches_border``; images that the file says nothing of get empty
@@ -157,14 +158,15 @@ def import_predictions(
         raise ValueError(f"top_k is {top_k}, but must be at least 1")
     require_free_field(samples, label_field, overwrite)
     file = Path(path).expanduser()
-    if annotations is None and holds_object(file):
+    if annotations is not None:
+        annotations = Path(annotations).expanduser()
+    elif holds_object(file):
         annotations = file
     images = _Images(samples, annotations)
     names = _class_names(class_names, images.index)
     started, clock = datetime.now(timezone.utc), time.perf_counter()
     source = {
         "method": "import",
-        "file": file.name,
         "sha256": sha256_of(file),
         "annotations_sha256": None if annotations is None else sha256_of(annotations),
         "settings": {
@@ -185,6 +187,7 @@ def import_predictions(
                 "run_hash": run,
                 "label_field": label_field,
                 **source,
+                "file": file.name,
                 "versions": package_versions(),
                 "started": started.isoformat(timespec="seconds"),
                 "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -270,7 +273,7 @@ class _Intake:
         self._positions, self._scores = array("q"), array("d")  # of the labels in the scratch file
         self._ends = array("q", [0])
         self._best: defaultdict[int, list[float]] = defaultdict(list)  # heaps, where top_k is given
-        self._ids: set[int | str] = set()
+        self._ids: set[int] = set()
         self._entries = 0
         self._below_min_score = 0
         self._beyond_top_k = 0
@@ -297,8 +300,8 @@ class _Intake:
             raise EntryError("entry", "it is no object")
         self._check_id(entry.get("id"))
         image_id = entry.get("image_id")
-        if image_id is None or type(image_id) not in (int, str):
-            raise EntryError("image_id", "its image_id is neither a whole number nor text")
+        if image_id is None or not _is_id(image_id):
+            raise EntryError("image_id", "its image_id is neither a whole number nor a short text")
         position = self._images.index.find(image_id)
         if position is None:
             self._unmatched += 1
@@ -325,14 +328,16 @@ class _Intake:
         self._positions.append(position)
         self._scores.append(score)
 
-    def _check_id(self, given: Any) -> None:
-        if given is None:
+    def _check_id(self, entry_id: Any) -> None:
+        if entry_id is None:
             return
-        if type(given) not in (int, str):
-            raise EntryError("id", "its id is neither a whole number nor text")
-        if given in self._ids:
-            raise EntryError("id", f"an entry before it has the same id, {given!a:.40}")
-        self._ids.add(given)
+        if not _is_id(entry_id):
+            raise EntryError("id", "its id is neither a whole number nor a short text")
+        short = type(entry_id) is int and abs(entry_id) < 1 << 63
+        known_as = entry_id if short else hash(entry_id)  # a few bytes, however long
+        if known_as in self._ids:
+            raise EntryError("id", f"an entry before it has the same id, {entry_id!a:.40}")
+        self._ids.add(known_as)
 
     def _label_name(self, category: Any) -> str:
         if category is not None and type(category) is not int:
@@ -397,6 +402,11 @@ class _Intake:
     def _stored(self, k: int) -> RawBSONDocument:
         self._scratch.seek(self._ends[k])
         return RawBSONDocument(self._scratch.read(self._ends[k + 1] - self._ends[k]))
+
+
+def _is_id(value: Any) -> bool:
+    """Whether a value can be an id: a whole number, or a text no longer than paths are."""
+    return type(value) is int or (type(value) is str and len(value) <= _LONGEST_ID)
 
 
 def _confidence(score: Any) -> float | None:
