@@ -34,6 +34,7 @@ class Benchmark(NamedTuple):
 
 BENCHMARKS = {
     "segmentation": Benchmark("features to merged masks, against the product that bounds it", "1"),
+    "normalized_cut": Benchmark("MaskCut's cuts against scipy's dense eigh", "20"),
     "crf": Benchmark("refinement against pydensecrf: time, agreement, large images", "6"),
     "encoder": Benchmark("the encoder alone: images/s, and its share of the arithmetic", "3"),
     "end_to_end": Benchmark("Pipeline.run: overlap of the stages, images/s, memory", "3"),

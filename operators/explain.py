@@ -14,7 +14,7 @@ from fiftyone.operators import types
 from ..forms import Form, chosen_path
 from ..operator import Operator
 from .segment_instances import ENCODERS
-from .show_run import choose_run, made_here, records_of
+from .show_run import choose_run
 
 
 class Explain(Operator):
@@ -31,12 +31,16 @@ class Explain(Operator):
         )
 
     def resolve_input(self, ctx: Any) -> types.Property:
+        from promerge_fo.config import METHODS
+        from promerge_fo.dataset import list_runs, load_run
+
         form = Form(ctx, "ProMerge: explain an image", "Explain")
         if _sample_id(ctx) is None:
             form.refuse("Open an image, or select one in the grid.")
             return form.property()
-        if runs := made_here(records_of(ctx)):
-            choose_run(form, runs)
+        runs = [load_run(ctx.dataset, key) for key in list_runs(ctx.dataset)]
+        if any(run["method"] in METHODS for run in runs):
+            choose_run(form, METHODS)
         else:
             form.note("no_run", "No run yet: the default settings are explained")
             form.choose("encoder", ENCODERS, "Encoder", default="texture")

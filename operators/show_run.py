@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 import fiftyone.operators as foo
@@ -11,6 +12,8 @@ from fiftyone.operators import types
 from ..forms import Form, chosen_path
 from ..operator import Operator
 from ..progress import follow
+
+_SETTINGS = {"config", "settings"}  # what a method, and an import, was told
 
 
 class ShowRun(Operator):
@@ -35,8 +38,8 @@ class ShowRun(Operator):
         if record is None:
             return form.property()
         form.inputs.str("record", default=described(record), view=types.MarkdownView())
-        if record["method"] == "import":
-            form.refuse(f"Predictions cannot be made again here: import {record['file']} again.")
+        if "config" not in record:
+            form.refuse("An import is not run again: import the file again instead.")
             return form.property()
         form.inputs.view_target(ctx)
         form.inputs.file(
@@ -75,21 +78,21 @@ class ShowRun(Operator):
         return types.Property(outputs)
 
 
-def records_of(ctx: Any) -> dict[str, dict[str, Any]]:
-    """The records of the dataset's runs by key, the latest first."""
+def choose_run(form: Form, methods: Collection[str] | None = None) -> dict[str, Any] | None:
+    """Ask for one of the dataset's runs.
+
+    Args:
+        form: that asks.
+        methods: only runs of these; of all by default.
+
+    Returns:
+        The run's record, or None where there is no run, which the form then says.
+    """
     from promerge_fo.dataset import list_runs, load_run
 
-    return {key: load_run(ctx.dataset, key) for key in reversed(list_runs(ctx.dataset))}
-
-
-def made_here(records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The runs that a model of this package made: not imported predictions."""
-    return {key: record for key, record in records.items() if record["method"] != "import"}
-
-
-def choose_run(form: Form, records: dict[str, dict[str, Any]] | None = None) -> Any:
-    """Ask for one of the dataset's runs, or of some; its record, or None where there is no run."""
-    records = records_of(form.ctx) if records is None else records
+    dataset = form.ctx.dataset
+    records = {key: load_run(dataset, key) for key in reversed(list_runs(dataset))}
+    records = {k: r for k, r in records.items() if methods is None or r["method"] in methods}
     if not records:
         form.refuse("This dataset has no runs of ProMerge yet: segment instances first.")
         return None
@@ -102,36 +105,14 @@ def choose_run(form: Form, records: dict[str, dict[str, Any]] | None = None) -> 
 
 
 def described(record: dict[str, Any]) -> str:
-    """A record as Markdown."""
-    statuses = ", ".join(f"{count:,} {status}" for status, count in record["counts"].items())
-    imported = record["method"] == "import"
-    rows = {
-        "field": record["label_field"],
-        "method": record["method"],
-        **(_of_file(record) if imported else _of_encoder(record)),
-        "images": f"{record['images']:,} ({statuses}); {record['instances']:,} masks",
-        "finished": record["finished"] + (", interrupted" if record["interrupted"] else ""),
-        "versions": ", ".join(f"{k} {v}" for k, v in record["versions"].items()),
-        "run hash": record["run_hash"],
-    }
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    settings = json.dumps(record["settings" if imported else "config"], indent=1)
-    return f"| | |\n| --- | --- |\n{table}\n\n```json\n{settings}\n```"
-
-
-def _of_encoder(record: dict[str, Any]) -> dict[str, str]:
-    encoder = record["encoder"]
-    return {
-        "encoder": f"{encoder['name']}, {encoder['facet']}, {encoder['precision']}, "
-        f"{encoder['image_size']} pixels",
-        "weights": f"SHA-256 {(encoder['weights_sha256'] or 'none')[:16]}",
-        "time": f"{record['seconds']:,} s, {record['images_per_second']} images/s on "
-        f"{record['device']}",
-    }
-
-
-def _of_file(record: dict[str, Any]) -> dict[str, str]:
-    return {
-        "file": f"{record['file']}, SHA-256 {record['sha256'][:16]}",
-        "time": f"{record['seconds']:,} s",
-    }
+    """A record as Markdown: a table, and the settings below it."""
+    lines = ["| | |", "| --- | --- |"]
+    for name, value in record.items():
+        if name in _SETTINGS:
+            continue
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {part}" for key, part in value.items())
+        lines.append(f"| {name.replace('_', ' ')} | {value} |")
+    for name in _SETTINGS & set(record):
+        lines += ["", "```json", json.dumps(record[name], indent=1), "```"]
+    return "\n".join(lines)

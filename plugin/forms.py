@@ -90,6 +90,42 @@ def detection_fields(samples: Any) -> list[str]:
     )
 
 
+def choose_field(
+    inputs: types.Object,
+    name: str,
+    fields: list[str],
+    *,
+    label: str,
+    description: str | None = None,
+    default: str | None = None,
+    **kwargs: Any,
+) -> None:
+    """Let one of these fields be chosen, the default if it is among them."""
+    view = types.DropdownView()
+    for field in fields:
+        view.add_choice(field, label=field)
+    inputs.enum(
+        name,
+        fields,
+        required=True,
+        default=default if default in fields else None,
+        label=label,
+        description=description,
+        view=view,
+        **kwargs,
+    )
+
+
+def refused(title: str, reason: str) -> types.Property:
+    """A form that says why nothing can be done, and cannot be executed."""
+    inputs = types.Object()
+    inputs.view("refused", types.Error(label=title, description=reason))
+    form = types.Property(inputs)
+    form.invalid = True
+    form.error_message = reason
+    return form
+
+
 def why_no_name(name: str, what: str) -> str | None:
     """What is wrong with a name for a field or a run, or None."""
     if not name:
