@@ -83,7 +83,7 @@ def test_every_option_of_export_is_handed_on(named, tmp_path, monkeypatch):
 
 def test_what_is_not_there_is_named(named, tmp_path, capsys):
     for arguments, words in (
-        (["export", "forms", "a.json"], "no dataset 'forms'; the datasets are: shapes"),
+        (["export", "forms", "a.json"], "there is no dataset 'forms'; the datasets are: "),
         (["export", "shapes", "a.json", "--view", "all"], "no saved view 'all'; it has: half"),
         (["export", "shapes", "a.json", "--label-field", "x"], "'x' does not exist"),
         (["import", "shapes", "/nowhere.json", "--label-field", "x"], "/nowhere.json"),
