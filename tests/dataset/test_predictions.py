@@ -180,20 +180,22 @@ def test_runs_as_numbers_polygons_and_boxes_alone(scenes, store):
         {**base, "bbox": [5, 10, 20, 10]},
         {**base, "bbox": [5, 10, 1000, 10]},
         {"image_id": 1, "bbox": [5, 10, 20, 10]},
+        {**base, "bbox": [5, 10, 20, 10], "segmentation": []},
+        {**base, "bbox": [0, 0, 0, 0], "segmentation": rle},
     ]
     report = store(entries)
     labels = scenes.first().found.detections
-    assert report.labels == len(labels) == 5
-    for label in labels[:2]:
+    assert report.labels == len(labels) == 7
+    for label in (*labels[:2], labels[6]):
         np.testing.assert_array_equal(pfo.mask_of(label, (height, width)), box)
         assert label.area == 200 / (height * width) and not label.touches_border
-    assert [label.mask for label in labels[2:]] == [None] * 3
-    for label in (*labels[:3], labels[4]):
+    assert [label.mask for label in labels[2:6]] == [None] * 4
+    for label in (*labels[:3], *labels[4:]):
         assert label.bounding_box == [5 / width, 10 / height, 20 / width, 10 / height]
     assert labels[3].bounding_box == [5 / width, 10 / height, (width - 5) / width, 10 / height]
     assert labels[3].touches_border and not labels[2].touches_border
     assert labels[2].area == pytest.approx(200 / (height * width))
-    assert [label.confidence for label in labels] == [0.5] * 4 + [None]
+    assert [label.confidence for label in labels] == [0.5] * 4 + [None, 0.5, 0.5]
 
 
 def test_images_by_coco_id(scenes, results, store):
@@ -573,9 +575,9 @@ def test_what_cannot_take_labels_is_refused(scenes, tmp_path):
 
 
 def test_labels_that_the_database_cannot_hold(scenes, results, store, monkeypatch):
-    from promerge_fo.dataset import predictions
+    from promerge_fo.dataset import prediction_intake
 
-    monkeypatch.setattr(predictions, "_LARGEST", 1000)
+    monkeypatch.setattr(prediction_intake, "_LARGEST", 1000)
     before = everything(scenes)
     with pytest.raises(ValueError, match="labels of one image take .* give top_k or min_score"):
         store(results)
