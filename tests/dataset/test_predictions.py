@@ -428,6 +428,19 @@ def test_malformed_entries_are_named_and_the_others_stored(scenes, results, stor
     assert "19 malformed (" in str(report)
 
 
+def test_values_of_every_depth(scenes, results, store):
+    good = json.dumps(results[0])
+    for depth in (*range(1, 1200, 37), *range(850, 1000)):
+        deep = "[" * depth + "]" * depth
+        entry = f'{{"image_id": 1, "score": {deep}, "bbox": [0, 0, 1, 1], "other": {deep}}}'
+        try:
+            report = store(f"[{good}, {entry}]")
+        except ValueError as error:
+            assert depth > 500 and "nested too deep" in str(error)
+        else:
+            assert report.labels == 1 and sum(report.skipped.values()) == 1
+
+
 def test_the_list_of_problems_is_bounded(scenes, results, store):
     report = store([*results, *[{}] * 5000, *[{**results[0], "image_id": -k} for k in range(5000)]])
     assert report.skipped == {"image_id": 5000} and len(report.problems) == 100
