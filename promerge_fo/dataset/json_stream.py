@@ -17,7 +17,7 @@ from typing import IO, Any, NamedTuple
 
 __all__ = ["Element", "holds_object", "read_elements"]
 
-LONGEST = 1 << 24  #: characters of one element; a mask of 100 megapixels takes far fewer
+LONGEST = 1 << 23  #: characters of one element; even the most ragged masks take fewer
 _CHUNK = 1 << 18  # characters that are read together, at least
 _SPACE = re.compile(r"[ \t\n\r]*")
 
