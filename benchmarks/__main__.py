@@ -44,6 +44,7 @@ BENCHMARKS = {
     "table2": Benchmark("seconds an image by the protocol of the paper's Table 2", "5"),
     "count": Benchmark("images/s and memory against the number of images", "3; --full 20"),
     "writing": Benchmark("labels into FiftyOne's database, up to 10,000 images", "4"),
+    "exporting": Benchmark("pseudo-labels out, predictions in, up to 100,000 images", "8"),
     "evaluation": Benchmark("evaluate_instances on 5,000 images, database and all", "3"),
     "precision": Benchmark("what bf16 does to features, masks and time", "10", is_script=True),
     "presets": Benchmark('what the preset "fast" saves', "2", is_script=True),

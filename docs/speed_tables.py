@@ -8,16 +8,9 @@ from typing import Any
 from speed_results import cuts, iou, read, results, share, table
 
 NAMES = (
-    "segmentation",
-    "normalized_cut",
-    "crf",
-    "encoder",
-    "end_to_end",
-    "prompts",
-    "table2",
-    "count",
-    "writing",
-)
+    "segmentation", "normalized_cut", "crf", "encoder", "end_to_end", "prompts", "table2", "count",
+    "writing", "exporting", "evaluation",
+)  # fmt: skip
 
 
 def machine() -> str:
@@ -248,10 +241,41 @@ def writing_parts() -> str:
     return table(["part, alone, on one thread", "ms an image"], rows)
 
 
+def exporting() -> str:
+    rows = [
+        [
+            row["images"],
+            row["file_mb"],
+            *(
+                row[way][figure]
+                for way in ("export", "import")
+                for figure in ("images_per_s", "peak_memory_mb")
+            ),
+        ]
+        for row in results("exporting")["counts"] or []
+    ]
+    header = ["images", "file, MB", "export, images/s", "MB at most", "import, images/s"]
+    return table([*header, "MB at most"], rows)
+
+
+def evaluation() -> str:
+    found = results("evaluation")["evaluation"]
+    if found is None:
+        return str(results("evaluation")["fiftyone_missing"])
+    parts = [found["parts"][name] for name in ("read", "score", "write")]
+    counts = [f"{found[name]:,}" for name in ("images", "objects", "predictions")]
+    header = ["images", "objects", "predictions", "seconds", "read", "score", "write"]
+    return table(
+        [*header, "pycocotools alone"],
+        [[*counts, found["seconds"], *parts, found["pycocotools_s"]]],
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (
         machine, segmentation, steps, normalized_cut, crf_counts, crf_agreement, crf_sizes,
-        crf_torch, prompts, encoder, throughput, table2, count, writing, writing_parts,
+        crf_torch, prompts, encoder, throughput, table2, count, writing, writing_parts, exporting,
+        evaluation,
     )
 }  # fmt: skip

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from promerge_fo.dataset.export import export_pseudo_labels
     from promerge_fo.dataset.labels import mask_of, masks_of, require_images, to_detections
     from promerge_fo.dataset.model import ProMergeModel, load_model, model_of_run
-    from promerge_fo.dataset.predictions import ImportReport, import_predictions
+    from promerge_fo.dataset.prediction_intake import ImportReport
+    from promerge_fo.dataset.predictions import import_predictions
     from promerge_fo.dataset.protocols import load_benchmark
     from promerge_fo.dataset.review import (
         Progress,
@@ -77,7 +78,7 @@ __all__ = [
 _HOMES = {
     "Comparison": "compare",
     "Histogram": "distribution",
-    "ImportReport": "predictions",
+    "ImportReport": "prediction_intake",
     "InstanceResults": "evaluation",
     "ProMergeModel": "model",
     "Progress": "review",
