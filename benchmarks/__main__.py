@@ -41,6 +41,7 @@ BENCHMARKS = {
     "table2": Benchmark("seconds an image by the protocol of the paper's Table 2", "5"),
     "count": Benchmark("images/s and memory against the number of images", "3; --full 20"),
     "writing": Benchmark("labels into FiftyOne's database, up to 10,000 images", "4"),
+    "review": Benchmark("what a reviewer of a million labels waits for", "3"),
     "precision": Benchmark("what bf16 does to features, masks and time", "10", is_script=True),
     "presets": Benchmark('what the preset "fast" saves', "2", is_script=True),
     "gpu": Benchmark("all that a GPU can do, in one run", "8, on a GPU", in_all=False),

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import fiftyone as fo
+import fiftyone.core.media as fom
 from fiftyone.operators import types
 
 
 def detection_fields(samples: Any) -> list[str]:
-    """The fields of a collection that hold detections."""
+    """The fields of a collection of images that hold detections; of others, none."""
+    if samples.media_type != fom.IMAGE:
+        return []
     return list(
         samples.get_field_schema(ftype=fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
     )

@@ -10,7 +10,7 @@ from fiftyone.operators import types
 from .decision import selected
 from .forms import choose_field, detection_fields
 from .operators.review_instances import choose_order, choose_other
-from .review_state import field_of, on_page, open_page, recall, remember, show_decided
+from .review_state import field_of, on_page, open_page, recall, remember, show_decided, undo_scope
 
 COLOURS = {
     "undecided": "#9aa0a6",
@@ -120,7 +120,7 @@ class ReviewPanel(foo.Panel):
         from promerge_fo.dataset import undo
 
         field = ctx.panel.get_state("label_field")
-        count = undo(ctx.view if ctx.view._is_patches else ctx.dataset, field)
+        count = undo(undo_scope(ctx, field), field)
         if count:
             self._decided(ctx, f"{count:,} as before")
         else:
