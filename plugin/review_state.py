@@ -100,7 +100,6 @@ def open_page(ctx: Any, **settings: Any) -> Any:
         ctx.ops.set_sample_selection_style("thumbsup", "thumbsdown")
         ctx.ops.set_view(page)
     else:
-        ctx.ops.clear_sample_selection_style()
         ctx.ops.set_view(samples.view())
         ctx.ops.notify("Everything here is decided", variant="success")
     return page
@@ -114,8 +113,7 @@ def show_decided(ctx: Any, what: str) -> bool:
     """
     ctx.ops.notify(what, variant="success")
     if on_page(ctx):
-        open_page(ctx)
-        return True
+        return bool(len(open_page(ctx)))
     ctx.ops.clear_selected_samples()
     ctx.ops.clear_selected_labels()
     ctx.ops.reload_samples()
