@@ -6,6 +6,7 @@ the documents that they lie in.
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -31,6 +32,7 @@ def run(settings: Settings) -> dict[str, Any]:
         "fiftyone_missing": None,
         "labels_per_image": PER_IMAGE,
         "page": PAGE,
+        "load_average_before": round(os.getloadavg()[0], 1),
         "counts": [apart("benchmarks.review:of_count", images=count) for count in counts],
     }
 

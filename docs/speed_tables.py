@@ -9,7 +9,7 @@ from speed_results import cuts, iou, read, results, share, table
 
 NAMES = (
     "segmentation", "normalized_cut", "crf", "encoder", "end_to_end", "prompts", "table2", "count",
-    "writing", "exporting", "evaluation",
+    "writing", "exporting", "evaluation", "review",
 )  # fmt: skip
 
 
@@ -271,11 +271,38 @@ def evaluation() -> str:
     )
 
 
+REVIEWED = {
+    "progress": "the progress",
+    "histograms": "the three histograms",
+    "queue_by_score": "a page of 48, lowest score first",
+    "queue_by_disagreement": "a page, greatest disagreement first, once measured",
+    "queue_by_size": "a page, odd size first",
+    "open_a_bar": "the first images of a histogram's bar",
+    "accept_one_of_the_page": "accept one mask of the page",
+    "accept_the_page": "accept the page",
+    "accept_one_anywhere": "accept one mask by its id, wherever it is",
+    "undo_one": "take that back",
+    "reject_half_of_all_by_score": "reject the half of all with a score above 0.5",
+    "undo_half_of_all": "take that back",
+}
+
+
+def review() -> str:
+    counts = results("review")["counts"]
+    if counts is None:
+        return results("review")["fiftyone_missing"]
+    rows = [
+        [what, *(f"{row['seconds'][name]['median_s']:.2f}" for row in counts)]
+        for name, what in REVIEWED.items()
+    ]
+    return table(["seconds for", *(f"{row['labels']:,} labels" for row in counts)], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (
         machine, segmentation, steps, normalized_cut, crf_counts, crf_agreement, crf_sizes,
         crf_torch, prompts, encoder, throughput, table2, count, writing, writing_parts, exporting,
-        evaluation,
+        evaluation, review,
     )
 }  # fmt: skip

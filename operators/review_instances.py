@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import fiftyone.operators as foo
-from fiftyone.core.media import MediaTypeError
 from fiftyone.operators import types
 
 from ..forms import choose_field, detection_fields, refused
-from ..review_state import field_of, open_page, recall
+from ..review_state import field_of, open_page, recall, why_not
 
 ORDERS = {
     "score": ("Lowest score", "what the method itself is least sure of"),
@@ -55,15 +54,10 @@ class ReviewInstances(foo.Operator):
         return foo.execute_operator(self.uri, {"view": samples.view()}, params=params)
 
     def resolve_input(self, ctx: Any) -> types.Property:
-        from promerge_fo.dataset.labels import require_images
-
-        try:
-            require_images(ctx.view)
-        except MediaTypeError as error:
-            return refused("No images here", str(error))
+        refusal = why_not(ctx)
+        if refusal is not None:
+            return refusal
         fields = detection_fields(ctx.dataset)
-        if not fields:
-            return refused("No masks here", "no field holds detections; segment the images first")
         inputs, last = types.Object(), recall(ctx)
         choose_field(
             inputs,

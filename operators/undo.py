@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import fiftyone.operators as foo
-from fiftyone.core.media import MediaTypeError
 from fiftyone.operators import types
 
-from ..forms import choose_field, detection_fields, refused
-from ..review_state import field_of, show_decided
+from ..forms import choose_field, detection_fields
+from ..review_state import field_of, show_decided, undo_scope, why_not
 
 
 class Undo(foo.Operator):
@@ -34,15 +33,10 @@ class Undo(foo.Operator):
         return foo.execute_operator(self.uri, {"view": samples.view()}, params=params)
 
     def resolve_input(self, ctx: Any) -> types.Property:
-        from promerge_fo.dataset.labels import require_images
-
-        try:
-            require_images(ctx.view)
-        except MediaTypeError as error:
-            return refused("No images here", str(error))
+        refusal = why_not(ctx)
+        if refusal is not None:
+            return refusal
         fields = ctx.view._label_fields if ctx.view._is_patches else detection_fields(ctx.view)
-        if not fields:
-            return refused("No masks here", "no field holds detections; segment the images first")
         inputs = types.Object()
         choose_field(inputs, "label_field", list(fields), label="Field", default=field_of(ctx))
         return types.Property(inputs, view=types.View(label=self.config.label))
@@ -51,9 +45,8 @@ class Undo(foo.Operator):
         from promerge_fo.dataset import undo
 
         field = ctx.params.get("label_field") or field_of(ctx)
-        # In the App, what was decided last is often no longer in view.
-        whole = ctx.params.get("scope") != "view" and not ctx.view._is_patches
-        count = undo(ctx.dataset if whole else ctx.view, field)
+        in_view = ctx.params.get("scope") == "view"
+        count = undo(ctx.view if in_view else undo_scope(ctx, field), field)
         if count:
             show_decided(ctx, f"{count:,} as before")
         else:

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import fiftyone.operators as foo
-from fiftyone.core.media import MediaTypeError
 from fiftyone.operators import types
 
-from .forms import choose_field, detection_fields, refused
-from .review_state import field_of, recall, remember, show_decided
+from .forms import choose_field, detection_fields
+from .review_state import field_of, recall, remember, show_decided, why_not
 
 
 @dataclass(frozen=True)
@@ -84,15 +83,10 @@ class Decision(foo.Operator):
         return foo.execute_operator(self.uri, {"view": samples.view()}, params=params)
 
     def resolve_input(self, ctx: Any) -> types.Property:
-        from promerge_fo.dataset.labels import require_images
-
-        try:
-            require_images(ctx.view)
-        except MediaTypeError as error:
-            return refused("No images here", str(error))
+        refusal = why_not(ctx)
+        if refusal is not None:
+            return refusal
         fields = ctx.view._label_fields if ctx.view._is_patches else detection_fields(ctx.view)
-        if not fields:
-            return refused("No masks here", "no field holds detections; segment the images first")
         chosen = selected(ctx, ctx.params.get("label_field"))
         inputs = types.Object()
         scopes = types.RadioGroup()

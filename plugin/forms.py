@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import fiftyone as fo
+import fiftyone.core.media as fom
 from fiftyone.operators import types
 
 STORE = "@promerge/promerge"
@@ -84,7 +85,9 @@ class Form:
 
 
 def detection_fields(samples: Any) -> list[str]:
-    """Names of the fields with detections."""
+    """The fields of a collection of images that hold detections; of others, none."""
+    if samples.media_type != fom.IMAGE:
+        return []
     return list(
         samples.get_field_schema(ftype=fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
     )

@@ -10,7 +10,7 @@ from fiftyone.operators import types
 from .decision import selected
 from .forms import choose_field, detection_fields
 from .operators.review_instances import choose_order, choose_other
-from .review_state import field_of, on_page, open_page, recall, remember, show_decided
+from .review_state import field_of, on_page, open_page, recall, remember, show_decided, undo_scope
 
 COLOURS = {
     "undecided": "#9aa0a6",
@@ -45,9 +45,11 @@ class ReviewPanel(foo.Panel):
     on_change_dataset = on_load
 
     def on_change_view(self, ctx: Any) -> None:
-        """Another page comes after a decision, or was opened by the operator: count again."""
+        """Another page came after a decision, or was opened by the operator, or left."""
         if on_page(ctx):
             self.on_load(ctx)
+        elif not ctx.view._is_patches:
+            ctx.ops.clear_sample_selection_style()
 
     def count(self, ctx: Any) -> None:
         """Count labels again, after decisions and for another field."""
@@ -66,6 +68,7 @@ class ReviewPanel(foo.Panel):
                     name: {state: counts.tolist() for state, counts in histogram.counts.items()}
                     for name, histogram in histograms.items()
                 },
+                "missing": histograms["score"].missing,
                 "edges": {name: h.edges.tolist() for name, h in histograms.items()},
                 "bounds": {
                     name: [h.bounds(bar) for bar in range(len(h.edges) - 1)]
@@ -120,7 +123,7 @@ class ReviewPanel(foo.Panel):
         from promerge_fo.dataset import undo
 
         field = ctx.panel.get_state("label_field")
-        count = undo(ctx.view if ctx.view._is_patches else ctx.dataset, field)
+        count = undo(undo_scope(ctx, field), field)
         if count:
             self._decided(ctx, f"{count:,} as before")
         else:
@@ -133,7 +136,6 @@ class ReviewPanel(foo.Panel):
         name = ctx.params["path"].split(".")[-1].removesuffix("_plot")
         low, high = ctx.panel.get_state("counted")["bounds"][name][int(ctx.params["idx"])]
         field = ctx.panel.get_state("label_field")
-        ctx.ops.clear_sample_selection_style()
         ctx.ops.set_view(select_between(ctx.dataset, field, name, low, high))
 
     def _decide_selected(self, ctx: Any, what: str) -> None:
@@ -171,6 +173,8 @@ class ReviewPanel(foo.Panel):
         self._buttons(panel)
         self._inputs(ctx, panel, fields)
         for name, title in TITLES.items():
+            if name == "score" and counted["missing"]:
+                title = f"{title}; {counted['missing']:,} have none"
             self._plot(panel, name, title, counted)
         return types.Property(panel, view=types.GridView(orientation="vertical", gap=2))
 
@@ -179,6 +183,7 @@ class ReviewPanel(foo.Panel):
             (
                 ("open_queue", "Open the queue", "fact_check", self.open_queue),
                 ("take_back", "Undo", "undo", self.take_back),
+                ("count", "Count again", "refresh", self.count),
             ),
             (
                 ("decide_marked", "Decide by thumbs", "thumbs_up_down", self.decide_marked),
@@ -247,7 +252,8 @@ class ReviewPanel(foo.Panel):
 def _settings(ctx: Any) -> dict[str, Any]:
     """What the panel's inputs say."""
     names = ("label_field", "order", "other_field", "limit", "reviewer")
-    return {**recall(ctx), **{name: ctx.panel.get_state(name) for name in names}}
+    given = {name: ctx.panel.get_state(name) for name in names}
+    return {**recall(ctx), **{name: value for name, value in given.items() if value is not None}}
 
 
 def _range_of(name: str, edges: list[float], bar: int) -> str:

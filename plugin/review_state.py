@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import fiftyone as fo
+from fiftyone.core.media import IMAGE, MediaTypeError
+from fiftyone.operators import types
 
-from .forms import detection_fields
+from .forms import detection_fields, refused
 
 _STORE = "promerge_review"
 _KEY = "settings"
@@ -40,6 +42,34 @@ def samples_of(ctx: Any) -> Any:
     return fo.DatasetView._build(ctx.dataset, recall(ctx)["samples"])
 
 
+def why_not(ctx: Any) -> types.Property | None:
+    """The form that says why nothing can be reviewed here, or None."""
+    from promerge_fo.dataset import require_images
+
+    try:
+        require_images(ctx.view)
+    except MediaTypeError as error:
+        return refused("No images here", str(error))
+    if ctx.dataset.media_type != IMAGE:
+        reason = (
+            f"the App reviews datasets of images, and this one is of {ctx.dataset.media_type}; in "
+            "Python, promerge_fo.dataset.review_queue takes frames and slices with images too"
+        )
+        return refused("Not in the App", reason)
+    if not detection_fields(ctx.dataset):
+        return refused("No masks here", "no field holds detections; segment the images first")
+    return None
+
+
+def undo_scope(ctx: Any, label_field: str) -> Any:
+    """Whose last decision is taken back: the dataset's, as it is often no longer in view.
+
+    Patches of the field stand for their dataset, and are to follow.
+    """
+    shown = ctx.view._is_patches and label_field in ctx.view._label_fields
+    return ctx.view if shown else ctx.dataset
+
+
 def on_page(ctx: Any) -> bool:
     """Whether the current view is the page that was opened last."""
     page = recall(ctx).get("page")
@@ -52,7 +82,7 @@ def open_page(ctx: Any, **settings: Any) -> Any:
     Returns:
         The patches that are shown, or would be: none where everything is decided.
     """
-    from promerge_fo.dataset import review_queue
+    from promerge_fo.dataset import enable_annotation, review_queue
 
     samples = samples_of(ctx)
     settings = {**recall(ctx), **settings}
@@ -62,13 +92,14 @@ def open_page(ctx: Any, **settings: Any) -> Any:
     kept = {name: settings[name] for name in (*names, "reviewer")}
     remember(ctx, **kept, page=page._dataset.name, samples=samples.view()._serialize())
     if first:
-        ctx.ops.reload_dataset()  # the sidebar learns of the attributes
+        if hasattr(ctx.dataset, "activate_label_schemas"):  # the Annotate tab is younger than 1.6
+            enable_annotation(ctx.dataset, settings["label_field"])
+        ctx.ops.reload_dataset()  # the App learns of the attributes, and of the tab
     ctx.ops.clear_selected_samples()
     if len(page):
         ctx.ops.set_sample_selection_style("thumbsup", "thumbsdown")
         ctx.ops.set_view(page)
     else:
-        ctx.ops.clear_sample_selection_style()
         ctx.ops.set_view(samples.view())
         ctx.ops.notify("Everything here is decided", variant="success")
     return page
@@ -82,8 +113,7 @@ def show_decided(ctx: Any, what: str) -> bool:
     """
     ctx.ops.notify(what, variant="success")
     if on_page(ctx):
-        open_page(ctx)
-        return True
+        return bool(len(open_page(ctx)))
     ctx.ops.clear_selected_samples()
     ctx.ops.clear_selected_labels()
     ctx.ops.reload_samples()

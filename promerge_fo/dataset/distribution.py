@@ -10,6 +10,7 @@ import numpy as np
 from fiftyone import ViewField as F
 from numpy.typing import NDArray
 
+from promerge_fo.dataset.review import ACCEPTED, REJECTED
 from promerge_fo.dataset.review_updates import area_of, each_label, label_path
 
 __all__ = ["STATES", "Histogram", "Quantity", "review_histograms", "select_between"]
@@ -17,7 +18,7 @@ __all__ = ["STATES", "Histogram", "Quantity", "review_histograms", "select_betwe
 Quantity: TypeAlias = Literal["score", "area", "masks"]
 Json = dict[str, Any]
 
-STATES = ("undecided", "accepted", "rejected")
+STATES = ("undecided", ACCEPTED, REJECTED)
 _SCORES = np.linspace(0, 1, 21).round(2)
 _DECADES, _PER_DECADE = 5, 4  # areas from 0.001 % of the image to all of it
 _AREAS = 10 ** np.linspace(-_DECADES, 0, _DECADES * _PER_DECADE + 1)

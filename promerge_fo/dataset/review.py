@@ -73,7 +73,9 @@ class Progress:
 
     def __str__(self) -> str:
         text = f"{self.decided:,} of {self.total:,}"
-        return f"{text}, {self.accepted / self.decided:.0%} accepted" if self.decided else text
+        if self.decided == 0:
+            return text
+        return f"{text}, {100 * self.accepted / self.decided:.0f} % accepted"
 
 
 def accept(
@@ -188,7 +190,7 @@ def review_progress(samples: Any, label_field: str) -> Progress:
 
     Examples:
         >>> print(review_progress(dataset, "promerge"))  # doctest: +SKIP
-        412 of 1,903, 38% accepted
+        412 of 1,903, 38 % accepted
     """
     path = label_path(samples, label_field)
     reviews = each_label(path, "$$label.review")
@@ -248,8 +250,9 @@ def prepare_review(samples: Any, label_field: str) -> None:
 def enable_annotation(samples: Any, label_field: str) -> None:
     """Let masks of a field be mended in the App: the Annotate tab of a sample edits it.
 
-    Mended masks are exported and evaluated as they are then. The review's own attributes are shown
-    there and cannot be edited.
+    Mended masks are exported and evaluated as they are then; ``area`` stays that of the mask
+    before. The review's own attributes are shown there and cannot be edited. A label schema that
+    the field has is kept.
 
     Args:
         samples: a dataset, or a view of one; the dataset is what is changed.
@@ -267,12 +270,14 @@ def enable_annotation(samples: Any, label_field: str) -> None:
             f"FiftyOne {fo.__version__} has no Annotate tab; 1.13 and later have: "
             "pip install --upgrade fiftyone"
         )
-    schema = dataset.generate_label_schemas(label_field, scan_samples=False)
-    for attribute in schema["attributes"]:
-        if attribute["name"] in ATTRIBUTES:
-            attribute["read_only"] = True
-    dataset.update_label_schema(label_field, schema)
-    dataset.activate_label_schemas(label_field)
+    if label_field not in dataset.label_schemas:
+        schema = dataset.generate_label_schemas(label_field, scan_samples=False)
+        for attribute in schema["attributes"]:
+            if attribute["name"] in ATTRIBUTES:
+                attribute["read_only"] = True
+        dataset.update_label_schema(label_field, schema)
+    if label_field not in dataset.active_label_schemas:
+        dataset.activate_label_schemas(label_field)
 
 
 def _prepared(samples: Any, label_field: str) -> str:

@@ -62,16 +62,16 @@ def test_masks_are_accepted_and_rejected_and_undone_by_mouse(app, segmented):
     mark(page, 1, "Alt")
     said.get_by_text("Decide by thumbs").click()
     count.get_by_text(f"{total - 2} patches").wait_for(timeout=60_000)
-    said.get_by_text(f"2 of {total}, 50% accepted", exact=True).wait_for(timeout=60_000)
+    said.get_by_text(f"2 of {total}, 50 % accepted", exact=True).wait_for(timeout=60_000)
     both = {(queue[0], "accepted", "Ada"), (queue[1], "rejected", "Ada")}
     assert decisions(segmented) == both
 
     mark(page, 0)
     said.get_by_text("Reject selected").click()
-    said.get_by_text(f"3 of {total}, 33% accepted", exact=True).wait_for(timeout=60_000)
+    said.get_by_text(f"3 of {total}, 33 % accepted", exact=True).wait_for(timeout=60_000)
     assert decisions(segmented) == both | {(queue[2], "rejected", "Ada")}
     said.get_by_text("Undo", exact=True).click()
-    said.get_by_text(f"2 of {total}, 50% accepted", exact=True).wait_for(timeout=60_000)
+    said.get_by_text(f"2 of {total}, 50 % accepted", exact=True).wait_for(timeout=60_000)
     count.get_by_text(f"{total - 2} patches").wait_for(timeout=60_000)
     assert decisions(segmented) == both
 

@@ -76,7 +76,7 @@ def test_progress_counts_and_reads(labelled):
     progress = pfo.review_progress(labelled, "promerge")
     assert (progress.total, progress.accepted, progress.rejected) == (6, 2, 1)
     assert (progress.decided, progress.undecided) == (3, 3)
-    assert str(progress) == "3 of 6, 67% accepted"
+    assert str(progress) == "3 of 6, 67 % accepted"
     assert counts(labelled[:1]) == (3, 2, 0)
     assert counts(labelled.limit(0)) == (0, 0, 0)
 

@@ -156,6 +156,8 @@ def test_wrong_input_is_told(fo, operator, labelled, context):
         assert form.invalid and "segment the images first" in form.error_message
         form = operator(name).resolve_input(context(video))
         assert form.invalid and "to_frames" in form.error_message
+        form = plugin(name).resolve_input(context(video.to_frames(sample_frames="dynamic")))
+        assert form.invalid and "the App reviews datasets of images" in form.error_message
     empty.delete()
     video.delete()
 
@@ -182,11 +184,21 @@ def test_the_panel_shows_progress_and_opens_bars(fo, panel, labelled, context):
     )
     panel.state["reviewer"] = "Ada"
     panel("promerge_review", "reject_shown", doubtful)
-    assert panel.state["counted"]["progress"] == "4 of 4, 0% accepted"
+    assert panel.state["counted"]["progress"] == "4 of 4, 0 % accepted"
     panel("promerge_review", "take_back", labelled)
     assert panel.state["counted"]["progress"] == "0 of 4"
     ctx = panel("promerge_review", "take_back", labelled)
     assert asked(ctx)["notify"]["message"] == "There is no decision to take back"
+
+
+def test_the_panel_counts_when_the_last_page_is_done(fo, panel, labelled):
+    panel("promerge_review", "on_load", labelled)
+    page = shown(panel("promerge_review", "open_queue", labelled), fo)
+    ctx = panel("promerge_review", "accept_shown", page)
+    assert panel.state["counted"]["progress"] == "4 of 4, 100 % accepted"
+    assert not shown(ctx, fo)._is_patches
+    ctx = panel("promerge_review", "on_change_view", labelled)
+    assert "clear_sample_selection_style" in asked(ctx)
 
 
 def test_the_panel_decides_by_thumbs(fo, panel, labelled):
