@@ -156,7 +156,7 @@ def test_wrong_input_is_told(fo, operator, labelled, context):
         assert form.invalid and "segment the images first" in form.error_message
         form = operator(name).resolve_input(context(video))
         assert form.invalid and "to_frames" in form.error_message
-        form = plugin(name).resolve_input(context(video.to_frames(sample_frames="dynamic")))
+        form = operator(name).resolve_input(context(video.to_frames(sample_frames="dynamic")))
         assert form.invalid and "the App reviews datasets of images" in form.error_message
     empty.delete()
     video.delete()
