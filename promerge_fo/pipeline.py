@@ -6,15 +6,16 @@ import os
 import warnings
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from promerge_fo.config import Config, ProMergeConfig, Refine, Score, Status, run_hash
+from promerge_fo.config import METHODS, Config, ProMergeConfig, Refine, Score, Status, run_hash
 from promerge_fo.cpus import available_cpus
-from promerge_fo.encoder import Encoder
+from promerge_fo.encoder import Encoder, load_encoder
 from promerge_fo.encoder.base import PerImage
 from promerge_fo.encoder.device import mark, own_stream, resolve_device
 from promerge_fo.flow import Round, flow
@@ -28,7 +29,7 @@ from promerge_fo.segment.scoring import with_agreement
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Pipeline", "Prepare", "Prepared"]
+__all__ = ["Pipeline", "Prepare", "Prepared", "pipeline_of"]
 
 T = TypeVar("T")
 ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
@@ -334,6 +335,49 @@ class Pipeline:
         if status == "ok" and len(refined) == 0:
             status = "all_rejected"
         return Instances(refined.masks, scores, status, patches.background)
+
+
+def pipeline_of(
+    identity: dict[str, Any],
+    checkpoint: str | Path | None = None,
+    device: str | torch.device | None = None,
+    *,
+    compile: bool = False,
+    threads: int | None = None,
+) -> Pipeline:
+    """The pipeline that has an identity: to go on with a run, here or on another machine.
+
+    Args:
+        identity: what :meth:`Pipeline.identity` gave; it may hold other things besides.
+        checkpoint: the file with the encoder's weights, where it had one.
+        device: a torch device; None is CUDA where there is one, else the CPU.
+        compile: see :func:`promerge_fo.load_encoder`.
+        threads: see :class:`Pipeline`.
+
+    Raises:
+        ValueError: the weights are others.
+        promerge_fo.encoder.WeightsError: no way to the weights.
+    """
+    wanted = identity["encoder"]
+    encoder = load_encoder(
+        wanted["name"],
+        checkpoint=checkpoint,
+        facet=wanted["facet"],
+        device=device,
+        precision=wanted["precision"],
+        image_size=wanted["image_size"],
+        resize=wanted["resize"],
+        compile=compile,
+    )
+    found = encoder.identity()
+    if found != wanted:
+        apart = [f"{k}: {found[k]} here, {wanted[k]} then" for k in wanted if found[k] != wanted[k]]
+        raise ValueError(
+            f"the encoder is not the run's ({'; '.join(apart)}); give the run's weights as "
+            "checkpoint"
+        )
+    config = METHODS[identity["method"]].from_dict(identity["config"])
+    return Pipeline(encoder, config, threads=threads)
 
 
 def _failed(prepared: Prepared, error: Exception) -> Instances:

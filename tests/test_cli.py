@@ -78,28 +78,103 @@ def test_segment_by_another_method(fo, folder, capsys):
     assert dataset.count("maskcut.detections") == len(confidences)
 
 
-def test_a_second_run_does_what_is_new_and_what_failed(fo, folder, capsys):
+def label_ids(dataset):
+    dataset.reload()
+    paths, ids = dataset.values(["filepath", "promerge.detections.id"])
+    return dict(zip(paths, ids, strict=True))
+
+
+def test_a_second_run_does_what_is_new(fo, folder, capsys):
+    command = ["segment", str(folder), *TEXTURE]
+    assert main(command) == 0
+    said = capsys.readouterr().err
+    assert f"failed: {folder / 'broken.jpg'}: " in said
+    assert "1 images failed; --retry-failed runs them again" in said
+    dataset = fo.load_dataset("photos")
+    ids = label_ids(dataset)
+    assert main(command) == 0  # nothing is left
+    assert "5 images were done before" in capsys.readouterr().out
+    assert label_ids(dataset) == ids
+
+    Image.new("RGB", (30, 40)).save(folder / "new.png")
+    assert main(command) == 0
+    assert "5 images were done before" in capsys.readouterr().out
+    again = label_ids(dataset)
+    assert len(again) == 6
+    assert {path: again[path] for path in ids} == ids
+
+
+def test_failed_images_are_run_again_alone(fo, folder, capsys):
+    command = ["segment", str(folder), *TEXTURE]
+    broken = folder / "00.jpg"  # among the first three
+    (folder / "broken.jpg").rename(broken)
+    assert main([*command, "--limit", "3"]) == 0
+    dataset = fo.load_dataset("photos")
+    statuses = dataset.values("promerge.status")
+    assert (statuses[1], statuses[3:]) == ("failed", [None, None])
+    ids = label_ids(dataset)
+    Image.open(folder / "0.png").save(broken)
+    capsys.readouterr()
+    assert main([*command, "--retry-failed"]) == 0
+    assert "failed" not in capsys.readouterr().err
+    again = label_ids(dataset)
+    statuses[1] = "ok"
+    assert dataset.values("promerge.status") == statuses
+    assert len(again.pop(str(broken))) > 0
+    ids.pop(str(broken))
+    assert again == ids
+    again = label_ids(dataset)
+    assert main([*command, "--retry-failed"]) == 0
+    assert label_ids(dataset) == again
+    with pytest.raises(SystemExit):
+        main([*command, "--retry-failed", "--overwrite"])
+
+
+def test_other_settings_replace_the_masks_and_say_so(fo, folder, caplog):
+    command = ["segment", str(folder), *TEXTURE]
+    assert main(command) == 0
+    caplog.clear()
+    assert main([*command, "--tau-b", "0.3"]) == 0
+    (line,) = [r.getMessage() for r in caplog.records if "other settings" in r.getMessage()]
+    dataset = fo.load_dataset("photos")
+    (run,) = dataset.count_values("promerge.run")
+    assert re.match(
+        r"the field 'promerge' holds labels of other settings \(images: 5 of run ", line
+    )
+    assert f"run {run} replaces them" in line
+
+
+def test_a_run_that_overwrites_goes_on_without_doing_all_again(fo, folder):
     command = ["segment", str(folder), *TEXTURE]
     assert main(command) == 0
     dataset = fo.load_dataset("photos")
-    ids = dict(
-        zip(dataset.values("filepath"), dataset.values("promerge.detections.id"), strict=True)
-    )
-    Image.new("RGB", (30, 40)).save(folder / "broken.jpg")
-    Image.new("RGB", (30, 40)).save(folder / "new.png")
-    assert main(command) == 0
-    assert "4 images were done before" in capsys.readouterr().out
-    dataset.reload()
-    assert len(dataset) == 6
-    assert "failed" not in dataset.values("promerge.status")
-    again = dict(
-        zip(dataset.values("filepath"), dataset.values("promerge.detections.id"), strict=True)
-    )
-    assert {path: again[path] for path in ids} == ids
+    (run,) = dataset.count_values("promerge.run")
+    ids = label_ids(dataset)
+    assert main([*command, "--overwrite", "--limit", "2"]) == 0
+    again = label_ids(dataset)
+    assert sum(again[path] != ids[path] for path in ids) == 2
+    assert dataset.count_values("promerge.run") == {run: 5}
 
-    # other settings are another run: everything is done again
-    assert main([*command, "--tau-b", "0.3"]) == 0
-    assert "done before" not in capsys.readouterr().out
+
+def test_status_tells_how_far_a_run_is(fo, folder, capsys):
+    command = ["segment", str(folder), *TEXTURE]
+    assert main([*command, "--limit", "3"]) == 0
+    assert main(command) == 0
+    capsys.readouterr()
+    assert main(["status", str(folder), "--failed"]) == 0
+    said = capsys.readouterr().out
+    assert "field 'promerge', run " in said
+    assert "(local, process " in said
+    assert " is finished" in said
+    assert "done    5 of 5 images (100.0%), 3 of them before" in said
+    assert "failed  1; --retry-failed runs them again\n" in said
+    assert f"  {folder / 'broken.jpg'}: " in said
+    assert re.search(r"rate    \d+\.\d\d images/s", said)
+    assert main(["status", "elsewhere"]) == 2
+    assert "there is no dataset 'elsewhere'" in capsys.readouterr().err
+    fo.Dataset("photos2")
+    assert main(["status", "photos2"]) == 0
+    assert capsys.readouterr().out == "photos2 has no run of promerge segment\n"
 
 
 def test_a_name_of_both_a_folder_and_a_dataset(fo, folder, monkeypatch):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
 from promerge_fo.cli.arguments import add_command, positive
 from promerge_fo.cli.model import add_model_arguments, config_of, model_of
 from promerge_fo.cli.progress import Progress
+
+_SHOWN = 20  # failures that are listed
 
 
 def add_commands(commands: Any) -> None:
@@ -23,7 +26,8 @@ def add_commands(commands: Any) -> None:
 
         A folder becomes a dataset of the same name, or adds its new images to that dataset.
         Images that have masks of the very same settings are skipped, so a run that was stopped
-        goes on where it was; --overwrite makes them anew.
+        goes on where it was; --overwrite makes them anew, --retry-failed runs those alone that
+        failed. "promerge status" says how far a run is.
 
           promerge segment photos/
           promerge segment photos/ --preset fast --output masks.json
@@ -42,7 +46,11 @@ def add_commands(commands: Any) -> None:
         "--output-dir", metavar="DIR", help="keep masks as PNGs here, not in the database"
     )
     made.add_argument("--limit", type=positive, metavar="N", help="only the first N images")
-    made.add_argument("--overwrite", action="store_true", help="redo images that are done")
+    again = made.add_mutually_exclusive_group()
+    again.add_argument("--overwrite", action="store_true", help="redo images that are done")
+    again.add_argument(
+        "--retry-failed", action="store_true", help="redo images that failed, and no others"
+    )
     made.add_argument(
         "--batch-size",
         type=positive,
@@ -54,6 +62,21 @@ def add_commands(commands: Any) -> None:
         "--num-workers", type=positive, metavar="N", help="threads that read images (CPU cores)"
     )
     add_model_arguments(made)
+
+    made = add_command(
+        commands,
+        "status",
+        status,
+        "how far a run is: done, failed, rate, time left",
+        """
+        How far the last run of each field of a dataset is, local or on Ray, from anywhere that
+        reaches the same database.
+        """,
+    )
+    made.add_argument(
+        "source", metavar="DIR|DATASET", help="a dataset's name, or the folder it was made of"
+    )
+    made.add_argument("--failed", action="store_true", help="also list the images that failed")
 
     made = add_command(
         commands,
@@ -108,10 +131,12 @@ def segment(arguments: argparse.Namespace) -> int:
         output_dir=arguments.output_dir,
         limit=arguments.limit,
         overwrite=arguments.overwrite,
+        retry_failed=arguments.retry_failed,
         progress=Progress,
     )
     if report.skipped:
         print(f"{report.skipped} images were done before (--overwrite does them again)")
+    _tell_failures(dataset, label_field, model.hash)
     if arguments.output is not None:
         from promerge_fo.dataset.export import export_pseudo_labels
 
@@ -121,6 +146,40 @@ def segment(arguments: argparse.Namespace) -> int:
         print("stopped; what was done is kept. Run the same command again to go on.")
         return 130
     print(f"look at the masks: fiftyone app launch {dataset.name}")
+    return 0
+
+
+def _tell_failures(samples: Any, label_field: str, run: str) -> None:
+    """The images that failed, up to a screenful, and what to do about them."""
+    from promerge_fo.dataset.resume import failures
+
+    failed = list(failures(samples, label_field, run))
+    for failure in failed[:_SHOWN]:
+        print(f"failed: {failure.path}: {failure.reason}", file=sys.stderr)
+    if failed:
+        more = (
+            f" ({len(failed) - _SHOWN} more: promerge status --failed)"
+            if len(failed) > _SHOWN
+            else ""
+        )
+        print(f"{len(failed)} images failed{more}; --retry-failed runs them again", file=sys.stderr)
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """``promerge status``."""
+    from promerge_fo.dataset.resume import failures
+    from promerge_fo.dataset.segment import find_dataset
+    from promerge_fo.dataset.status import run_statuses
+
+    dataset = find_dataset(arguments.source)
+    runs = list(run_statuses(dataset))
+    if not runs:
+        print(f"{dataset.name} has no run of promerge segment")
+    for run in runs:
+        print(run)
+        if arguments.failed:
+            for failure in failures(dataset, run.label_field, run.run):
+                print(f"  {failure.path}: {failure.reason}")
     return 0
 
 

@@ -19,9 +19,10 @@ import torch
 
 from promerge_fo.config import METHODS, Config
 from promerge_fo.dataset.labels import VIDEO_REFUSED, complete_field, to_detections
+from promerge_fo.dataset.patience import patiently
 from promerge_fo.dataset.runs import RunRecorder, collection_of
 from promerge_fo.encoder import Encoder, Facet, Precision, ResizeMode, load_encoder
-from promerge_fo.pipeline import ImageLike, Pipeline, Prepare, Prepared
+from promerge_fo.pipeline import ImageLike, Pipeline, Prepare, Prepared, pipeline_of
 
 __all__ = ["METHODS", "ProMergeModel", "load_model", "model_of_run", "preset_encoder"]
 
@@ -119,25 +120,7 @@ def model_of_run(
     """
     if record["method"] == "import":
         raise ValueError(f"this run was imported from {record['file']}; no model of ours made it")
-    wanted = record["encoder"]
-    encoder = load_encoder(
-        wanted["name"],
-        checkpoint=checkpoint,
-        facet=wanted["facet"],
-        device=device,
-        precision=wanted["precision"],
-        image_size=wanted["image_size"],
-        resize=wanted["resize"],
-    )
-    found = encoder.identity()
-    if found != wanted:
-        apart = [f"{k}: {found[k]} here, {wanted[k]} then" for k in wanted if found[k] != wanted[k]]
-        raise ValueError(
-            f"the encoder is not the run's ({'; '.join(apart)}); give the run's weights as "
-            "checkpoint"
-        )
-    config = METHODS[record["method"]].from_dict(record["config"])
-    return load_model(config=config, encoder=encoder)
+    return ProMergeModel(pipeline_of(record, checkpoint, device))
 
 
 def _chosen(
@@ -208,7 +191,7 @@ class ProMergeModel(
 
     Attributes:
         pipeline: encoder and configuration.
-        counts: images of the last run by status.
+        counts: images of the last run by status, while it goes on, too.
         instances: masks that the last run stored.
     """
 
@@ -324,9 +307,9 @@ class ProMergeModel(
         # into frames, and would turn every refusal of a frame into a warning.
         if self.needs_fields is not self._idle_fields and self.preprocess:
             raise fom.MediaTypeError(VIDEO_REFUSED)
-        self.counts, self.instances, self._refusal = {}, 0, None
         device = _name(self.pipeline.encoder.device)
         self._recorder = RunRecorder(self.hash, self.pipeline.identity(), device)
+        self.counts, self.instances, self._refusal = self._recorder.counts, 0, None
         return self
 
     def __exit__(
@@ -343,10 +326,11 @@ class ProMergeModel(
             return
         if error is None and self._refusal is not None:
             raise self._refusal
-        record = recorder.finish(interrupted=error is not None)
+        record = patiently(lambda: recorder.finish(interrupted=error is not None))
         if record is not None:
-            self.counts, self.instances = record["counts"], record["instances"]
-            complete_field(recorder.collection, record["label_field"])
+            self.instances = record["instances"]
+            field = record["label_field"]
+            patiently(lambda: complete_field(recorder.collection, field))
             logger.info(_summary(record))
         if recorder.lost and error is None:
             logger.warning(
