@@ -5,13 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from promerge_fo.cli.arguments import add_command, positive
 from promerge_fo.cli.model import add_model_arguments, config_of, model_of
 from promerge_fo.cli.progress import Progress
 
+if TYPE_CHECKING:
+    from promerge_fo.dataset.model import ProMergeModel
+    from promerge_fo.dataset.segment import Report
+
 _SHOWN = 20  # failures that are listed
+_RAY_ONLY = ("address", "shards", "shard_size", "workers")
+_LOCAL_ONLY = ("output_dir", "num_workers")
 
 
 def add_commands(commands: Any) -> None:
@@ -33,6 +39,7 @@ def add_commands(commands: Any) -> None:
           promerge segment photos/ --preset fast --output masks.json
           promerge segment my-dataset --label-field fine --tau-b 0.3 --limit 20
           promerge segment photos/ --method maskcut --cuts 6
+          promerge segment photos/ --engine ray --shards /shared/shards --address auto
         """,
         usage="promerge segment DIR|DATASET [options]",
     )
@@ -60,6 +67,18 @@ def add_commands(commands: Any) -> None:
     )
     made.add_argument(
         "--num-workers", type=positive, metavar="N", help="threads that read images (CPU cores)"
+    )
+    ray = made.add_argument_group("on Ray (docs/cluster.md)")
+    ray.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="what runs it (local)"
+    )
+    ray.add_argument("--address", help="of a Ray cluster, or auto; without it, this machine alone")
+    ray.add_argument("--shards", metavar="DIR", help="seen by all machines (./promerge-shards)")
+    ray.add_argument(
+        "--shard-size", type=positive, metavar="N", help="images that are written together (128)"
+    )
+    ray.add_argument(
+        "--workers", type=positive, metavar="N", help="(one a GPU; without GPUs, one a machine)"
     )
     add_model_arguments(made)
 
@@ -115,25 +134,22 @@ def add_commands(commands: Any) -> None:
 
 def segment(arguments: argparse.Namespace) -> int:
     """``promerge segment``."""
-    from promerge_fo.dataset.segment import open_source, segment_dataset
+    from promerge_fo.dataset.segment import open_source
 
+    _check_engine(arguments)
     config = config_of(arguments)  # what is cheap to check comes before what takes time
     dataset = open_source(arguments.source, arguments.name)
     model = model_of(arguments, config)
     label_field = arguments.label_field or arguments.method
-    if arguments.num_workers is not None:
-        model.pipeline.readers = arguments.num_workers
-    report = segment_dataset(
-        dataset,
-        model,
-        label_field,
-        batch_size=arguments.batch_size,
-        output_dir=arguments.output_dir,
-        limit=arguments.limit,
-        overwrite=arguments.overwrite,
-        retry_failed=arguments.retry_failed,
-        progress=Progress,
-    )
+    shared = {
+        "batch_size": arguments.batch_size,
+        "limit": arguments.limit,
+        "overwrite": arguments.overwrite,
+        "retry_failed": arguments.retry_failed,
+        "progress": Progress,
+    }
+    run = _on_ray if arguments.engine == "ray" else _here
+    report = run(arguments, dataset, model, label_field, shared)
     if report.skipped:
         print(f"{report.skipped} images were done before (--overwrite does them again)")
     _tell_failures(dataset, label_field, model.hash)
@@ -147,6 +163,52 @@ def segment(arguments: argparse.Namespace) -> int:
         return 130
     print(f"look at the masks: fiftyone app launch {dataset.name}")
     return 0
+
+
+def _here(
+    arguments: argparse.Namespace,
+    dataset: Any,
+    model: ProMergeModel,
+    label_field: str,
+    shared: dict[str, Any],
+) -> Report:
+    from promerge_fo.dataset.segment import segment_dataset
+
+    if arguments.num_workers is not None:
+        model.pipeline.readers = arguments.num_workers
+    return segment_dataset(dataset, model, label_field, output_dir=arguments.output_dir, **shared)
+
+
+def _on_ray(
+    arguments: argparse.Namespace,
+    dataset: Any,
+    model: ProMergeModel,
+    label_field: str,
+    shared: dict[str, Any],
+) -> Report:
+    from promerge_fo.cluster import Recipe, segment_on_ray
+
+    checkpoint = arguments.checkpoint and str(Path(arguments.checkpoint).expanduser().resolve())
+    return segment_on_ray(
+        dataset,
+        Recipe(model.pipeline.identity(), checkpoint, arguments.compile),
+        label_field,
+        shards=arguments.shards or "promerge-shards",
+        address=arguments.address,
+        workers=arguments.workers,
+        device=arguments.device,
+        shard_size=arguments.shard_size or 128,
+        **shared,
+    )
+
+
+def _check_engine(arguments: argparse.Namespace) -> None:
+    """Refuse options of the other engine."""
+    others = _RAY_ONLY if arguments.engine == "local" else _LOCAL_ONLY
+    for name in others:
+        if getattr(arguments, name) is not None:
+            engine = "ray" if arguments.engine == "local" else "local"
+            raise ValueError(f"--{name.replace('_', '-')} is for --engine {engine}")
 
 
 def _tell_failures(samples: Any, label_field: str, run: str) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import fiftyone as fo
 from bson import json_util
 
-from promerge_fo.dataset.runs import find_records, package_versions
+from promerge_fo.dataset.runs import find_records
+from promerge_fo.versions import package_versions
 
 __all__ = ["describe_source", "is_export", "write_manifest"]
 

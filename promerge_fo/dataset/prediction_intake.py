@@ -25,11 +25,11 @@ from promerge_fo.dataset.json_stream import read_elements
 from promerge_fo.dataset.labels import LABEL
 from promerge_fo.dataset.untrusted_masks import EntryError, box_of, check_box, crop_of, number
 
-__all__ = ["Images", "ImportReport", "Intake"]
+__all__ = ["LARGEST", "Images", "ImportReport", "Intake", "label_document"]
 
 _LONGEST_ID = 4096  # characters
 _SHOWN = 100  # problems and unmatched ids that a report names
-_LARGEST = 12 << 20  # bytes of one image's labels; a document of the database holds 16 MB
+LARGEST = 12 << 20  # bytes of one image's labels; a document of the database holds 16 MB
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class Intake:
         if len(best) == self._top_k and score <= best[0]:
             self._beyond_top_k += 1
             return
-        stored = _label(entry, self._images.size(position), confidence, label)
+        stored = label_document(entry, self._images.size(position), confidence, label)
         if len(best) == self._top_k:
             heapq.heapreplace(best, score)
         else:
@@ -244,7 +244,7 @@ class Intake:
             raise ValueError(f"nothing of {path} can be imported; nothing is changed.\n{report}")
         positions, ends = np.array(self._positions, np.int64), np.array(self._ends)
         sizes = np.bincount(positions[chosen], np.diff(ends)[chosen])
-        if sizes.max(initial=0) > _LARGEST:
+        if sizes.max(initial=0) > LARGEST:
             raise ValueError(
                 f"the labels of one image take {sizes.max() / 2**20:.0f} MB, more than the "
                 "database holds; give top_k or min_score. Nothing is changed"
@@ -277,7 +277,7 @@ def _confidence(score: Any) -> float | None:
     return value
 
 
-def _label(
+def label_document(
     entry: Mapping[str, Any], size: tuple[int, int], confidence: float | None, label: str
 ) -> dict[str, Any]:
     """A label as the database holds it: of the mask, or of the box alone where there is none.

@@ -20,8 +20,9 @@ from promerge_fo.dataset.json_stream import holds_object
 from promerge_fo.dataset.labels import require_whole_images
 from promerge_fo.dataset.prediction_intake import Images, ImportReport, Intake
 from promerge_fo.dataset.replace_field import replaced_field, require_free_field
-from promerge_fo.dataset.runs import package_versions, register
+from promerge_fo.dataset.runs import register
 from promerge_fo.files import sha256_of
+from promerge_fo.versions import package_versions
 
 __all__ = ["import_predictions"]
 

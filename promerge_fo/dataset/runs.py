@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 import re
 import socket
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from promerge_fo.versions import package_versions
 
 if TYPE_CHECKING:
     import fiftyone as fo
@@ -23,12 +23,10 @@ __all__ = [
     "last_rate",
     "list_runs",
     "load_run",
-    "package_versions",
     "register",
     "run_key",
 ]
 
-_PACKAGES = ("torch", "timm", "numpy", "fiftyone")
 _MARK = "run_hash"  # what this package's runs have and others have not
 
 
@@ -250,16 +248,3 @@ def _rates() -> Any:
     from fiftyone.operators.store import ExecutionStore
 
     return ExecutionStore.create("@promerge/promerge")
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of this package, of Python and of what decides results."""
-    import promerge_fo
-
-    found = {"promerge_fo": promerge_fo.__version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    return found

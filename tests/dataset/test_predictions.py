@@ -590,7 +590,7 @@ def test_what_cannot_take_labels_is_refused(scenes, tmp_path):
 def test_labels_that_the_database_cannot_hold(scenes, results, store, monkeypatch):
     from promerge_fo.dataset import prediction_intake
 
-    monkeypatch.setattr(prediction_intake, "_LARGEST", 1000)
+    monkeypatch.setattr(prediction_intake, "LARGEST", 1000)
     before = everything(scenes)
     with pytest.raises(ValueError, match="labels of one image take .* give top_k or min_score"):
         store(results)

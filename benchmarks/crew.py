@@ -1,0 +1,285 @@
+"""A run on Ray as a process of its own, a database of its own, and somebody who kills both.
+
+``python -m benchmarks.crew RUN.json`` is the run; :func:`disturbed` starts it again and again,
+and kills workers, the run itself and the database at moments that a seed decides.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parents[1]
+VICTIMS = ("worker", "driver", "database")
+FIELD = "promerge"
+DATABASE, DATASET = "promerge_faults", "run"  #: that the run makes
+_ACTOR = "ray::"  # what Ray calls the processes of actors, with their class behind it
+
+
+class Kill(NamedTuple):
+    """A kill that was made.
+
+    Attributes:
+        victim: "worker", "driver" or "database".
+        after_s: seconds that the victim was left alone.
+        shards: that were there at this moment.
+    """
+
+    victim: str
+    after_s: float
+    shards: int
+
+
+class Database:
+    """A mongod that can be killed and comes back with what its disk has."""
+
+    def __init__(self, folder: Path) -> None:
+        from promerge_fo.dataset.mongod import find_mongod
+
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        (folder / "db").mkdir(parents=True)
+        self._command = [
+            str(find_mongod()), "--dbpath", str(folder / "db"), "--bind_ip", "127.0.0.1",
+            "--port", str(self.port), "--logpath", str(folder / "mongod.log"), "--nounixsocket",
+        ]  # fmt: skip
+        self.start()
+
+    @property
+    def uri(self) -> str:
+        return f"mongodb://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def restart_after(self, seconds: float) -> None:
+        self.kill()
+        time.sleep(seconds)
+        self.start()
+
+
+class Crew:
+    """The run's process.
+
+    Args:
+        folder: for all its files.
+        database: address.
+        images: paths.
+        shard_size: images of a shard.
+    """
+
+    def __init__(self, folder: Path, database: str, images: Sequence[str], shard_size: int) -> None:
+        self.shards = folder / "shards"
+        self.log = folder / "run.log"
+        self._settings = folder / "run.json"
+        self._settings.write_text(
+            json.dumps(
+                {"images": list(images), "shards": str(self.shards), "shard_size": shard_size}
+            )
+        )
+        self._environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "FIFTYONE_DATABASE_URI": database,
+            "FIFTYONE_DATABASE_NAME": DATABASE,
+            "FIFTYONE_DATABASE_DIR": str(folder / "unused"),
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.crew", str(self._settings)],
+                cwd=ROOT, env=self._environment, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+    def workers(self) -> list[int]:
+        """Processes of Ray's actors that are descendants of the run."""
+        assert self.process is not None
+        children: dict[int, list[int]] = {}
+        names: dict[int, str] = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with suppress(OSError, IndexError):
+                    stat = (entry / "stat").read_text().rpartition(")")[2].split()
+                    children.setdefault(int(stat[1]), []).append(int(entry.name))
+                    names[int(entry.name)] = (entry / "cmdline").read_text()
+        found, left = [], [self.process.pid]
+        while left:
+            pid = left.pop()
+            left += children.get(pid, [])
+            if names.get(pid, "").startswith(_ACTOR) and "MapWorker" in names[pid]:
+                found.append(pid)
+        return sorted(found)
+
+    def count_shards(self) -> int:
+        return len(list(self.shards.glob("*/*.parquet")))
+
+    def end(self) -> None:
+        """Kill it, with all that it has started: by its session."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+        if self.process is not None:
+            self.process.wait()
+
+
+def disturbed(
+    crew: Crew,
+    database: Database,
+    plan: Sequence[str],
+    seed: int,
+    *,
+    up_to_s: float,
+    early: float,
+    limit_s: float,
+) -> tuple[list[Kill], int]:
+    """Run until it is finished, and kill on the way.
+
+    Args:
+        crew: the run.
+        database: that it uses.
+        plan: whom to kill, in this order.
+        seed: for the moments.
+        up_to_s: seconds that a victim is left alone at most, once there is a new shard.
+        early: the share of the kills that come before, while workers load or are about to work.
+        limit_s: seconds for all.
+
+    Returns:
+        The kills, and how often the run was started.
+
+    Raises:
+        AssertionError: it ended otherwise than by a kill, or takes too long.
+    """
+    rng = random.Random(seed)
+    kills: list[Kill] = []
+    starts, until = 0, time.monotonic() + limit_s
+    for victim in (*plan, None):
+        wait, is_early = rng.uniform(0, up_to_s), rng.random() < early
+        calm_since, shards = None, crew.count_shards()
+        while True:
+            if crew.process is None or crew.process.poll() is not None:
+                code = None if crew.process is None else crew.process.returncode
+                if code == 0:
+                    return kills, starts
+                assert code in (None, -signal.SIGKILL), crew.log.read_text()[-3000:]
+                crew.start()
+                starts += 1
+                calm_since = None
+            assert time.monotonic() < until, f"{kills}: {crew.log.read_text()[-3000:]}"
+            workers = crew.workers()
+            if victim is not None and workers and (is_early or crew.count_shards() > shards):
+                calm_since = calm_since or time.monotonic()
+                if time.monotonic() - calm_since >= wait:
+                    break
+            time.sleep(0.1)
+        kills.append(Kill(victim, round(wait, 2), crew.count_shards()))
+        if victim == "worker":
+            with suppress(ProcessLookupError):
+                os.kill(rng.choice(workers), signal.SIGKILL)
+        elif victim == "driver":
+            assert crew.process is not None
+            crew.process.kill()
+            crew.process.wait()
+        else:
+            database.restart_after(rng.uniform(0, 3))
+    raise AssertionError("unreachable")
+
+
+def labels_of(uri: str, database: str, name: str) -> dict[str, Any]:
+    """What each image of a dataset has, but for the ids of its labels.
+
+    Args:
+        uri: of the server.
+        database: its database.
+        name: of the dataset.
+
+    Raises:
+        AssertionError: an image is there twice, or a label's id.
+    """
+    from pymongo import MongoClient
+
+    found: dict[str, Any] = {}
+    ids = set()
+    with MongoClient(uri) as client:
+        server = client[database]
+        (dataset,) = server["datasets"].find({"name": name})
+        for document in server[dataset["sample_collection_name"]].find({}):
+            labels = document[FIELD]
+            for label in labels["detections"]:
+                assert label["_id"] not in ids
+                ids.add(label.pop("_id"))
+            assert document["filepath"] not in found
+            found[document["filepath"]] = labels
+    return found
+
+
+def copies(photographs: Sequence[str], folder: Path, count: int) -> list[str]:
+    """So many different images: photographs, shifted; one in ten is broken."""
+    import numpy as np
+    from PIL import Image
+
+    folder.mkdir()
+    paths = []
+    stored = [np.asarray(Image.open(path).convert("RGB")) for path in photographs]
+    for number in range(count):
+        paths.append(str(folder / f"{number:05}.png"))
+        if number % 10 == 9:
+            Path(paths[-1]).write_bytes(b"no image")
+        else:
+            shifted = np.roll(stored[number % len(stored)], number, axis=(0, 1))
+            Image.fromarray(shifted).save(paths[-1], compress_level=1)
+    return paths
+
+
+def recipe() -> Any:
+    from promerge_fo import ProMergeConfig
+    from promerge_fo.cluster import Recipe
+    from promerge_fo.dataset import load_model
+
+    config = ProMergeConfig(image_size=96, min_refined_iou=0)
+    return Recipe(load_model(encoder="texture", config=config).pipeline.identity())
+
+
+def main() -> int:
+    """The run."""
+    settings = json.loads(Path(sys.argv[1]).read_text())
+    import fiftyone as fo
+
+    from promerge_fo.cluster import segment_on_ray
+    from promerge_fo.dataset.patience import patiently
+
+    def opened() -> Any:
+        dataset = fo.load_dataset(DATASET, create_if_necessary=True)
+        dataset.persistent = True
+        present = set(dataset.values("filepath"))
+        new = [path for path in settings["images"] if path not in present]
+        dataset.add_samples([fo.Sample(filepath=path) for path in new], progress=False)
+        return dataset
+
+    dataset = patiently(opened)
+    report = segment_on_ray(
+        dataset, recipe(), FIELD, shards=settings["shards"], workers=2,
+        shard_size=settings["shard_size"],
+    )  # fmt: skip
+    print(report, Counter(dataset.values(f"{FIELD}.status")), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
