@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "torch", "timm", "numpy", "numba", "scipy", "pillow", "scikit-image", "pydensecrf2", "fiftyone",
+    "torch", "timm", "numpy", "numba", "scipy", "pillow", "scikit-image", "pydensecrf2", "fiftyone", "ray", "pyarrow",
 )  # fmt: skip
 
 
