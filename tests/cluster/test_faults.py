@@ -6,7 +6,6 @@ import os
 
 import pytest
 
-from benchmarks.database import why_not
 from benchmarks.crew import (
     DATABASE,
     DATASET,
@@ -19,6 +18,7 @@ from benchmarks.crew import (
     labels_of,
     recipe,
 )
+from benchmarks.database import why_not
 from tests.needs import missing
 
 IMAGES = 160
