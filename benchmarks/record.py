@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "torch", "timm", "numpy", "numba", "scipy", "pillow", "scikit-image", "pydensecrf2", "fiftyone", "ray", "pyarrow",
+    "torch", "timm", "numpy", "numba", "scipy", "pillow", "scikit-image", "pydensecrf2", "fiftyone",
+    "ray", "pyarrow",
 )  # fmt: skip
 
 

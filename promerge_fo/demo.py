@@ -62,7 +62,8 @@ def run(folder: Path, encoder: str | None = None) -> int:
     _show(dataset, picture, f"ProMerge, encoder {model.pipeline.encoder.name}")
     print(f"{report}, {seconds:.1f} s in all")
     print(f"picture:  {picture.resolve()}")
-    print(f"the App:  {Path(sys.executable).parent / 'fiftyone'} app launch {DATASET}")
+    fiftyone = Path(sys.executable).parent / "fiftyone"
+    print(f"the App:  {fiftyone} app launch {DATASET} --address 127.0.0.1")
     return 1 if report.counts.get("failed") else 0
 
 

@@ -189,7 +189,7 @@ def test_list_names_what_there_is(capsys):
 
 def test_every_benchmark_is_listed():
     shared = {"__init__", "__main__", "settings", "timing", "record", "memory", "subjects"}
-    parts = {"crf_batches", "database"}
+    parts = {"crew", "crf_batches", "database"}
     files = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
     assert files - shared - parts == set(BENCHMARKS)
 

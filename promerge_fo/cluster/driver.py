@@ -22,8 +22,8 @@ from promerge_fo.cluster.shards import read_shard, set_aside
 from promerge_fo.cluster.worker import MakesPipeline, Segmenter
 from promerge_fo.config import run_hash
 from promerge_fo.cpus import available_cpus
-from promerge_fo.dataset.labels import require_whole_images
-from promerge_fo.dataset.merge import declare_field, merge_rows
+from promerge_fo.dataset.labels import declare_field, require_whole_images
+from promerge_fo.dataset.merge import merge_rows
 from promerge_fo.dataset.patience import patiently
 from promerge_fo.dataset.resume import finished, outstanding, start_anew
 from promerge_fo.dataset.runs import register
@@ -88,6 +88,7 @@ def segment_on_ray(
     """
     require_whole_images(samples)
     run = run_hash(recipe.identity)
+    declare_field(samples, label_field)
     view = samples if limit is None else samples.limit(limit)
     view = start_anew(view, label_field, run, overwrite=overwrite, retry_failed=retry_failed)
     warn_of_other_runs(view, label_field, run)
@@ -95,7 +96,6 @@ def segment_on_ray(
     if overwrite:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    declare_field(samples, label_field)
     total, before = len(view), finished(view, label_field, run)
     left = total - sum(before.values())
     if left == 0:

@@ -16,6 +16,7 @@ from promerge_fo.instances import Instances, mask_boxes
 __all__ = [
     "LABEL",
     "complete_field",
+    "declare_field",
     "mask_of",
     "masks_of",
     "require_detections",
@@ -234,6 +235,19 @@ def require_detections(samples: Any, label_field: str) -> None:
         raise ValueError(
             f"the field {label_field!r} {found}, but must hold detections; fields that do: {others}"
         )
+
+
+def declare_field(samples: Any, label_field: str) -> None:
+    """Give a dataset a field for masks, if it has none, and declare the labels' attributes.
+
+    Args:
+        samples: a dataset or a view of images.
+        label_field: a field of detections, or a new one.
+    """
+    samples._dataset.add_sample_field(
+        label_field, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections
+    )
+    complete_field(samples, label_field)
 
 
 def complete_field(collection: Any, label_field: str) -> None:

@@ -13,24 +13,10 @@ import bson
 import fiftyone as fo
 from pymongo import UpdateOne, WriteConcern
 
-from promerge_fo.dataset.labels import complete_field
 from promerge_fo.dataset.patience import patiently
 from promerge_fo.dataset.prediction_intake import LARGEST, label_document
 
-__all__ = ["declare_field", "merge_rows"]
-
-
-def declare_field(samples: Any, label_field: str) -> None:
-    """Give a dataset the field that rows are merged into, if it has none.
-
-    Args:
-        samples: a dataset or a view of images.
-        label_field: a field of detections, or a new one.
-    """
-    samples._dataset.add_sample_field(
-        label_field, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections
-    )
-    complete_field(samples, label_field)
+__all__ = ["merge_rows"]
 
 
 def merge_rows(
@@ -43,7 +29,7 @@ def merge_rows(
 
     Args:
         dataset: the dataset itself.
-        label_field: a field of detections, which :func:`declare_field` has declared.
+        label_field: a field of detections that is declared.
         run: the run hash.
         rows: of :func:`promerge_fo.cluster.shards.read_shard`.
         pool: whose threads make the labels.

@@ -13,7 +13,7 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.core.utils as fou
 
-from promerge_fo.dataset.labels import require_images
+from promerge_fo.dataset.labels import declare_field, require_images
 from promerge_fo.dataset.model import ProMergeModel
 from promerge_fo.dataset.patience import AWAY, patiently, wait_for_database
 from promerge_fo.dataset.progress import steps_of
@@ -163,6 +163,8 @@ def segment_dataset(
         pymongo.errors.ConnectionFailure: the database was away for more than ten minutes.
     """
     require_images(samples)
+    if not samples._is_generated:  # or else a run that is killed would leave labels of no known run
+        declare_field(samples, label_field)
     view = samples if limit is None else samples.limit(limit)
     run = model.pipeline.hash
     view = start_anew(view, label_field, run, overwrite=overwrite, retry_failed=retry_failed)

@@ -140,3 +140,68 @@ def test_a_delegated_run_makes_the_same_masks(operator, launch, images):
     boxes = [images.values(f"{name}.detections.bounding_box") for name in ("promerge", "later")]
     assert boxes[0] == boxes[1]
     assert sum(map(len, boxes[0])) >= 2
+
+
+LAUNCH = """
+import sys
+from bson import ObjectId
+from fiftyone.operators.delegated import DelegatedOperationService
+
+service = DelegatedOperationService()
+service.execute_operation(service.get(ObjectId(sys.argv[1])))
+"""
+
+
+def label_ids(samples):
+    ids, labels = samples.values(["id", "killed.detections.id"])
+    return dict(zip(ids, labels, strict=True))
+
+
+def test_a_delegated_run_that_is_killed_goes_on(operator, launch, images, fo, photographs):
+    """As its process dies with the machine; what is queued again does what is left."""
+    import signal
+    import subprocess
+    import sys
+    import time
+
+    from fiftyone.operators.delegated import DelegatedOperationService
+
+    from promerge_fo.dataset.status import run_statuses
+
+    images.add_samples([fo.Sample(filepath=path) for path in photographs * 50])
+    segment = operator("segment_instances")
+    segment(images, label_field="undisturbed", **RUN)
+    asked = {"delegate": True, "label_field": "killed", "batch_size": 4, **RUN}
+    queued = segment(images, **asked).result["id"]
+    process = subprocess.Popen([sys.executable, "-c", LAUNCH, str(queued)])
+    done = 0
+    while done < 20:
+        assert process.poll() is None
+        time.sleep(0.05)
+        images.reload()
+        if images.has_field("killed.run"):
+            done = len(images.exists("killed.run"))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    images.reload()
+    (run,) = images.exists("killed.run").distinct("killed.run")
+    before = label_ids(images.exists("killed.run"))
+    assert 20 <= len(before) < 204
+    service = DelegatedOperationService()
+    assert service.get(queued).status.progress is not None  # what the App's page of runs shows
+    status = {s.label_field: s for s in run_statuses(images)}["killed"]
+    assert (status.run, status.total, status.ended) == (run, 204, None)
+
+    launch(segment(images, **asked))
+    images.reload()
+    after = label_ids(images)
+    assert {k: after[k] for k in before} == before  # kept, not made again
+    for part in ("bounding_box", "mask", "confidence", "area"):
+        then, now = (images.values(f"{f}.detections.{part}") for f in ("undisturbed", "killed"))
+        assert len(then) == len(now) == 204
+        if part == "mask":
+            then, now = ([[m.tolist() for m in masks] for masks in x] for x in (then, now))
+        assert then == now
+    status = {s.label_field: s for s in run_statuses(images)}["killed"]
+    assert (status.total, status.before, status.done) == (204, len(before), 204 - len(before))
+    assert status.state == "finished"
