@@ -1,5 +1,6 @@
 # make demo    run ProMerge on real photographs and say how to look at the masks
 # make test    run the tests
+# make soak    fifty kills of workers, driver and database in a run on Ray; half an hour
 # make lint    ruff and mypy
 # make clean   remove the environment and what was built
 #
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint wheel clean
+.PHONY: help demo test soak lint wheel clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -32,6 +33,11 @@ demo: $(READY)
 
 # The comparison with the authors' CRF compiles it, where there is a compiler; otherwise it skips.
 test: $(READY)
+	@$(BIN)/python -c 'import ray.data' 2>/dev/null || { \
+		echo "Installing Ray, for the tests of runs on several machines"; \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cluster]' \
+			|| echo "It could not be installed; the tests that need it will skip"; \
+	}
 	@if command -v c++ >/dev/null && $(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 13))' \
 		&& ! $(BIN)/python -c 'import pydensecrf' 2>/dev/null; then \
 		echo "Compiling the reference CRF, to compare with"; \
@@ -39,6 +45,10 @@ test: $(READY)
 			|| echo "It did not compile; the tests that compare with it will skip"; \
 	fi
 	@$(BIN)/python -m pytest $(ARGS)
+
+soak: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cluster]'
+	@$(BIN)/python -m benchmarks soak
 
 lint: $(READY)
 	@$(BIN)/ruff check .

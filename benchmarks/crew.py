@@ -74,6 +74,25 @@ class Database:
         self.start()
 
 
+def actors_of(pid: int) -> list[int]:
+    """Processes of Ray Data's actors below a process (Linux)."""
+    children: dict[int, list[int]] = {}
+    names: dict[int, str] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError, IndexError):
+                stat = (entry / "stat").read_text().rpartition(")")[2].split()
+                children.setdefault(int(stat[1]), []).append(int(entry.name))
+                names[int(entry.name)] = (entry / "cmdline").read_text()
+    found, left = [], [pid]
+    while left:
+        pid = left.pop()
+        left += children.get(pid, [])
+        if names.get(pid, "").startswith(_ACTOR) and "MapWorker" in names[pid]:
+            found.append(pid)
+    return sorted(found)
+
+
 class Crew:
     """The run's process.
 
@@ -112,21 +131,7 @@ class Crew:
     def workers(self) -> list[int]:
         """Processes of Ray's actors that are descendants of the run."""
         assert self.process is not None
-        children: dict[int, list[int]] = {}
-        names: dict[int, str] = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                with suppress(OSError, IndexError):
-                    stat = (entry / "stat").read_text().rpartition(")")[2].split()
-                    children.setdefault(int(stat[1]), []).append(int(entry.name))
-                    names[int(entry.name)] = (entry / "cmdline").read_text()
-        found, left = [], [self.process.pid]
-        while left:
-            pid = left.pop()
-            left += children.get(pid, [])
-            if names.get(pid, "").startswith(_ACTOR) and "MapWorker" in names[pid]:
-                found.append(pid)
-        return sorted(found)
+        return actors_of(self.process.pid)
 
     def count_shards(self) -> int:
         return len(list(self.shards.glob("*/*.parquet")))

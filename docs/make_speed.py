@@ -1,4 +1,6 @@
-"""Fill the figures of docs/speed.md in from benchmarks/results: python docs/make_speed.py.
+"""Fill the figures of docs/speed.md and docs/planning.md in: python docs/make_speed.py.
+
+They come from benchmarks/results.
 
 Between ``<!-- made by docs/make_speed.py: NAME -->`` and ``<!-- end -->`` stands a table, between
 ``<!--=NAME-->`` and ``<!--/-->`` a figure of a sentence; the text around them is written by hand.
@@ -17,10 +19,11 @@ from pathlib import Path
 import speed_gpu
 import speed_plots
 import speed_results
+import speed_scale
 import speed_tables
 
-PAGE = Path(__file__).parent / "speed.md"
-TABLES = {**speed_tables.TABLES, **speed_gpu.TABLES}
+PAGES = [Path(__file__).parent / name for name in ("speed.md", "planning.md")]
+TABLES = {**speed_tables.TABLES, **speed_gpu.TABLES, **speed_scale.TABLES}
 BLOCK = re.compile(r"(<!-- made by docs/make_speed\.py: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 FIGURE = re.compile(r"(<!--=(\w+)-->).*?(<!--/-->)")
 
@@ -31,15 +34,15 @@ def main() -> int:
     )
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
-    page = PAGE.read_text()
-    filled = fill(page)
+    pages = {path: path.read_text() for path in PAGES}
+    filled = {path: fill(page) for path, page in pages.items()}
     if not check:
-        PAGE.write_text(filled)
+        for path, page in filled.items():
+            path.write_text(page)
         speed_plots.draw()
         return 0
-    wrong = [f"images/{name}" for name in speed_plots.stale()]
-    if filled != page:
-        wrong.insert(0, PAGE.name)
+    wrong = [path.name for path in PAGES if filled[path] != pages[path]]
+    wrong += [f"images/{name}" for name in speed_plots.stale()]
     for name in wrong:
         print(f"{name} is not what the results give: python docs/make_speed.py", file=sys.stderr)
     return 1 if wrong else 0
@@ -60,7 +63,7 @@ def _table(name: str) -> str:
 
 def _figure(name: str) -> str:
     try:
-        return speed_results.show(speed_results.values()[name]())
+        return speed_results.show({**speed_results.values(), **speed_scale.VALUES}[name]())
     except FileNotFoundError:
         return "(not measured yet)"
 

@@ -1,4 +1,4 @@
-"""The pictures of docs/speed.md, from the JSON of the benchmarks."""
+"""The pictures of docs/speed.md and docs/planning.md, from the JSON of the benchmarks."""
 
 from __future__ import annotations
 
@@ -80,11 +80,36 @@ def encoder(axes: Any) -> None:
         ax.legend(fontsize=7)
 
 
+def scale(axes: Any) -> None:
+    rows = results("scale")["counts"]
+    counts = [row["images"] for row in rows]
+    axes[0].plot(counts, [row["images_per_s"] for row in rows], "o-", label="all steps")
+    for step in ("masks_to_database", "database_to_json"):
+        rates = [row["images"] / row["seconds_by_step"][step] for row in rows]
+        axes[0].plot(counts, rates, "o-", label=step.replace("_", " "))
+    axes[0].set(xscale="log", xlabel="images", ylabel="images/s", title="speed, two cores")
+    samples = rows[-1]["samples"]
+    done = [sample["images"] for sample in samples]
+    for name, label in (
+        ("driver_mb", "driver"),
+        ("workers_mb", "two workers"),
+        ("server_mb", "mongod"),
+        ("database_mb", "the database's data"),
+    ):
+        style = "--" if name == "database_mb" else "-"
+        axes[1].plot(done, [sample[name] for sample in samples], style, label=label)
+    axes[1].set(xlabel="images done", ylabel="MB", title=f"memory, {counts[-1]:,} images")
+    for ax in axes:
+        ax.set_ylim(0, 1.2 * ax.get_ylim()[1])
+        ax.legend(fontsize=7)
+
+
 #: The drawing, and the results that it needs and that it can show.
 PLOTS: dict[str, tuple[Callable[[Any], None], str, tuple[str, ...]]] = {
     "speed-crf.png": (crf, "crf", ("crf",)),
     "speed-prompts.png": (prompts, "prompts", ("prompts",)),
     "speed-count.png": (count, "count", ("count",)),
+    "planning-scale.png": (scale, "scale", ("scale",)),
     "speed-encoder.png": (encoder, "encoder", ("encoder", "gpu")),
 }
 

@@ -105,8 +105,8 @@ def open_source(source: str, name: str | None = None) -> Any:
         )
     if dataset is None:
         dataset = fo.Dataset(name, persistent=True)
-    paths = [path for path in paths if path not in present]
-    dataset.add_samples([fo.Sample(filepath=path) for path in paths], progress=False)
+    new = (fo.Sample(filepath=path) for path in paths if path not in present)
+    dataset.add_samples(new, progress=False)
     return dataset
 
 
