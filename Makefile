@@ -1,6 +1,6 @@
 # make demo    run ProMerge on real photographs and say how to look at the masks
 # make test    run the tests
-# make soak    fifty kills of workers, driver and database in a run on Ray; half an hour
+# make soak    fifty kills of workers, driver and database in a run on Ray; fifteen minutes
 # make lint    ruff and mypy
 # make clean   remove the environment and what was built
 #

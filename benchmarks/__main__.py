@@ -49,7 +49,7 @@ BENCHMARKS = {
     "review": Benchmark("what a reviewer of a million labels waits for", "3"),
     "scale": Benchmark("the whole way on Ray, up to 100,000 images", "40", in_all=False),
     "soak": Benchmark(
-        "fifty kills of workers, driver and database in a run on Ray", "25", in_all=False
+        "fifty kills of workers, driver and database in a run on Ray", "15", in_all=False
     ),
     "precision": Benchmark("what bf16 does to features, masks and time", "10", is_script=True),
     "presets": Benchmark('what the preset "fast" saves', "2", is_script=True),
