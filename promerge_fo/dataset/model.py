@@ -24,7 +24,14 @@ from promerge_fo.dataset.runs import RunRecorder, collection_of
 from promerge_fo.encoder import Encoder, Facet, Precision, ResizeMode, load_encoder
 from promerge_fo.pipeline import ImageLike, Pipeline, Prepare, Prepared, pipeline_of
 
-__all__ = ["METHODS", "ProMergeModel", "load_model", "model_of_run", "preset_encoder"]
+__all__ = [
+    "METHODS",
+    "OutOfStepError",
+    "ProMergeModel",
+    "load_model",
+    "model_of_run",
+    "preset_encoder",
+]
 
 # Below FiftyOne's own logger: shown wherever, and as long as, FiftyOne's messages are.
 logger = logging.getLogger("fiftyone.promerge")
@@ -162,6 +169,16 @@ def preset_encoder(preset: str) -> str:
     return "vit_small_patch16_224.dino" if preset == "fast" else "vit_base_patch8_224.dino"
 
 
+class OutOfStepError(BaseException):
+    """FiftyOne is about to give an image the labels of another one.
+
+    It reads samples and images apart, and counts on both coming in the same order. Where the
+    server drops its cursor (after ten minutes, or as it starts anew), FiftyOne goes on at the same
+    position; but a view of what is left to do has other samples there by then. FiftyOne would
+    take an ``Exception`` for a bad batch and go on, so this is none.
+    """
+
+
 class ProMergeModel(
     fomo.SamplesMixin,  # type: ignore[misc]
     fomo.SupportsGetItem,  # type: ignore[misc]
@@ -256,10 +273,13 @@ class ProMergeModel(
         Raises:
             fiftyone.core.media.MediaTypeError: the samples are frames of a video.
             ValueError: a view of frames (``to_frames``) or patches, without workers.
+            OutOfStepError: samples and images do not belong together.
         """
         if samples:
             self._require_storable(samples[0])
         batch = list(args)
+        if samples:
+            self._require_step(batch, samples)
         try:
             if self._recorder is not None and samples:
                 labels = self._foreseen(batch, samples)
@@ -284,6 +304,17 @@ class ProMergeModel(
             paths = collection_of(samples[0]).values("filepath")
             self._ahead = _ReadAhead(paths, partial(self._run, len(batch)))
         return self._ahead.take(batch)
+
+    def _require_step(self, batch: Sequence[Any], samples: Sequence[Any]) -> None:
+        """Refuse images that are not those of their samples."""
+        if self._get_item.field_mapping["filepath"] != "filepath":
+            return
+        for image, sample in zip(batch, samples, strict=True):
+            if isinstance(image, str) and image != sample.filepath:
+                raise OutOfStepError(
+                    f"FiftyOne has come to the sample of {sample.filepath}, but to the image "
+                    f"{image}; what was done is kept, run the same again"
+                )
 
     def _require_storable(self, sample: Any) -> None:
         """Refuse samples whose labels FiftyOne would lose."""

@@ -14,7 +14,7 @@ import fiftyone as fo
 import fiftyone.core.utils as fou
 
 from promerge_fo.dataset.labels import declare_field, require_images
-from promerge_fo.dataset.model import ProMergeModel
+from promerge_fo.dataset.model import OutOfStepError, ProMergeModel
 from promerge_fo.dataset.patience import AWAY, patiently, wait_for_database
 from promerge_fo.dataset.progress import steps_of
 from promerge_fo.dataset.resume import finished, images_of_other_runs, outstanding, start_anew
@@ -193,6 +193,8 @@ def segment_dataset(
                     interrupted = True
                 except AWAY as error:
                     wait_for_database(error)
+                except OutOfStepError as error:
+                    logger.warning("%s", error)
                 passes += 1
                 instances += model.instances
                 counts.update(model.counts)
@@ -211,7 +213,7 @@ def segment_dataset(
     model.counts, model.instances = dict(counts), instances
     seconds = time.perf_counter() - started
     if passes > 1:
-        _complete_record(samples, label_field, run, model, seconds)
+        _complete_record(samples, label_field, run, model, seconds, interrupted)
     skipped = sum(before.values())
     return Report(dict(counts), skipped, instances, seconds, interrupted)
 
@@ -254,7 +256,12 @@ def _apply(
 
 
 def _complete_record(
-    samples: Any, label_field: str, run: str, model: ProMergeModel, seconds: float
+    samples: Any,
+    label_field: str,
+    run: str,
+    model: ProMergeModel,
+    seconds: float,
+    interrupted: bool,
 ) -> None:
     """Let the record of a run that the database broke off speak of all of it."""
     images = sum(model.counts.values())
@@ -264,6 +271,7 @@ def _complete_record(
     record |= {
         "seconds": round(seconds, 3),
         "images_per_second": round(images / seconds, 3),
+        "interrupted": interrupted,
         "counts": model.counts,
         "images": images,
         "instances": model.instances,
