@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from promerge_fo.config import Config, ProMergeConfig, Refine, Score, Status, run_hash
+from promerge_fo.config import (
+    Config,
+    ProMergeConfig,
+    Prompting,
+    Refine,
+    Score,
+    Status,
+    run_hash,
+)
 from promerge_fo.encoder import Encoder
 from promerge_fo.encoder.base import PerImage
 from promerge_fo.encoder.device import mark, own_stream, resolve_device
@@ -22,6 +30,7 @@ from promerge_fo.instances import Instances, Refined
 from promerge_fo.refine import complete, crf_batch, refine_resized
 from promerge_fo.refine.pydensecrf import load_reference
 from promerge_fo.segment import CutTrace, Trace, trace_segmentation
+from promerge_fo.segment.prompting import load_finch
 from promerge_fo.segment.scoring import with_agreement
 
 if TYPE_CHECKING:
@@ -103,7 +112,8 @@ class Pipeline:
 
     Raises:
         ValueError: attention prompting with an encoder that has no class token.
-        ImportError: ``refine="pydensecrf"`` without the package ``pydensecrf2``.
+        ImportError: ``refine="pydensecrf"`` without the package ``pydensecrf2``, or attentive
+            prompting without ``finch-clust``.
 
     Examples:
         >>> from promerge_fo import load_encoder
@@ -131,6 +141,8 @@ class Pipeline:
             )
         if self.config.refine is Refine.PYDENSECRF:
             load_reference()
+        if isinstance(self.config, ProMergeConfig) and self.config.prompting is Prompting.ATTENTIVE:
+            load_finch()
         self.threads = threads or available_cpus()
         self.readers = readers or self.threads
         self.crf_device = resolve_device(
