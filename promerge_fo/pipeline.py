@@ -36,7 +36,7 @@ from promerge_fo.segment.scoring import with_agreement
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Pipeline", "Prepare", "Prepared"]
+__all__ = ["Encoded", "Pipeline", "Prepare", "Prepared"]
 
 T = TypeVar("T")
 ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
@@ -217,7 +217,7 @@ class Pipeline:
         together = 1 if self.encoder.device.type == "cpu" else batch_size
         finish = then or _itself
         if self.crf_device.type == "cpu":
-            rounds = [Round(self._encode_batch, together, lambda step: finish(self._finish(*step)))]
+            rounds = [Round(self._encode_batch, together, lambda step: finish(self.finish(*step)))]
         else:
             rounds = [
                 Round(self._encode_batch, together, lambda step: self._segment(*step)),
@@ -235,6 +235,21 @@ class Pipeline:
             features = self.encoder.encode(pixels)
         ready = mark(self.encoder.device)
         return [Encoded(*each, ready) for each in zip(features, scores, strict=True)]
+
+    def finish(self, prepared: Prepared, encoded: Encoded | Exception) -> Instances:
+        """Segment and refine one image whose features are there, with the CRF on the CPU.
+
+        It never raises; the status of an image that cannot be computed is "failed".
+
+        Args:
+            prepared: what :attr:`prepare` gave.
+            encoded: what :meth:`encode` gave, or the exception that it raised.
+        """
+        try:
+            patches = self._trace(encoded).instances
+            return self._scored(patches, self._refine(prepared, patches))
+        except Exception as error:
+            return _failed(prepared, error)
 
     def explain(self, image: ImageLike) -> tuple[Trace | CutTrace, Refined, Instances]:
         """What segmentation and refinement made of one image, and its instances.
@@ -272,14 +287,6 @@ class Pipeline:
             if len(batch) == 1:
                 return [error]
             return [encoded for prepared in batch for encoded in self._encode_each([prepared])]
-
-    def _finish(self, prepared: Prepared, encoded: Encoded | Exception) -> Instances:
-        """Segment and refine."""
-        try:
-            patches = self._trace(encoded).instances
-            return self._scored(patches, self._refine(prepared, patches))
-        except Exception as error:
-            return _failed(prepared, error)
 
     def _segment(
         self, prepared: Prepared, encoded: Encoded | Exception

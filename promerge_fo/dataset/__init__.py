@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from promerge_fo.dataset.ablating import ablate
+    from promerge_fo.dataset.ablation import Ablation
     from promerge_fo.dataset.compare import Comparison, compare_fields, samples_by_gain
     from promerge_fo.dataset.evaluation import InstanceResults, evaluate_instances, list_evaluations
     from promerge_fo.dataset.export import export_pseudo_labels
@@ -19,16 +21,20 @@ if TYPE_CHECKING:
     from promerge_fo.dataset.protocols import load_benchmark
     from promerge_fo.dataset.runs import delete_run, list_runs, load_run
     from promerge_fo.dataset.segment import segment_dataset
+    from promerge_fo.dataset.settings import grid, sweep
 
 __all__ = [
+    "Ablation",
     "Comparison",
     "ImportReport",
     "InstanceResults",
     "ProMergeModel",
+    "ablate",
     "compare_fields",
     "delete_run",
     "evaluate_instances",
     "export_pseudo_labels",
+    "grid",
     "import_predictions",
     "list_evaluations",
     "list_runs",
@@ -41,17 +47,21 @@ __all__ = [
     "require_images",
     "samples_by_gain",
     "segment_dataset",
+    "sweep",
     "to_detections",
 ]
 
 _HOMES = {
+    "Ablation": "ablation",
     "Comparison": "compare",
     "ProMergeModel": "model",
+    "ablate": "ablating",
     "compare_fields": "compare",
     "delete_run": "runs",
     "InstanceResults": "evaluation",
     "evaluate_instances": "evaluation",
     "export_pseudo_labels": "export",
+    "grid": "settings",
     "ImportReport": "predictions",
     "import_predictions": "predictions",
     "list_evaluations": "evaluation",
@@ -65,6 +75,7 @@ _HOMES = {
     "require_images": "labels",
     "samples_by_gain": "compare",
     "segment_dataset": "segment",
+    "sweep": "settings",
     "to_detections": "labels",
 }
 
