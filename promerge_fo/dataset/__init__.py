@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from promerge_fo.dataset.labels import mask_of, masks_of, require_images, to_detections
     from promerge_fo.dataset.model import ProMergeModel, load_model, model_of_run
     from promerge_fo.dataset.predictions import ImportReport, import_predictions
-    from promerge_fo.dataset.protocols import load_benchmark
+    from promerge_fo.dataset.protocols import load_benchmark, load_coco
     from promerge_fo.dataset.runs import delete_run, list_runs, load_run
     from promerge_fo.dataset.segment import segment_dataset
     from promerge_fo.dataset.settings import grid, sweep
@@ -39,6 +39,7 @@ __all__ = [
     "list_evaluations",
     "list_runs",
     "load_benchmark",
+    "load_coco",
     "load_model",
     "load_run",
     "mask_of",
@@ -67,6 +68,7 @@ _HOMES = {
     "list_evaluations": "evaluation",
     "list_runs": "runs",
     "load_benchmark": "protocols",
+    "load_coco": "protocols",
     "load_model": "model",
     "load_run": "runs",
     "mask_of": "labels",

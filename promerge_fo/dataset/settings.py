@@ -34,7 +34,8 @@ def grid(config: Config, **values: Sequence[Any]) -> dict[str, Config]:
         if not some:
             raise ValueError(f"{name} has no values to try; give some, or leave it out")
     combinations = [dict(zip(values, each, strict=True)) for each in product(*values.values())]
-    return {_name(changes): config.replace(**changes) for changes in combinations}
+    made = [config.replace(**changes) for changes in combinations]
+    return {_name(each, list(values)): each for each in made}
 
 
 def sweep(config: Config, **values: Sequence[Any]) -> dict[str, Config]:
@@ -102,5 +103,6 @@ def changes_between(settings: Mapping[str, Config]) -> dict[str, list[Any]]:
     return {name: values for name, values in columns.items() if len(set(values)) > 1}
 
 
-def _name(changes: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in changes.items()) or "as given"
+def _name(config: Config, varied: Sequence[str]) -> str:
+    values = config.to_dict()
+    return ", ".join(f"{name}={values[name]}" for name in varied) or "as given"
