@@ -14,7 +14,7 @@ import fiftyone as fo
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from promerge_fo import Pipeline, load_encoder
+from promerge_fo import MaskCutConfig, Pipeline, ProMergeConfig, load_encoder
 from promerge_fo.demo import DATASET
 from promerge_fo.demo import run as run_demo
 from promerge_fo.figures import explain_image, save
@@ -30,8 +30,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run_demo(Path(folder), encoder)
         coffee = Path(folder) / "photographs" / "coffee.png"
-        save(explain_image(coffee, Pipeline(load_encoder(encoder))), IMAGES / "explain-coffee.png")
-        shrink(IMAGES / "explain-coffee.png", 1200)
+        for name, config in (("coffee", ProMergeConfig()), ("maskcut", MaskCutConfig())):
+            path = IMAGES / f"explain-{name}.png"
+            save(explain_image(coffee, Pipeline(load_encoder(encoder), config)), path)
+            shrink(path, 1200)
         picture = Path(folder) / "promerge-demo.png"
         picture.replace(IMAGES / "demo.png")
         shrink(IMAGES / "demo.png", 1200)

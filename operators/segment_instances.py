@@ -10,7 +10,7 @@ from fiftyone.operators import types
 
 from ..forms import Form, chosen_path, why_no_name
 from ..operator import Operator
-from ..progress import follow
+from ..progress import follow, outcome
 
 PRESETS = {
     "default": "the released code's masks, with scores that rank them",
@@ -118,12 +118,7 @@ class SegmentInstances(Operator):
         )
         yield ctx.ops.reload_dataset()
         text = f"Stopped; what was done is kept. {report}" if report.interrupted else str(report)
-        yield {"report": text}
-
-    def resolve_output(self, ctx: Any) -> types.Property:
-        outputs = types.Object()
-        outputs.str("report", label="Result")
-        return types.Property(outputs)
+        yield outcome(ctx, text)
 
     def resolve_placement(self, ctx: Any) -> types.Placement:
         return types.Placement(

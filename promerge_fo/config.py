@@ -258,11 +258,11 @@ class TokenCutConfig(Parameters):
     wants_prompt_scores: ClassVar[bool] = False
 
     image_size: int = _image_size("ProMerge, Sec. 4.1")
-    tau: float = _tau(0.2, "TokenCut, Sec. 3.2")
-    eps: float = _eps("TokenCut, Sec. 3.2")
-    refine: Refine = _refine("TokenCut, Sec. 3.3")
-    fill_holes: bool = _fill_holes(False, "TokenCut, Sec. 3.3")
-    min_refined_iou: float = _min_refined_iou(0.0, "TokenCut, Sec. 3.3")
+    tau: float = _tau(0.2, "TokenCut, Sec. 3")
+    eps: float = _eps("TokenCut, Sec. 3")
+    refine: Refine = _refine("TokenCut, Sec. 3")
+    fill_holes: bool = _fill_holes(False, "TokenCut, Sec. 3")
+    min_refined_iou: float = _min_refined_iou(0.0, "TokenCut, Sec. 3")
     score: Score = _score()
 
 

@@ -21,10 +21,11 @@ from promerge_fo.config import (
     Status,
     run_hash,
 )
+from promerge_fo.cpus import available_cpus
 from promerge_fo.encoder import Encoder
 from promerge_fo.encoder.base import PerImage
 from promerge_fo.encoder.device import mark, own_stream, resolve_device
-from promerge_fo.flow import Round, available_cpus, flow
+from promerge_fo.flow import Round, flow
 from promerge_fo.images import ImageError, as_rgb, load_image
 from promerge_fo.instances import Instances, Refined
 from promerge_fo.refine import complete, crf_batch, refine_resized

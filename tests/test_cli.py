@@ -45,8 +45,8 @@ def test_help_teaches_every_parameter(capsys):
             assert record["meaning"] in text
     # a parameter of several methods is there once, with the value that each gives it
     assert text.count("--min-refined-iou X") == 1
-    assert "also: --image-size (480), --tau (0.15), --eps (1e-05)," in text
-    assert "--fill-holes (False), --min-refined-iou (0.0)" in text
+    assert "as above: --image-size (480), --refine (crf), --fill-holes (True)," in text
+    assert "as above: --image-size (480), --tau (0.2), --eps (1e-05), --refine (crf)," in text
 
 
 def test_segment_a_folder_writes_a_dataset_and_coco_json(fo, folder, capsys, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from promerge_fo.config import METHODS, Config
@@ -46,8 +47,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     for name, method in METHODS.items():
         records = method.describe()
         shared = [f"{_flag(r['name'])} ({r['default']})" for r in records if r["name"] in made]
-        text = "defaults come from the preset; those shown are its own without one"
-        text += f"; also: {', '.join(shared)}" if shared else ""
+        text = "defaults come from the preset; shown are those of the preset default"
+        text += f"; besides, as above: {', '.join(shared)}" if shared else ""
+        text = textwrap.fill(text, 76, break_on_hyphens=False)
         group = parser.add_argument_group(f"parameters of {name}", text)
         for record in records:
             if record["name"] not in made:

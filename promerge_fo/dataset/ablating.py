@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from promerge_fo import __version__
 from promerge_fo.config import Config, run_hash
+from promerge_fo.cpus import available_cpus
 from promerge_fo.dataset.ablation import Ablation, Outcome
 from promerge_fo.dataset.coco import ImageLabels, read_labels, records_of
 from promerge_fo.dataset.coco_metrics import IouType, bootstrap
@@ -34,7 +35,7 @@ from promerge_fo.dataset.result_store import Result, ResultStore
 from promerge_fo.encoder import Encoder
 from promerge_fo.encoder.device import mark
 from promerge_fo.files import sha256_of
-from promerge_fo.flow import Round, available_cpus, flow
+from promerge_fo.flow import Round, flow
 from promerge_fo.images import ImageError
 from promerge_fo.pipeline import Encoded, Pipeline, Prepared
 

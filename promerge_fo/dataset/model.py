@@ -117,6 +117,8 @@ def model_of_run(
         ValueError: the weights are not those of the run, or the method cannot be run again.
         promerge_fo.encoder.WeightsError: no way to the weights.
     """
+    if record["method"] == "import":
+        raise ValueError(f"this run was imported from {record['file']}; no model of ours made it")
     wanted = record["encoder"]
     encoder = load_encoder(
         wanted["name"],

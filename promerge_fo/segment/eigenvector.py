@@ -1,4 +1,4 @@
-"""The second smallest eigenvector of a graph, and no other (TokenCut, Sec. 3.1).
+"""The second smallest eigenvector of a graph, and no other (TokenCut, Sec. 3).
 
 (D - W) x = lambda D x is solved as A v = (1 - lambda) v, with A = D^-1/2 W D^-1/2 and
 v = D^1/2 x. The largest eigenvalue of A is 1, its eigenvector D^1/2 1 is known, and the next is

@@ -149,7 +149,7 @@ def foreground(x: NDArray[np.float64], weaker_side: bool = False) -> Foreground:
     """The side of a cut that shows an object, and its part around the strongest patch.
 
     The cut runs along the mean of the eigenvector. The foreground is the side of the entry with
-    the largest absolute value (TokenCut, Sec. 3.2).
+    the largest absolute value (TokenCut, Sec. 3).
 
     Args:
         x: (h, w) eigenvector of either sign; not constant.

@@ -1,4 +1,4 @@
-"""The patches of an image as a graph: which of them are alike (TokenCut, Sec. 3.2)."""
+"""The patches of an image as a graph: which of them are alike (TokenCut, Sec. 3)."""
 
 from __future__ import annotations
 

@@ -122,7 +122,8 @@ def test_a_run_is_stopped_and_what_is_done_is_kept(operator, images, fo, photogr
     seen = [next(steps), next(steps), next(steps)]
     assert operator("stop_runs")(images).result == {"stopped": 1}
     seen += steps
-    assert seen[-1]["report"].startswith("Stopped; what was done is kept. ")
+    said = seen[-1].body.params["results"]["outcome"]
+    assert said.startswith("Stopped; what was done is kept. ")
     done = len(images.exists("promerge.status"))
     assert 1 <= done < 84
     assert operator("stop_runs")(images).result == {"stopped": 0}

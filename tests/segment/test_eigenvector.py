@@ -18,6 +18,15 @@ def graph_of(alike: np.ndarray, eps: float = EPS) -> PatchGraph:
     return PatchGraph(torch.from_numpy(np.ascontiguousarray(alike, dtype=bool)), eps)
 
 
+def calculated_as_on_a_gpu(graph: PatchGraph) -> PatchGraph:
+    """The dense matrix of a GPU in place of the CPU's bits; on a GPU, where there is one."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    W = torch.from_numpy(graph.dense()).to(device)
+    other = PatchGraph(W == 1, EPS)
+    other._matrix = (W == 1).to(torch.float64)
+    return other
+
+
 def planted(sizes: list[int], within: float, between: float, seed: int = 0) -> np.ndarray:
     """Groups whose members are alike with one probability, and members of others with another."""
     group = np.repeat(np.arange(len(sizes)), sizes)
@@ -74,6 +83,14 @@ def test_against_the_generalised_problem(name: str, out: float):
     dense = dense_eigenvector(graph)
     assert dense.eigenvalue == pytest.approx(values[0], abs=1e-9)
     assert abs((dense.x * D * wanted).sum()) == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["random", "five groups", "many components"])
+def test_on_a_gpus_path_the_same_is_found(name: str):
+    graph = graph_of(GRAPHS[name])
+    quick, other = (second_eigenvector(g) for g in (graph, calculated_as_on_a_gpu(graph)))
+    assert other.eigenvalue == pytest.approx(quick.eigenvalue, abs=1e-12)
+    np.testing.assert_allclose(other.x * np.sign(other.x @ quick.x), quick.x, atol=1e-8)
 
 
 @pytest.mark.parametrize("count", [3, 4, 8])

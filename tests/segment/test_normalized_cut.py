@@ -12,6 +12,7 @@ from promerge_fo.segment.eigenvector import Eigenvector
 from promerge_fo.segment.normalized_cut import corners, foreground
 from tests.scenes import feature_scene, iou_matrix
 from tests.segment import cut_oracle
+from tests.segment.test_patch_graph import on_every_device
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 CASES = sorted(GOLDEN.glob("maskcut*.npz"))
@@ -22,11 +23,10 @@ def test_there_are_golden_cases():
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda p: p.stem)
-@pytest.mark.parametrize("as_torch", [False, True], ids=["numpy", "torch"])
-def test_golden(path: Path, as_torch: bool):
+@on_every_device
+def test_golden(path: Path, device: str):
     golden = np.load(path)
-    features = golden["features"].astype(np.float32)
-    given = torch.from_numpy(features) if as_torch else features
+    given = torch.from_numpy(golden["features"].astype(np.float32)).to(device)
     result = segment_features(given, MaskCutConfig.preset("official"))
     np.testing.assert_array_equal(result.masks, golden["masks"])
     np.testing.assert_array_equal(result.scores, golden["masks"].any(axis=(1, 2)))

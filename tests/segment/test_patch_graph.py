@@ -13,6 +13,10 @@ from promerge_fo.segment.prompting import UnitFeatures
 EPS = 1e-5
 
 
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+on_every_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=CUDA)])
+
+
 def random_alike(n: int, share: float, seed: int = 0) -> np.ndarray:
     upper = np.triu(np.random.default_rng(seed).random((n, n)) < share)
     alike = upper | upper.T
@@ -79,15 +83,17 @@ def test_bits_are_packed_alike_on_every_device():
         np.testing.assert_array_equal(_pack_there(torch.from_numpy(alike)), pack(alike))
 
 
+@on_every_device
 @pytest.mark.parametrize("block", [1, 10, 64, 512])
-def test_what_is_alike(block: int, monkeypatch):
+def test_what_is_alike(block: int, device: str, monkeypatch):
     monkeypatch.setattr(prompting, "BLOCK", block)
     features = np.random.default_rng(0).standard_normal((6, 8, 9)).astype(np.float32)
     features[:, 0, 3] = 0
     flat = features.reshape(6, 72).astype(np.float64)
     lengths = np.linalg.norm(flat, axis=0)
     cosines = flat.T @ flat / np.maximum(np.outer(lengths, lengths), 1e-30)
-    alike = UnitFeatures(torch.from_numpy(features), 0.0).alike(0.15).numpy()
+    given = torch.from_numpy(features).to(device)
+    alike = UnitFeatures(given, 0.0).alike(0.15).cpu().numpy()
     np.testing.assert_array_equal(alike, cosines > 0.15)
     np.testing.assert_array_equal(alike, alike.T)
     assert not alike[3].any()  # a feature of zeros is not even like itself
