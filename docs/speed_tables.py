@@ -292,10 +292,10 @@ def review() -> str:
     if counts is None:
         return results("review")["fiftyone_missing"]
     rows = [
-        [what, *(f"{row['seconds'][name]['median_s']:.2f}" for row in counts)]
+        [what, *(f"{row['seconds'][name]['cpu_s']:.2f}" for row in counts)]
         for name, what in REVIEWED.items()
     ]
-    return table(["seconds for", *(f"{row['labels']:,} labels" for row in counts)], rows)
+    return table(["seconds of work for", *(f"{row['labels']:,} labels" for row in counts)], rows)
 
 
 TABLES: dict[str, Callable[[], str]] = {

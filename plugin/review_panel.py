@@ -53,7 +53,7 @@ class ReviewPanel(foo.Panel):
 
     def count(self, ctx: Any) -> None:
         """Count labels again, after decisions and for another field."""
-        from promerge_fo.dataset import review_histograms, review_progress
+        from promerge_fo.dataset import review_histograms
 
         field = ctx.panel.get_state("label_field")
         if field is None or field not in detection_fields(ctx.dataset):
@@ -63,7 +63,7 @@ class ReviewPanel(foo.Panel):
         ctx.panel.set_state(
             "counted",
             {
-                "progress": str(review_progress(ctx.dataset, field)),
+                "progress": str(histograms["area"].progress()),
                 "bars": {
                     name: {state: counts.tolist() for state, counts in histogram.counts.items()}
                     for name, histogram in histograms.items()

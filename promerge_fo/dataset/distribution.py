@@ -10,7 +10,7 @@ import numpy as np
 from fiftyone import ViewField as F
 from numpy.typing import NDArray
 
-from promerge_fo.dataset.review import ACCEPTED, REJECTED
+from promerge_fo.dataset.review import ACCEPTED, REJECTED, Progress
 from promerge_fo.dataset.review_updates import area_of, each_label, label_path
 
 __all__ = ["STATES", "Histogram", "Quantity", "review_histograms", "select_between"]
@@ -42,6 +42,11 @@ class Histogram:
     edges: NDArray[np.float64]
     counts: dict[str, NDArray[np.int64]]
     missing: int = 0
+
+    def progress(self) -> Progress:
+        """How far the review of the labels in the bars is: of areas, that of all labels."""
+        counts = [int(self.counts[state].sum()) for state in STATES]
+        return Progress(sum(counts), *counts[1:])
 
     def bounds(self, bar: int) -> tuple[float | None, float | None]:
         """The limits that :func:`select_between` takes to select what a bar counts."""

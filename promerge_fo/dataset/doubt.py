@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, TypeAlias, get_args
 
-from promerge_fo.dataset.agreement import agreement_attribute, measure_agreement, require_other
 from promerge_fo.dataset.review_updates import (
     area_of,
     declare,
@@ -116,6 +115,9 @@ def _most_doubtful(
 
 def _measured(samples: Any, path: str, label_field: str, other_field: str | None) -> str:
     """The attribute with the agreement, after measuring it where that was not done yet."""
+    # What reads masks takes seconds to import, and the App's first page waits for this module.
+    from promerge_fo.dataset.agreement import agreement_attribute, measure_agreement, require_other
+
     require_other(label_field, other_field)
     attribute = agreement_attribute(str(other_field))
     absent = {"$eq": [{"$type": f"$$label.{attribute}"}, "missing"]}

@@ -280,6 +280,7 @@ def test_histograms_count_what_their_bars_select(labelled):
     assert np.flatnonzero(score.counts["undecided"]).tolist() == [1, 6, 10, 14]
     assert histograms["area"].counts["accepted"].tolist()[-2:] == [1, 0]  # 0.4
     assert histograms["masks"].counts["images"][:4].tolist() == [1, 1, 1, 1]
+    assert histograms["area"].progress() == pfo.review_progress(labelled, "promerge")
     for quantity, histogram in histograms.items():
         total = sum(histogram.counts.values())
         assert total.sum() == (4 if quantity == "masks" else 6)
