@@ -1,4 +1,4 @@
-"""``promerge ablate`` and ``reproduce``: what settings are worth on images with ground truth."""
+"""``promerge ablate``, ``tune`` and ``reproduce``: what settings are worth, by ground truth."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 from promerge_fo.cli.arguments import add_command, positive
 from promerge_fo.cli.model import add_model_arguments, config_of, model_of
 from promerge_fo.cli.progress import Progress
-from promerge_fo.config import METHODS
+from promerge_fo.config import METHODS, Config
+from promerge_fo.dataset.settings import grid, settings_of, values_of
 
 FOLDER = "promerge-ablation"  # for features, results and reports
 
@@ -39,15 +40,37 @@ def add_commands(commands: Any) -> None:
         """,
         usage="promerge ablate --dataset NAME | --coco JSON --images DIR [options]",
     )
-    _add_data(made, required=True)
-    which = made.add_mutually_exclusive_group(required=True)
-    which.add_argument(
-        "--vary",
-        action="append",
-        metavar="NAME=V,V,...",
-        help="values of a parameter; several times for a grid",
+    _add_data(made)
+    _add_settings(made, required=True)
+    _add_run(made)
+    add_model_arguments(made)
+
+    made = add_command(
+        commands,
+        "tune",
+        tune,
+        "choose settings on your own labelled images",
+        """
+        Choose settings by AP on images with ground truth, some 50 of your own. What the choice is
+        worth on other images is told by cross-validation, and where the images cannot tell it
+        from the settings that the options give, those are kept. Without --vary or --settings, the
+        parameters that matter most are varied. What was calculated before is not calculated again.
+
+          promerge tune --dataset photos
+          promerge tune --dataset photos --vary tau_b=0.1,0.2,0.3 --vary stride=2,4 --output t.json
+          promerge tune --coco val.json --images val/ --method maskcut
+        """,
+        usage="promerge tune --dataset NAME | --coco JSON --images DIR [options]",
     )
-    which.add_argument("--settings", metavar="JSON", help="a file with settings by name")
+    _add_data(made)
+    _add_settings(made, required=False)
+    made.add_argument(
+        "--metric", default="AP", metavar="NAME", help="to choose by: AP50, AR100, ... (AP)"
+    )
+    made.add_argument(
+        "--folds", type=positive, default=5, metavar="N", help="of the cross-validation (5)"
+    )
+    made.add_argument("--output", metavar="JSON", help="write the choice as a file of settings")
     _add_run(made)
     add_model_arguments(made)
 
@@ -72,9 +95,7 @@ def add_commands(commands: Any) -> None:
         usage="promerge reproduce EXPERIMENT --root DIR [options]",
     )
     made.add_argument("experiment", metavar="EXPERIMENT", help="a table or figure of the paper")
-    _add_data(made, required=True).add_argument(
-        "--root", metavar="DIR", help="folder of the benchmarks"
-    )
+    _add_data(made).add_argument("--root", metavar="DIR", help="folder of the benchmarks")
     _add_run(made)
     made.add_argument(
         "--methods", nargs="+", metavar="NAME", help="of the table's methods (all that are there)"
@@ -85,10 +106,10 @@ def add_commands(commands: Any) -> None:
     made.add_argument("--output", metavar="FILE", help="also write the page (Markdown), and plots")
 
 
-def _add_data(parser: Any, required: bool) -> Any:
+def _add_data(parser: Any) -> Any:
     """Options that say where images with ground truth are; returns the group of alternatives."""
     group = parser.add_argument_group("images with ground truth")
-    which = group.add_mutually_exclusive_group(required=required)
+    which = group.add_mutually_exclusive_group(required=True)
     which.add_argument("--dataset", metavar="NAME", help="a dataset in FiftyOne")
     which.add_argument("--coco", metavar="JSON", help="annotations in COCO's format")
     group.add_argument("--images", metavar="DIR", help="the folder of the images of --coco")
@@ -97,6 +118,17 @@ def _add_data(parser: Any, required: bool) -> Any:
     )
     group.add_argument("--limit", type=positive, metavar="N", help="only the first N images")
     return which
+
+
+def _add_settings(parser: Any, required: bool) -> None:
+    which = parser.add_mutually_exclusive_group(required=required)
+    which.add_argument(
+        "--vary",
+        action="append",
+        metavar="NAME=V,V,...",
+        help="values of a parameter; several times for a grid",
+    )
+    which.add_argument("--settings", metavar="JSON", help="a file with settings by name")
 
 
 def _add_run(parser: Any) -> None:
@@ -129,13 +161,12 @@ def _samples(arguments: argparse.Namespace) -> Any:
 def ablate(arguments: argparse.Namespace) -> int:
     """``promerge ablate``."""
     from promerge_fo.dataset.ablating import ablate as run
-    from promerge_fo.dataset.settings import grid, settings_of
 
     base = config_of(arguments)  # what is cheap to check comes before what takes time
     if arguments.settings is None:
         settings = grid(base, **_values(arguments.vary, arguments.method))
     else:
-        settings = settings_of(json.loads(Path(arguments.settings).read_text()))
+        settings = _settings_in(arguments.settings)
     samples = _samples(arguments)
     ablation = run(
         samples,
@@ -150,38 +181,61 @@ def ablate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def tune(arguments: argparse.Namespace) -> int:
+    """``promerge tune``."""
+    from promerge_fo.dataset.tuning import search_space
+    from promerge_fo.dataset.tuning import tune as run
+
+    base = config_of(arguments)
+    if arguments.settings is None:
+        settings = search_space(base, **_values(arguments.vary or [], arguments.method))
+    else:
+        settings = _settings_in(arguments.settings)
+    samples = _samples(arguments)
+    tuning = run(
+        samples,
+        settings,
+        arguments.gt_field,
+        encoder=model_of(arguments, base).pipeline.encoder,
+        folder=arguments.folder,
+        metric=arguments.metric,
+        folds=arguments.folds,
+        progress=Progress,
+    )
+    print(tuning)
+    print(f"\nplots and all figures: {tuning.report(Path(arguments.folder) / 'tuning')}")
+    if tuning.changes and arguments.settings is None:
+        flags = [f"--{n.replace('_', '-')} {v}" for n, v in tuning.changes.items()]
+        print(f"to use the choice, add to the options: {' '.join(flags)}")
+    if arguments.output is not None:
+        tuning.write_settings(arguments.output)
+        print(f"the choice: {arguments.output}")
+    return 0
+
+
+def _settings_in(path: str) -> dict[str, Config]:
+    return settings_of(json.loads(Path(path).read_text()))
+
+
 def _values(vary: list[str], method: str) -> dict[str, list[Any]]:
     """The values of each parameter that ``--vary`` asks for.
 
     Raises:
         ValueError: not of the form, or no parameter of the method.
     """
-    kinds = {record["name"]: record["type"] for record in METHODS[method].describe()}
-    values: dict[str, list[Any]] = {}
+    texts: dict[str, str] = {}
     for text in vary:
         name, equals, listed = text.partition("=")
         name = name.strip().replace("-", "_")
         if not equals or not listed.strip():
             raise ValueError(f"--vary {text!r} is not of the form NAME=V,V,...: stride=2,4,6")
-        if name not in kinds:
-            raise ValueError(
-                f"--vary {name} is no parameter of {method}; its parameters are: "
-                + ", ".join(kinds)
-            )
-        if name in values:
+        if name in texts:
             raise ValueError(f"--vary {name} is there twice; give all of its values at once")
-        values[name] = [_value(name, part.strip(), kinds[name]) for part in listed.split(",")]
-    return values
-
-
-def _value(name: str, text: str, kind: str) -> Any:
-    if kind == "choice":
-        return text
+        texts[name] = listed
     try:
-        return {"true": True, "false": False}[text.lower()] if kind == "bool" else float(text)
-    except (KeyError, ValueError):
-        wanted = "true or false" if kind == "bool" else "a number"
-        raise ValueError(f"--vary {name}: {text!r} is not {wanted}") from None
+        return values_of(METHODS[method], texts)
+    except ValueError as error:
+        raise ValueError(f"--vary {error}") from None
 
 
 def reproduce(arguments: argparse.Namespace) -> int:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from promerge_fo.dataset.runs import delete_run, list_runs, load_run
     from promerge_fo.dataset.segment import segment_dataset
     from promerge_fo.dataset.settings import grid, sweep
+    from promerge_fo.dataset.tuned import Tuning
+    from promerge_fo.dataset.tuning import search_space, tune
 
 __all__ = [
     "Ablation",
@@ -47,6 +49,7 @@ __all__ = [
     "InstanceResults",
     "ProMergeModel",
     "Progress",
+    "Tuning",
     "ablate",
     "accept",
     "compare_fields",
@@ -76,10 +79,12 @@ __all__ = [
     "review_progress",
     "review_queue",
     "samples_by_gain",
+    "search_space",
     "segment_dataset",
     "select_between",
     "sweep",
     "to_detections",
+    "tune",
     "undo",
 ]
 
@@ -91,6 +96,7 @@ _HOMES = {
     "InstanceResults": "evaluation",
     "ProMergeModel": "model",
     "Progress": "review",
+    "Tuning": "tuned",
     "ablate": "ablating",
     "accept": "review",
     "compare_fields": "compare",
@@ -120,10 +126,12 @@ _HOMES = {
     "review_progress": "review",
     "review_queue": "doubt",
     "samples_by_gain": "compare",
+    "search_space": "tuning",
     "segment_dataset": "segment",
     "select_between": "distribution",
     "sweep": "settings",
     "to_detections": "labels",
+    "tune": "tuning",
     "undo": "review",
 }
 

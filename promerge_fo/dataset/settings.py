@@ -8,7 +8,7 @@ from typing import Any
 
 from promerge_fo.config import METHODS, Config
 
-__all__ = ["changes_between", "grid", "settings_of", "sweep"]
+__all__ = ["changes_between", "grid", "settings_of", "sweep", "values_of"]
 
 
 def grid(config: Config, **values: Sequence[Any]) -> dict[str, Config]:
@@ -91,6 +91,33 @@ def settings_of(definition: Mapping[str, Mapping[str, Any]]) -> dict[str, Config
     return settings
 
 
+def values_of(kind: type[Config], texts: Mapping[str, str]) -> dict[str, list[Any]]:
+    """Values of parameters that a person has put down, such as ``"2, 4, 6"``.
+
+    Args:
+        kind: what configures the method.
+        texts: of each parameter its values, with commas between them.
+
+    Raises:
+        ValueError: no parameter of the method, or a text that cannot be a value of it.
+
+    Examples:
+        >>> from promerge_fo import ProMergeConfig
+        >>> values_of(ProMergeConfig, {"stride": "2, 4", "filtering": "ioa,nms"})
+        {'stride': [2.0, 4.0], 'filtering': ['ioa', 'nms']}
+    """
+    kinds = {record["name"]: record["type"] for record in kind.describe()}
+    for name in texts:
+        if name not in kinds:
+            raise ValueError(
+                f"{name} is no parameter of {kind.method}; its parameters are: " + ", ".join(kinds)
+            )
+    return {
+        name: [_value(name, part.strip(), kinds[name]) for part in text.split(",")]
+        for name, text in texts.items()
+    }
+
+
 def changes_between(settings: Mapping[str, Config]) -> dict[str, list[Any]]:
     """The parameters in which settings differ, the method among them.
 
@@ -106,3 +133,13 @@ def changes_between(settings: Mapping[str, Config]) -> dict[str, list[Any]]:
 def _name(config: Config, varied: Sequence[str]) -> str:
     values = config.to_dict()
     return ", ".join(f"{name}={values[name]}" for name in varied) or "as given"
+
+
+def _value(name: str, text: str, kind: str) -> Any:
+    if kind == "choice":
+        return text
+    try:
+        return {"true": True, "false": False}[text.lower()] if kind == "bool" else float(text)
+    except (KeyError, ValueError):
+        wanted = "true or false" if kind == "bool" else "a number"
+        raise ValueError(f"{name}: {text!r} is not {wanted}") from None

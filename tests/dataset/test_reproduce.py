@@ -72,7 +72,8 @@ def test_stored_ablations_are_whole():
     assert [c.filtering.value for c in first] == ["none", "none", "cascade", "cascade"]
     assert [c.merge_rule.value for c in first] == ["none", "either", "either", "either"]
     assert [c.split_components.value for c in first] == ["none", "none", "none", "all"]
-    by_ioa, by_feature, _ = settings["table4b"].values()
+    by_nms, by_ioa, by_feature, _ = settings["table4b"].values()
+    assert (by_nms.filtering.value, by_nms.nms_iou) == ("nms", 0.5)
     assert (by_ioa.filtering.value, by_ioa.tau_ioa_bg) == ("ioa", 0.5)
     assert (by_feature.filtering.value, by_feature.tau_f_bg) == ("feature", 0.0)
     prompts = [c.prompting.value for c in settings["table6"].values()]
