@@ -1,4 +1,4 @@
-"""``promerge ablate``: options to settings, and a report."""
+"""``promerge ablate`` and ``tune``: options to settings, and a report."""
 
 from __future__ import annotations
 
@@ -91,3 +91,26 @@ def test_wrong_data_is_refused(fo, tmp_path, capsys):
     assert "is no COCO annotation file" in capsys.readouterr().err
     assert cli.main(["ablate", *data, str(tmp_path / "none"), *vary]) == 2
     assert "is no folder; give the one that the images lie in" in capsys.readouterr().err
+
+
+def test_tuning(named, tmp_path, capsys):
+    data = ["tune", "--dataset", named, "--gt-field", "truth", "--folder", str(tmp_path)]
+    run = [*data, "--encoder", "texture", "--image-size", "96", "--folds", "2"]
+    out = tmp_path / "tuned.json"
+    assert cli.main([*run, "--vary", "tau_b=0.1,0.3", "--output", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "Take 'tau_b=0.3'." in printed  # what made the ground truth
+    assert "to use the choice, add to the options: --tau-b 0.3\n" in printed
+    assert json.loads(out.read_text())["tuned"]["tau_b"] == 0.3
+    assert (tmp_path / "tuning" / "tuning.md").is_file()
+    both = tmp_path / "both.json"
+    small = {"image_size": 96}
+    both.write_text(json.dumps({"plain": small, **json.loads(out.read_text())}))
+    assert cli.main([*run, "--settings", str(both)]) == 0
+    printed = capsys.readouterr().out
+    assert "Take 'tuned'." in printed
+    assert "--tau-b" not in printed
+    assert cli.main([*run, "--metric", "mAP"]) == 2
+    assert "there is no metric 'mAP'" in capsys.readouterr().err
+    assert cli.main([*run, "--vary", "cuts=1"]) == 2
+    assert "--vary cuts is no parameter of promerge" in capsys.readouterr().err

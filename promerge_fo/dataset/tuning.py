@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from promerge_fo.config import Config, MaskCutConfig, ProMergeConfig, TokenCutConfig
 from promerge_fo.dataset.ablating import ablate
-from promerge_fo.dataset.coco_metrics import METRICS, bootstrap
+from promerge_fo.dataset.coco_metrics import METRICS, Sweep, bootstrap
 from promerge_fo.dataset.settings import grid
 from promerge_fo.dataset.tuned import Tuning, mean_interval
 from promerge_fo.encoder import Encoder
@@ -113,27 +113,45 @@ def tune(
     )  # fmt: skip
     sweeps = [outcome.scores[ablation.kind].sweeps for outcome in ablation.outcomes.values()]
     held_out = deal(sweeps[0]["all"].objects > 0, folds, repeats, seed)
-    learnt = np.array([bootstrap(each, 1 - held_out)[metric] for each in sweeps])
-    tested = np.array([bootstrap(each, held_out)[metric] for each in sweeps])
-    known = np.isfinite(learnt).all(axis=0) & np.isfinite(tested).all(axis=0)
-    if not known.any():
+    picks, worth, before = cross_validate(sweeps, held_out, metric)
+    if not len(picks):
         raise ValueError(
             f"{metric} cannot be measured on parts of these images, as objects for it are missing; "
             "choose by AP, or label more images"
         )
-    learnt, tested = learnt[:, known], tested[:, known]
-    picks = learnt.argmax(axis=0)  # the first of equals, so that the first setting stays if it can
-    worth = tested[picks, np.arange(len(picks))]
+    shares = np.bincount(picks, minlength=len(sweeps)) / len(picks)
     return Tuning(
         ablation,
         metric,
         folds,
         repeats,
-        dict(zip(chosen_from, np.bincount(picks, minlength=len(sweeps)) / len(picks), strict=True)),
+        dict(zip(chosen_from, shares.tolist(), strict=True)),
         mean_interval(worth, folds, confidence),
-        mean_interval(tested[0], folds, confidence),
-        mean_interval(worth - tested[0], folds, confidence),
+        mean_interval(before, folds, confidence),
+        mean_interval(worth - before, folds, confidence),
     )
+
+
+def cross_validate(
+    sweeps: Sequence[dict[str, Sweep]], held_out: NDArray[np.int64], metric: str
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Choose a setting without each fold, and measure it on that fold.
+
+    Args:
+        sweeps: of each setting, :attr:`~promerge_fo.dataset.coco_metrics.Scores.sweeps`.
+        held_out: (n, images): 1 for the images of each fold, 0 for the others.
+        metric: to choose by.
+
+    Returns:
+        Of the m folds on which and without which the metric can be measured: the setting that was
+        chosen, the first of equal ones; its figure on the fold; that of the first setting.
+    """
+    learnt = np.array([bootstrap(each, 1 - held_out)[metric] for each in sweeps])
+    tested = np.array([bootstrap(each, held_out)[metric] for each in sweeps])
+    known = np.isfinite(learnt).all(axis=0) & np.isfinite(tested).all(axis=0)
+    picks = learnt[:, known].argmax(axis=0)
+    tested = tested[:, known]
+    return picks, tested[picks, np.arange(len(picks))], tested[0]
 
 
 def deal(has_objects: NDArray[np.bool_], folds: int, repeats: int, seed: int) -> NDArray[np.int64]:
