@@ -7,7 +7,7 @@ import json
 import pytest
 
 from promerge_fo import ProMergeConfig, cli
-from promerge_fo.cli.measuring import _values
+from promerge_fo.cli.measuring import _flags, _values
 
 
 @pytest.fixture
@@ -97,15 +97,15 @@ def test_tuning(named, tmp_path, capsys):
     data = ["tune", "--dataset", named, "--gt-field", "truth", "--folder", str(tmp_path)]
     run = [*data, "--encoder", "texture", "--image-size", "96", "--folds", "2"]
     out = tmp_path / "tuned.json"
-    assert cli.main([*run, "--vary", "tau_b=0.1,0.3", "--output", str(out)]) == 0
+    assert cli.main([*run, "--tau-b", "-0.5", "--vary", "tau_b=0.3", "--output", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "Take 'tau_b=0.3'." in printed  # what made the ground truth
+    assert "Take 'tau_b=0.3'." in printed, printed
     assert "to use the choice, add to the options: --tau-b 0.3\n" in printed
     assert json.loads(out.read_text())["tuned"]["tau_b"] == 0.3
     assert (tmp_path / "tuning" / "tuning.md").is_file()
     both = tmp_path / "both.json"
-    small = {"image_size": 96}
-    both.write_text(json.dumps({"plain": small, **json.loads(out.read_text())}))
+    plain = {"image_size": 96, "tau_b": -0.5}
+    both.write_text(json.dumps({"plain": plain, **json.loads(out.read_text())}))
     assert cli.main([*run, "--settings", str(both)]) == 0
     printed = capsys.readouterr().out
     assert "Take 'tuned'." in printed
@@ -114,3 +114,9 @@ def test_tuning(named, tmp_path, capsys):
     assert "there is no metric 'mAP'" in capsys.readouterr().err
     assert cli.main([*run, "--vary", "cuts=1"]) == 2
     assert "--vary cuts is no parameter of promerge" in capsys.readouterr().err
+
+
+def test_a_choice_is_written_as_options():
+    changes = {"stride": 2, "tau_b": 0.3, "fill_holes": False, "filtering": "nms"}
+    assert _flags(changes) == "--stride 2 --tau-b 0.3 --no-fill-holes --filtering nms"
+    assert _flags({"fill_holes": True}) == "--fill-holes"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -205,12 +206,23 @@ def tune(arguments: argparse.Namespace) -> int:
     print(tuning)
     print(f"\nplots and all figures: {tuning.report(Path(arguments.folder) / 'tuning')}")
     if tuning.changes and arguments.settings is None:
-        flags = [f"--{n.replace('_', '-')} {v}" for n, v in tuning.changes.items()]
-        print(f"to use the choice, add to the options: {' '.join(flags)}")
+        print(f"to use the choice, add to the options: {_flags(tuning.changes)}")
     if arguments.output is not None:
         tuning.write_settings(arguments.output)
         print(f"the choice: {arguments.output}")
     return 0
+
+
+def _flags(changes: Mapping[str, Any]) -> str:
+    """Parameters as the options of a command."""
+    flags = []
+    for name, value in changes.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            flags.append(f"--{flag} {value}")
+    return " ".join(flags)
 
 
 def _settings_in(path: str) -> dict[str, Config]:

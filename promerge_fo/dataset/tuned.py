@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +77,7 @@ class Tuning:
         return self.ablation.outcomes[self.choice].config
 
     @property
-    def changes(self) -> dict[str, object]:
+    def changes(self) -> dict[str, Any]:
         """The parameters in which the choice differs from the first setting, if of its method."""
         before = self.ablation.outcomes[self.ablation.first].config.to_dict()
         return {

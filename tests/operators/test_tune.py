@@ -16,7 +16,9 @@ def labelled(fo, dataset, photographs):
 
 
 def values(**changes):
-    return {"encoder": "texture", "folds": 2, "values_promerge": changes}
+    """Only what is named is varied, by two folds."""
+    others = {"stride": "", "tau_b": "", "tau_f_merge": ""}
+    return {"encoder": "texture", "folds": 2, "values_promerge": {**others, **changes}}
 
 
 def test_the_choice_is_a_preset_of_the_segmenting_form(operator, form, labelled, tmp_path):
@@ -24,7 +26,7 @@ def test_the_choice_is_a_preset_of_the_segmenting_form(operator, form, labelled,
     from promerge_fo.dataset import list_runs, load_run
 
     tune, segment = operator("tune"), operator("segment_instances")
-    with pytest.raises(Exception, match="tuned"):
+    with pytest.raises(Exception, match="preset. Reason: Invalid enum value"):
         segment(labelled, preset="tuned", encoder="texture")
     ran = tune(labelled, **values(tau_b="0.1, 0.4"), folder={"absolute_path": str(tmp_path)})
     assert ran.error is None
@@ -40,7 +42,8 @@ def test_the_choice_is_a_preset_of_the_segmenting_form(operator, form, labelled,
         "tuned"
         not in form(segment, labelled, method="maskcut").type.properties["preset"].type.values
     )
-    segment(labelled, preset="tuned", label_field="fine", promerge_tuned={"fill_holes": False})
+    changes = {"show_parameters": True, "promerge_tuned": {"fill_holes": False}}
+    segment(labelled, preset="tuned", label_field="fine", **changes)
     record = load_run(labelled, list_runs(labelled)[-1])
     expected = ProMergeConfig(tau_b=0.4, fill_holes=False).to_dict()
     assert record["config"] == expected
@@ -57,7 +60,7 @@ def test_the_choice_is_a_preset_of_the_segmenting_form(operator, form, labelled,
     [
         (values(tau_b="0.1; 0.2"), "tau_b: '0.1; 0.2' is not a number"),
         (values(tau_b="0.1, 3"), "tau_b is 3.0, but must lie in"),
-        (values(tau_b=""), "Give a parameter two values or more"),
+        (values(), "Give a parameter two values or more"),
         (values(tau_b="0.2"), "Give a parameter two values or more"),  # the preset's own
         ({"folds": 5}, "8 images have objects in 'ground_truth', but 5 folds want 10"),
     ],
