@@ -68,26 +68,34 @@ def plot_settings(ablation: Ablation, path: Path) -> None:
 
 
 def plot_times(ablation: Ablation, path: Path) -> None:
-    """AP against the time of an image, a colour a method."""
+    """AP against the time of an image, a colour a method.
+
+    Settings of a method that differ in one number alone are a line, with the numbers beside it.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axis = figure.subplots()
-    methods = defaultdict(list)
-    for name, outcome in ablation.outcomes.items():
-        methods[outcome.config.method].append(name)
-    for method, names in methods.items():
-        seconds = [ablation.outcomes[name].image_seconds for name in names]
-        values = _values(ablation, names, "AP")
-        axis.scatter(seconds, values, label=method)
-        for name, x, y in zip(names, seconds, values, strict=True):
-            axis.annotate(name, (x, y), (4, 3), textcoords="offset points", fontsize=7)
+    for method, configs in _by_method(ablation).items():
+        labels, title, style = {name: name for name in configs}, method, "none"
+        varied = changes_between(configs)
+        if len(varied) == 1 and _are_numbers(values := next(iter(varied.values()))):
+            parameter = next(iter(varied))
+            value_of = dict(zip(configs, values, strict=True))
+            labels = {
+                name: f"{value_of[name]:g}" for name in sorted(configs, key=lambda n: value_of[n])
+            }
+            title, style = f"{method}, by {parameter}", "-"
+        seconds = [ablation.outcomes[name].image_seconds for name in labels]
+        figures = _values(ablation, list(labels), "AP")
+        axis.plot(seconds, figures, marker="o", linestyle=style, linewidth=0.8, label=title)
+        for label, x, y in zip(labels.values(), seconds, figures, strict=True):
+            axis.annotate(label, (x, y), (4, 3), textcoords="offset points", fontsize=7)
     axis.set(xlabel="seconds an image (median, one thread)", ylabel="AP")
     axis.set_xlim(left=0)
     axis.set_ylim(bottom=0)
     axis.grid(alpha=0.3)
-    if len(methods) > 1:
-        axis.legend()
+    axis.legend()
     save(figure, path)
 
 
@@ -115,13 +123,17 @@ def _lines(ablation: Ablation, parameter: str) -> dict[str, list[tuple[float, st
 
 def _numeric(ablation: Ablation) -> list[str]:
     """Parameters of which some method's settings have several numbers."""
-    by_method: dict[str, dict[str, Config]] = defaultdict(dict)
+    varied = [changes_between(settings) for settings in _by_method(ablation).values()]
+    return [name for changes in varied for name, values in changes.items() if _are_numbers(values)]
+
+
+def _are_numbers(values: list[Any]) -> bool:
+    return all(type(value) in (int, float) for value in values)
+
+
+def _by_method(ablation: Ablation) -> dict[str, dict[str, Config]]:
+    """The settings of each method."""
+    methods: dict[str, dict[str, Config]] = defaultdict(dict)
     for name, outcome in ablation.outcomes.items():
-        by_method[outcome.config.method][name] = outcome.config
-    varied = [changes_between(settings) for settings in by_method.values()]
-    return [
-        name
-        for changes in varied
-        for name, values in changes.items()
-        if all(type(value) in (int, float) for value in values)
-    ]
+        methods[outcome.config.method][name] = outcome.config
+    return methods

@@ -28,7 +28,8 @@ class Estimate(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        mean, low, high = (round(value, 2) + 0.0 for value in self)  # no "-0.00"
+        return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
 
 
 @dataclass(frozen=True)

@@ -337,3 +337,25 @@ def test_a_report(truth, encoder, tmp_path):
     only = {name: SETTINGS[name] for name in ("default", "no background")}
     without = ablate(truth, only, **run).report(tmp_path / "none").read_text()
     assert "sweeps.png" not in without
+
+
+def test_settings_along_one_number_are_a_line_against_time(truth, encoder, tmp_path, monkeypatch):
+    from promerge_fo.dataset import ablation_plots
+
+    figures = []
+    monkeypatch.setattr(ablation_plots, "save", lambda figure, path: figures.append(figure))
+    settings = {
+        **grid(ProMergeConfig(**SMALL), stride=[4, 2]),
+        **grid(MaskCutConfig(**SMALL), refine=["crf", "none"]),
+    }
+    ablation = ablate(truth, settings, encoder=encoder, folder=tmp_path, resamples=5)
+    ablation_plots.plot_times(ablation, tmp_path / "times.png")
+    (axis,) = figures[0].axes
+    lines = {line.get_label(): line for line in axis.lines}
+    assert list(lines) == ["promerge, by stride", "maskcut"]
+    assert [line.get_linestyle() for line in lines.values()] == ["-", "None"]
+    assert [text.get_text() for text in axis.texts] == ["2", "4", "refine=crf", "refine=none"]
+    by_stride = lines["promerge, by stride"]
+    expected = [ablation.outcomes[name] for name in ("stride=2", "stride=4")]
+    assert by_stride.get_xdata().tolist() == [o.image_seconds for o in expected]
+    assert by_stride.get_ydata().tolist() == [o.scores["segm"].metrics["AP"] for o in expected]

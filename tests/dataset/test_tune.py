@@ -130,6 +130,7 @@ def test_intervals_are_those_of_the_corrected_t_test():
     found = mean_interval(np.array([1.0, 2.0, 3.0, 4.0]), 2, 0.95)
     assert found == pytest.approx((2.5, 2.5 - 4.5935, 2.5 + 4.5935), abs=1e-4)
     assert str(found) == "2.50 [-2.09, 7.09]"
+    assert str(found._replace(low=-0.001)) == "2.50 [0.00, 7.09]"
     assert mean_interval(np.array([7.0]), 2, 0.95) == (7, -np.inf, np.inf)
 
 
