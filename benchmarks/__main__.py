@@ -47,6 +47,7 @@ BENCHMARKS = {
     "exporting": Benchmark("pseudo-labels out, predictions in, up to 100,000 images", "8"),
     "evaluation": Benchmark("evaluate_instances on 5,000 images, database and all", "3"),
     "review": Benchmark("what a reviewer of a million labels waits for", "3"),
+    "panels": Benchmark("forms and panels over a million labels: until they are there", "4"),
     "precision": Benchmark("what bf16 does to features, masks and time", "10", is_script=True),
     "presets": Benchmark('what the preset "fast" saves', "2", is_script=True),
     "gpu": Benchmark("all that a GPU can do, in one run", "8, on a GPU", in_all=False),
