@@ -252,13 +252,19 @@ def copies(photographs: Sequence[str], folder: Path, count: int) -> list[str]:
     return paths
 
 
-def recipe() -> Any:
-    from promerge_fo import ProMergeConfig
-    from promerge_fo.cluster import Recipe
-    from promerge_fo.dataset import load_model
+def pipeline() -> Any:
+    """The texture encoder at a small size; it keeps every mask that it finds."""
+    from promerge_fo import Pipeline, ProMergeConfig, load_encoder
 
     config = ProMergeConfig(image_size=96, min_refined_iou=0)
-    return Recipe(load_model(encoder="texture", config=config).pipeline.identity())
+    return Pipeline(load_encoder("texture", image_size=96), config)
+
+
+def recipe() -> Any:
+    """The same, for workers."""
+    from promerge_fo.cluster import Recipe
+
+    return Recipe(pipeline().identity())
 
 
 def main() -> int:

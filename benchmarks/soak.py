@@ -25,7 +25,7 @@ from benchmarks.crew import (
     copies,
     disturbed,
     labels_of,
-    recipe,
+    pipeline,
 )
 from benchmarks.database import start, why_not
 from benchmarks.settings import Settings
@@ -114,7 +114,7 @@ def _undisturbed(paths: list[str]) -> dict[str, Any]:
 
     dataset = fo.Dataset()
     dataset.add_samples([fo.Sample(filepath=path) for path in paths])
-    segment_dataset(dataset, ProMergeModel(recipe()("cpu", 2)), FIELD)
+    segment_dataset(dataset, ProMergeModel(pipeline()), FIELD)
     uri = os.environ["FIFTYONE_DATABASE_URI"]
     found = labels_of(uri, fo.config.database_name, dataset.name)
     fo.core.odm.drop_database()

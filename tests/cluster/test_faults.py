@@ -16,7 +16,7 @@ from benchmarks.crew import (
     copies,
     disturbed,
     labels_of,
-    recipe,
+    pipeline,
 )
 from benchmarks.database import why_not
 from tests.needs import missing
@@ -45,7 +45,7 @@ def test_a_run_that_is_killed_three_times_makes_the_same_masks(
 
     paths = copies(photographs, tmp_path / "images", IMAGES)
     dataset.add_samples([fo.Sample(filepath=path) for path in paths])
-    segment_dataset(dataset, ProMergeModel(recipe()("cpu", 2)), FIELD)
+    segment_dataset(dataset, ProMergeModel(pipeline()), FIELD)
     uri = os.environ["FIFTYONE_DATABASE_URI"]
     undisturbed = labels_of(uri, fo.config.database_name, dataset.name)
 

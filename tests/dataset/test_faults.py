@@ -17,13 +17,13 @@ from tests.needs import missing
 RUN = """
 import sys
 import fiftyone as fo
-from benchmarks.crew import FIELD, recipe
+from benchmarks.crew import FIELD, pipeline
 from promerge_fo.dataset import segment_dataset
 from promerge_fo.dataset.model import ProMergeModel
 from promerge_fo.dataset.segment import open_source
 
 dataset = open_source(sys.argv[1], "run")
-report = segment_dataset(dataset, ProMergeModel(recipe()("cpu", 2)), FIELD, batch_size=2)
+report = segment_dataset(dataset, ProMergeModel(pipeline()), FIELD, batch_size=2)
 print(sum(report.counts.values()), report.skipped, report.counts.get("failed"))
 """
 
@@ -74,7 +74,7 @@ def wait_for_labels(database, process, at_least):
 def test_a_database_that_is_killed_is_waited_for_and_what_it_lost_is_done_again(
     started, database, fo, dataset, tmp_path
 ):
-    from benchmarks.crew import recipe
+    from benchmarks.crew import pipeline
     from promerge_fo.dataset import segment_dataset
     from promerge_fo.dataset.model import ProMergeModel
 
@@ -88,7 +88,7 @@ def test_a_database_that_is_killed_is_waited_for_and_what_it_lost_is_done_again(
     dataset.add_samples(
         [fo.Sample(filepath=str(path)) for path in sorted((tmp_path / "images").iterdir())]
     )
-    segment_dataset(dataset, ProMergeModel(recipe()("cpu", 2)), FIELD)
+    segment_dataset(dataset, ProMergeModel(pipeline()), FIELD)
     undisturbed = labels_of(
         os.environ["FIFTYONE_DATABASE_URI"], fo.config.database_name, dataset.name
     )
