@@ -99,6 +99,7 @@ def of_count(count: int) -> dict[str, Any]:
         exporting = time.perf_counter()
         summary = export_pseudo_labels(dataset, FIELD, folder / "masks.json", min_area=0)
         exported = time.perf_counter() - exporting
+        server.client.admin.command("fsync")  # so that its files have all
         stats = server.command("dbStats")
         shards = sum(path.stat().st_size for path in (folder / "shards").rglob("*.parquet"))
         json_bytes = (folder / "masks.json").stat().st_size

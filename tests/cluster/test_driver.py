@@ -1,0 +1,136 @@
+"""What the driver makes of what workers say, without Ray."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+
+from promerge_fo.cluster import driver
+from promerge_fo.cluster.shards import read_shard
+from promerge_fo.cluster.worker import Segmenter
+
+
+@pytest.fixture
+def images(fo, dataset, photographs):
+    dataset.add_samples([fo.Sample(filepath=path) for path in photographs])
+    return dataset
+
+
+@pytest.fixture
+def segment(images, recipe, tmp_path, monkeypatch):
+    """Segments with one worker in this process: ``segment(spoil)``; spoil sees what it says."""
+    monkeypatch.setattr(driver, "_ray", lambda address: nullcontext())
+    monkeypatch.setattr(driver, "_workers", lambda count, device: driver._Workers(1, 1, "cpu"))
+
+    def do(spoil=lambda path, said: said, **options):
+        def results(tasks, workers, recipe, folder, batch_size):
+            worker = Segmenter(recipe, folder, "cpu", 1, batch_size)
+            for task in tasks:
+                yield spoil(folder / task["shard"], worker(task))
+
+        monkeypatch.setattr(driver, "_results", results)
+        options = {"shards": tmp_path / "shards", "shard_size": 1, **options}
+        return driver.segment_on_ray(images, recipe, **options)
+
+    return do
+
+
+def test_a_disk_that_stays_full_ends_the_run_and_what_is_written_is_kept(segment, images):
+    said_before = []
+
+    def full(path: Path, said):
+        said_before.append(said)
+        if len(said_before) < 3:
+            return said
+        path.unlink()
+        return {**said, "error": "OSError: [Errno 28] No space left on device"}
+
+    with pytest.raises(OSError, match=r"No space left on device\). What was written is kept"):
+        segment(full)
+    images.reload()
+    assert images.count("promerge.run") == 2
+    report = segment()
+    assert (report.skipped, sum(report.counts.values())) == (2, 2)
+
+
+def test_a_shard_that_is_damaged_on_its_way_is_made_again(segment, images, tmp_path, run):
+    spoilt = []
+
+    def once(path: Path, said):
+        if not spoilt:
+            spoilt.append(path)
+            path.write_bytes(path.read_bytes()[:-7])
+        return said
+
+    report = segment(once)
+    assert sum(report.counts.values()) == 4
+    assert spoilt[0].with_suffix(".damaged").is_file()
+    assert len(read_shard(spoilt[0], run)[0]) == 1
+
+
+def test_a_disk_that_damages_everything_ends_the_run(segment, images):
+    def always(path: Path, said):
+        path.write_bytes(b"PAR1")
+        return said
+
+    with pytest.raises(OSError, match="come out damaged again and again"):
+        segment(always)
+    assert images.count("promerge.run") == 0
+
+
+def test_ctrl_c_keeps_what_is_done(segment, images):
+    def stop(path: Path, said):
+        if images.count("promerge.run") == 2:
+            raise KeyboardInterrupt
+        return said
+
+    report = segment(stop)
+    assert report.interrupted
+    assert sum(report.counts.values()) == 2
+    from promerge_fo.dataset.status import run_statuses
+
+    (status,) = run_statuses(images)
+    assert (status.state, status.total, status.done) == ("stopped", 4, 2)
+    assert not segment().interrupted
+    assert images.count("promerge.run") == 4
+
+
+def test_two_samples_of_one_file_both_get_its_masks(segment, images, fo, photographs):
+    images.add_sample(fo.Sample(filepath=photographs[0]))
+    report = segment()
+    assert sum(report.counts.values()) == 5
+    first, last = images.first().promerge, images.last().promerge
+    assert len(first.detections) == len(last.detections) > 0
+    assert {d.id for d in first.detections}.isdisjoint(d.id for d in last.detections)
+
+
+def test_masks_that_no_document_holds_fail_their_image_alone(segment, images, monkeypatch):
+    from promerge_fo.dataset import merge
+
+    monkeypatch.setattr(merge, "LARGEST", 300)
+    report = segment()
+    failed = images.match({"promerge.status": "failed"})
+    assert 0 < len(failed) == report.counts["failed"] <= 4
+    assert "more than the database holds of one image" in failed.first().promerge.error
+    assert failed.count("promerge.detections") == 0
+
+
+def test_workers_are_dealt_out_by_gpus_or_machines(monkeypatch):
+    import ray
+
+    def nodes(*resources):
+        alive = [{"Alive": True, "Resources": r} for r in resources]
+        dead = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}
+        monkeypatch.setattr(ray, "nodes", lambda: [*alive, dead])
+
+    nodes({"CPU": 64.0, "GPU": 8.0}, {"CPU": 16.0, "GPU": 4.0}, {"CPU": 8.0})
+    assert driver._workers(None, None) == driver._Workers(12, 4, "cuda")
+    assert driver._workers(3, None) == driver._Workers(3, 4, "cuda")
+    assert driver._workers(None, "cpu") == driver._Workers(3, 8, "cpu")
+    nodes({"CPU": 2.0})
+    assert driver._workers(None, None) == driver._Workers(1, 2, "cpu")
+    assert driver._workers(2, None) == driver._Workers(2, 1, "cpu")
+    nodes({"CPU": 4.0})  # of a cluster that is to grow
+    assert driver._workers(16, "cuda") == driver._Workers(16, 1, "cuda")
