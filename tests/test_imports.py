@@ -46,3 +46,15 @@ def test_the_database_can_be_examined_where_fiftyone_cannot_be_imported():
 
 def test_exports_and_imports_do_without_torch(fo):
     run("import promerge_fo.dataset.export, promerge_fo.dataset.predictions", ("torch", "timm"))
+
+
+def test_without_ray_it_is_said_how_to_get_it():
+    code = """
+from promerge_fo import cluster
+try:
+    cluster.segment_on_ray
+except ImportError as error:
+    print(error)
+"""
+    for name in ("ray", "pyarrow"):
+        assert "pip install 'promerge-fo[cluster]'" in run(code, (name,))

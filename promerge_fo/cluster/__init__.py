@@ -19,6 +19,14 @@ _HOMES = {"Recipe": "worker", "segment_on_ray": "driver"}
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
+        for module in ("pyarrow.parquet", "ray.data"):
+            try:
+                import_module(module)
+            except ImportError as error:
+                raise ImportError(
+                    f"{module} cannot be imported ({error}); runs on Ray need more than the rest: "
+                    "pip install 'promerge-fo[cluster]'"
+                ) from error
         return getattr(import_module(f"promerge_fo.cluster.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'promerge_fo.cluster' has no attribute {name!r}")
 

@@ -268,12 +268,8 @@ class _Workers:
 def _ray(address: str | None) -> Iterator[None]:
     """Ray, for as long as it is needed; one that runs in this process already is left alone."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise ImportError(
-            f"Ray cannot be imported ({error}); install it: pip install 'promerge-fo[cluster]'"
-        ) from error
+    import ray
+
     ours = not ray.is_initialized()
     if ours:
         local = {"include_dashboard": False, "object_store_memory": _STORE} if not address else {}

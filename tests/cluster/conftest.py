@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from tests.needs import need
-
-need("ray.data", "pip install 'promerge-fo[cluster]'")
-need("pyarrow", "pip install 'promerge-fo[cluster]'")
-
 
 @pytest.fixture(scope="session")
 def recipe(fo):

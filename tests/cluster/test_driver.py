@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.needs import need
+
+need("ray.data", "pip install 'promerge-fo[cluster]'")
+need("pyarrow", "pip install 'promerge-fo[cluster]'")
+
 from promerge_fo.cluster import driver
 from promerge_fo.cluster.shards import read_shard
 from promerge_fo.cluster.worker import Segmenter

@@ -6,6 +6,11 @@ import os
 
 import pytest
 
+from tests.needs import need
+
+need("ray.data", "pip install 'promerge-fo[cluster]'")
+need("pyarrow", "pip install 'promerge-fo[cluster]'")
+
 from benchmarks.crew import (
     DATABASE,
     DATASET,

@@ -6,10 +6,13 @@ import json
 
 import pytest
 
-from promerge_fo.cluster.shards import read_shard
 from tests.needs import need
 
 ray = need("ray", "pip install 'promerge-fo[cluster]'")
+need("ray.data", "pip install 'promerge-fo[cluster]'")
+need("pyarrow", "pip install 'promerge-fo[cluster]'")
+
+from promerge_fo.cluster.shards import read_shard
 
 
 @pytest.fixture(scope="module")

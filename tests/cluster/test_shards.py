@@ -8,6 +8,11 @@ import json
 import numpy as np
 import pytest
 
+from tests.needs import need
+
+need("ray.data", "pip install 'promerge-fo[cluster]'")
+need("pyarrow", "pip install 'promerge-fo[cluster]'")
+
 from promerge_fo.cluster import shards
 from promerge_fo.cluster.shards import Attempts, ShardError, read_shard, row_of, write_shard
 from promerge_fo.instances import Instances

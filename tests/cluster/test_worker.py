@@ -8,6 +8,11 @@ import sys
 
 import pytest
 
+from tests.needs import need
+
+need("ray.data", "pip install 'promerge-fo[cluster]'")
+need("pyarrow", "pip install 'promerge-fo[cluster]'")
+
 from promerge_fo.cluster import shards, worker
 from promerge_fo.cluster.shards import read_shard, row_of, write_shard
 from promerge_fo.cluster.worker import Recipe, Segmenter
