@@ -70,6 +70,14 @@ class SegmentInstances(Operator):
             label="Do finished images again",
             description="otherwise, images with masks of these very settings are skipped",
         )
+        form.inputs.bool(
+            "retry_failed",
+            default=False,
+            label="Only images that failed",
+            description="with these very settings; otherwise, they are skipped too",
+        )
+        if form.ctx.params.get("overwrite") and form.ctx.params.get("retry_failed"):
+            form.refuse("Do finished images again, or only those that failed?", "again_refused")
         _tell_cost(form, kind.method, encoder or encoder_of(ctx, kind, preset))
         return form.property()
 
@@ -94,6 +102,7 @@ class SegmentInstances(Operator):
                 field,
                 batch_size=params.get("batch_size", 8),
                 overwrite=params.get("overwrite", False),
+                retry_failed=params.get("retry_failed", False),
                 progress=bar,
             ),
         )

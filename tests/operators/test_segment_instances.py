@@ -142,6 +142,26 @@ def test_a_delegated_run_makes_the_same_masks(operator, launch, images):
     assert sum(map(len, boxes[0])) >= 2
 
 
+def test_images_that_failed_are_run_again_alone(operator, form, images, fo, photographs, tmp_path):
+    import shutil
+
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    images.add_sample(fo.Sample(filepath=str(broken)))
+    segment = operator("segment_instances")
+    segment(images, **RUN)
+    ids = images.values("promerge.detections.id")
+    shutil.copy(photographs[0], broken)
+    segment(images, **RUN)  # it is finished, as the others are
+    assert images.values("promerge.status")[-1] == "failed"
+    segment(images, retry_failed=True, **RUN)
+    images.reload()
+    assert images.values("promerge.status")[-1] == "ok"
+    assert images.values("promerge.detections.id")[:-1] == ids[:-1]
+    both = form(segment, images, overwrite=True, retry_failed=True, **RUN)
+    assert "only those that failed?" in both.error_message
+
+
 LAUNCH = """
 import sys
 from bson import ObjectId
