@@ -90,8 +90,8 @@ def segment_on_ray(
     run = run_hash(recipe.identity)
     declare_field(samples, label_field)
     view = samples if limit is None else samples.limit(limit)
-    view = start_anew(view, label_field, run, overwrite=overwrite, retry_failed=retry_failed)
     warn_of_other_runs(view, label_field, run)
+    view = start_anew(view, label_field, run, overwrite=overwrite, retry_failed=retry_failed)
     folder = Path(shards).expanduser().absolute() / run
     if overwrite:
         shutil.rmtree(folder, ignore_errors=True)
@@ -111,8 +111,10 @@ def segment_on_ray(
         with beat, merging:
             for _ in range(_ROUNDS):
                 todo = patiently(lambda: _paths(outstanding(view, label_field, run)))
-                for name in _shards_in(folder):
-                    _step(bar, merging.merge(name, todo, failed_too=not retry_failed))
+                # Where an image failed in one shard and not in another, the latter counts.
+                for failed_too in (False,) if retry_failed else (False, True):
+                    for name in _shards_in(folder):
+                        _step(bar, merging.merge(name, todo, failed_too=failed_too))
                 tasks = list(_tasks(todo, run, salt, shard_size))
                 if not tasks:
                     _clean(folder)
@@ -202,6 +204,8 @@ class _Merging:
             The number of samples that have labels now.
         """
         path = self._folder / name
+        if not todo:
+            return 0
         try:
             paths, _ = read_shard(path, self._run, ["filepath"])
             if not any(row["filepath"] in todo for row in paths):

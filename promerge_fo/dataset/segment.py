@@ -167,8 +167,8 @@ def segment_dataset(
         declare_field(samples, label_field)
     view = samples if limit is None else samples.limit(limit)
     run = model.pipeline.hash
-    view = start_anew(view, label_field, run, overwrite=overwrite, retry_failed=retry_failed)
     warn_of_other_runs(view, label_field, run)
+    view = start_anew(view, label_field, run, overwrite=overwrite, retry_failed=retry_failed)
     total, before = len(view), finished(view, label_field, run)
     left = total - sum(before.values())
     if left == 0:

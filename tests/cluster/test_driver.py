@@ -12,9 +12,16 @@ from tests.needs import need
 need("ray.data", "pip install 'promerge-fo[cluster]'")
 need("pyarrow", "pip install 'promerge-fo[cluster]'")
 
-from promerge_fo.cluster import driver
 from promerge_fo.cluster.shards import read_shard
 from promerge_fo.cluster.worker import Segmenter
+
+
+@pytest.fixture
+def driver(fo):
+    """The module, which imports FiftyOne: not before there is a database."""
+    from promerge_fo.cluster import driver
+
+    return driver
 
 
 @pytest.fixture
@@ -24,7 +31,7 @@ def images(fo, dataset, photographs):
 
 
 @pytest.fixture
-def segment(images, recipe, tmp_path, monkeypatch):
+def segment(driver, images, recipe, tmp_path, monkeypatch):
     """Segments with one worker in this process: ``segment(spoil)``; spoil sees what it says."""
     monkeypatch.setattr(driver, "_ray", lambda address: nullcontext())
     monkeypatch.setattr(driver, "_workers", lambda count, device: driver._Workers(1, 1, "cpu"))
@@ -102,6 +109,25 @@ def test_ctrl_c_keeps_what_is_done(segment, images):
     assert images.count("promerge.run") == 4
 
 
+def test_where_an_image_failed_in_one_shard_alone_the_other_one_counts(
+    segment, images, tmp_path, run
+):
+    """As after --retry-failed and a loss of the database, whatever the shards' names."""
+    from promerge_fo.cluster.shards import row_of, write_shard
+    from promerge_fo.instances import Instances
+
+    segment()
+    failed = row_of(Instances.failed("no memory"))
+    rows = [{"filepath": path, **failed} for path in images.values("filepath")]
+    rows.append({"filepath": "/elsewhere.jpg", **failed})
+    for name in ("0", "z"):
+        write_shard(tmp_path / "shards" / run / f"{name}.parquet", rows, {"run_hash": run})
+    images.delete_sample_field("promerge")
+    report = segment()
+    assert sum(report.counts.values()) == 4
+    assert "failed" not in images.count_values("promerge.status")
+
+
 def test_two_samples_of_one_file_both_get_its_masks(segment, images, fo, photographs):
     images.add_sample(fo.Sample(filepath=photographs[0]))
     report = segment()
@@ -122,7 +148,7 @@ def test_masks_that_no_document_holds_fail_their_image_alone(segment, images, mo
     assert failed.count("promerge.detections") == 0
 
 
-def test_workers_are_dealt_out_by_gpus_or_machines(monkeypatch):
+def test_workers_are_dealt_out_by_gpus_or_machines(driver, monkeypatch):
     import ray
 
     def nodes(*resources):
