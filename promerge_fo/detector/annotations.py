@@ -1,0 +1,220 @@
+"""Pseudo-labels as training reads them: COCO's JSON, held in few large arrays."""
+
+from __future__ import annotations
+
+import json
+import os
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from promerge_fo.dataset.json_stream import read_elements
+from promerge_fo.dataset.untrusted_masks import EntryError, crop_of
+
+__all__ = ["Annotations", "find_annotations", "read_annotations"]
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """Images with the masks that are to be learned, a class of one kind: objects.
+
+    Masks are kept as they stand in the file, compressed, and in one piece of memory: workers of a
+    data loader share it, and a million images take some hundred bytes a mask.
+
+    Attributes:
+        paths: (n,) image files.
+        ids: (n,) int64, the images' ids in the file.
+        sizes: (n, 2) int64, height and width as they are shown.
+        left_out: annotations that are not learned from, by reason: "crowd", "without mask",
+            "empty mask", "of no image".
+    """
+
+    paths: NDArray[np.str_]
+    ids: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    left_out: Mapping[str, int]
+    _first: NDArray[np.int64]  # (n + 1,) the first mask of each image
+    _offsets: NDArray[np.int64]  # (m + 1,) where each mask's counts begin
+    _counts: NDArray[np.uint8]  # all compressed counts, one after the other
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rles(self, index: int) -> list[dict[str, Any]]:
+        """One image's masks, as pycocotools reads them."""
+        size = self.sizes[index].tolist()
+        first, last = self._first[index], self._first[index + 1]
+        offsets = self._offsets[first : last + 1]
+        return [
+            {"size": size, "counts": self._counts[a:b].tobytes()}
+            for a, b in zip(offsets[:-1], offsets[1:], strict=True)
+        ]
+
+    def masks(self, index: int) -> NDArray[np.bool_]:
+        """One image's masks: (n, H, W) bool."""
+        rles = self.rles(index)
+        if not rles:
+            return np.zeros((0, *self.sizes[index]), dtype=np.bool_)
+        return np.asarray(coco_mask.decode(rles), dtype=np.bool_).transpose(2, 0, 1)
+
+    def with_masks(self) -> NDArray[np.int64]:
+        """The indices of images that have a mask at least."""
+        return np.flatnonzero(np.diff(self._first))
+
+
+def find_annotations(
+    path: str | os.PathLike[str], image_root: str | os.PathLike[str] | None = None
+) -> tuple[Path, Path]:
+    """The annotation file and the folder of its images.
+
+    Args:
+        path: a COCO annotation file, or the folder of an export (its ``annotations/train.json`` or
+            ``annotations/instances.json``).
+        image_root: the folder that the file's names are relative to; None looks into the manifest
+            that an export has beside it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: nothing says where the images lie.
+    """
+    given = Path(path).expanduser().absolute()
+    file = given
+    if given.is_dir():
+        candidates = [given / "annotations" / f"{name}.json" for name in ("train", "instances")]
+        found = next((c for c in candidates if c.is_file()), None)
+        if found is None:
+            raise FileNotFoundError(
+                f"{given} holds neither annotations/train.json nor annotations/instances.json; "
+                "give the annotation file"
+            )
+        file = found
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist; give a COCO annotation file (.json)")
+    if image_root is not None:
+        root = Path(image_root).expanduser().absolute()
+    else:
+        root = _root_of_export(file)
+    if not root.is_dir():
+        raise ValueError(f"{root} is no folder; give the one that holds the images as image_root")
+    return file, root
+
+
+def _root_of_export(file: Path) -> Path:
+    folder = file.parent.parent
+    if file.parent.name == "annotations" and (folder / "images").is_dir():
+        return folder / "images"  # it may have been moved since it was exported
+    for manifest in (file.with_suffix(".manifest.json"), folder / "manifest.json"):
+        try:
+            root = json.loads(manifest.read_text())["image_root"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        return Path(root)
+    raise ValueError(
+        f"nothing beside {file} says where its images lie; give the folder that their names are "
+        "relative to as image_root (--image-root)"
+    )
+
+
+def read_annotations(path: str | os.PathLike[str], image_root: str | os.PathLike[str]) -> Annotations:
+    """Read a COCO annotation file; its categories become one.
+
+    As detectron2 does, crowds are left out; boxes without a mask are too.
+
+    Args:
+        path: with ``images`` and ``annotations``, whose masks are RLE (compressed or not) or
+            polygons; read as a stream.
+        image_root: the folder that file names are relative to.
+
+    Raises:
+        ValueError: not such a file, or an entry that cannot be right, which is named: an image
+            without id, name or size, an id twice, a mask that does not fit its image.
+    """
+    root = os.fspath(image_root)
+    paths: list[str] = []
+    index: dict[int, int] = {}
+    sizes = array("q")
+    owners, offsets, counts = array("q"), array("q", [0]), bytearray()
+    left_out = dict.fromkeys(("crowd", "without mask", "empty mask", "of no image"), 0)
+    waiting: list[dict[str, Any]] = []  # annotations that come before the images
+
+    def take(place: int, entry: dict[str, Any]) -> None:
+        owner = index.get(entry["image_id"])
+        if owner is None:
+            left_out["of no image"] += 1
+        elif entry.get("iscrowd", 0) or entry.get("ignore", 0):
+            left_out["crowd"] += 1
+        elif not entry.get("segmentation"):
+            left_out["without mask"] += 1
+        else:
+            try:
+                counts.extend(_compressed(entry["segmentation"], sizes[2 * owner : 2 * owner + 2]))
+            except EntryError as error:
+                if error.what != "empty":
+                    raise ValueError(f"{path}: annotation {place} (from 0): {error}") from error
+                left_out["empty mask"] += 1
+                return
+            owners.append(owner)
+            offsets.append(len(counts))
+
+    for section, place, entry in read_elements(path):
+        try:
+            if section == "images":
+                if entry["id"] in index:
+                    raise ValueError(f"{path} has two images with the id {entry['id']}")
+                index[entry["id"]] = len(paths)
+                paths.append(os.path.join(root, entry["file_name"]))  # noqa: PTH118 (fast)
+                sizes.extend((int(entry["height"]), int(entry["width"])))
+            elif section == "annotations" and paths:
+                take(place, entry)
+            elif section == "annotations":
+                waiting.append(entry)
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path}: entry {place} (from 0) of {section!r} is not as COCO has it ({error!r})"
+            ) from error
+    if not paths:
+        raise ValueError(f"{path} has no images; give a COCO annotation file, such as an export")
+    for place, entry in enumerate(waiting):
+        take(place, entry)
+    owner_of = np.asarray(owners, dtype=np.int64)
+    order = np.argsort(owner_of, kind="stable")
+    starts = np.asarray(offsets, dtype=np.int64)
+    first = np.searchsorted(owner_of[order], np.arange(len(paths) + 1))
+    content = np.frombuffer(bytes(counts), dtype=np.uint8)
+    if not np.array_equal(order, np.arange(len(order))):  # the file is not sorted by image
+        lengths = np.diff(starts)[order]
+        content = np.concatenate(
+            [content[starts[k] : starts[k + 1]] for k in order]
+        )
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+    return Annotations(
+        np.array(paths),
+        np.fromiter(index, np.int64, len(index)),
+        np.asarray(sizes, dtype=np.int64).reshape(-1, 2),
+        left_out,
+        np.asarray(first, dtype=np.int64),
+        np.asarray(starts, dtype=np.int64),
+        content,
+    )
+
+
+def _compressed(segmentation: Any, size: Sequence[int]) -> bytes:
+    """The compressed counts of a mask, which is checked: RLE of either kind, or polygons.
+
+    Raises:
+        EntryError: it does not fit the image, or has no pixel.
+    """
+    height, width = size
+    crop = crop_of(segmentation, (height, width))
+    if isinstance(segmentation, dict) and isinstance(segmentation["counts"], str):
+        return segmentation["counts"].encode("ascii")
+    whole = np.zeros((height, width), dtype=np.uint8, order="F")
+    rows, columns = crop.mask.shape
+    whole[crop.top : crop.top + rows, crop.left : crop.left + columns] = crop.mask
+    return bytes(coco_mask.encode(whole)["counts"])

@@ -1,0 +1,180 @@
+"""What a configuration is: parameters that are frozen, checked, described and written as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Parameters", "parameter"]
+
+
+def parameter(
+    default: Any,
+    meaning: str,
+    source: str,
+    low: float | None = None,
+    high: float | None = None,
+) -> Any:
+    """A field of :class:`Parameters`.
+
+    Args:
+        default: its type is the parameter's: an enum, bool, int or float.
+        meaning: what it does, for forms, help texts and error messages.
+        source: where it comes from: a section of a paper, or "released code".
+        low: of a number: the least value.
+        high: of a number: the largest value.
+    """
+    return field(
+        default=default,
+        metadata={"meaning": meaning, "source": source, "low": low, "high": high},
+    )
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """All parameters of a method, each made by :func:`parameter`; checked when made.
+
+    Attributes:
+        method: the method's name.
+        presets: what each preset changes of the defaults.
+    """
+
+    method: ClassVar[str]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]]
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            object.__setattr__(self, f.name, _checked(f, getattr(self, f.name)))
+
+    @classmethod
+    def preset(cls, name: str) -> Self:
+        """The configuration that a preset is; the class says what each one means.
+
+        Raises:
+            ValueError: an unknown name.
+        """
+        if name not in cls.presets:
+            raise ValueError(
+                f"there is no preset {name!r}; the presets are {', '.join(map(repr, cls.presets))}"
+            )
+        return cls(**cls.presets[name])
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some parameters changed.
+
+        Raises:
+            TypeError: an unknown parameter, with the nearest known name.
+            ValueError: a value out of its range.
+        """
+        return type(self).from_dict({**self.to_dict(), **changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Parameters by name, enums as their values: what JSON can hold."""
+        return {
+            f.name: v.value if isinstance(v := getattr(self, f.name), Enum) else v
+            for f in dataclasses.fields(self)
+        }
+
+    @classmethod
+    def from_dict(cls, parameters: dict[str, Any]) -> Self:
+        """The inverse of :meth:`to_dict`; parameters left out take their defaults.
+
+        Raises:
+            TypeError: an unknown parameter, with the nearest known name.
+            ValueError: a value out of its range.
+        """
+        known = [f.name for f in dataclasses.fields(cls)]
+        for name in parameters:
+            if name not in known:
+                import difflib
+
+                near = difflib.get_close_matches(str(name), known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise TypeError(
+                    f"{name!r} is no parameter of {cls.__name__}{hint} "
+                    f"The parameters are: {', '.join(known)}"
+                )
+        return cls(**parameters)
+
+    def to_json(self) -> str:
+        """JSON text with sorted keys: equal configurations give equal text."""
+        return json.dumps(self.to_dict(), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            TypeError: not a JSON object, or an unknown parameter.
+            ValueError: not JSON, or a value out of its range.
+        """
+        parameters = json.loads(text)
+        if not isinstance(parameters, dict):
+            raise TypeError(f"expected a JSON object with parameters, got {text[:60]!r}")
+        return cls.from_dict(parameters)
+
+    @classmethod
+    def describe(cls) -> list[dict[str, Any]]:
+        """One record a parameter, for forms and help texts.
+
+        Returns:
+            Dictionaries with ``name``, ``type`` (``"int"``, ``"float"``, ``"bool"`` or
+            ``"choice"``), ``default``, ``choices`` (values, or None), ``low``, ``high``,
+            ``meaning`` and ``source``, in the order of the method's steps.
+        """
+        records = []
+        for f in dataclasses.fields(cls):
+            choices = [c.value for c in type(f.default)] if isinstance(f.default, Enum) else None
+            default = f.default.value if isinstance(f.default, Enum) else f.default
+            kind = "choice" if choices else type(f.default).__name__
+            records.append(
+                {"name": f.name, "type": kind, "default": default, "choices": choices, **f.metadata}
+            )
+        return records
+
+
+def _checked(f: dataclasses.Field[Any], value: Any) -> Any:
+    """The value in its own type, or an error that names the parameter, the value and the range."""
+    what = f"({f.metadata['meaning']})"
+    if isinstance(f.default, Enum):
+        kind = type(f.default)
+        try:
+            return kind(value)
+        except ValueError:
+            choices = ", ".join(repr(c.value) for c in kind)
+            raise ValueError(
+                f"{f.name} is {value!r}, but must be one of {choices} {what}"
+            ) from None
+    if isinstance(f.default, bool):
+        if not isinstance(value, bool):
+            raise TypeError(f"{f.name} is {value!r}, but must be True or False {what}")
+        return value
+    number = _number(value)
+    if number is None:
+        raise TypeError(f"{f.name} is {value!r}, but must be a number {what}")
+    if isinstance(f.default, int):
+        if number != int(number):
+            raise TypeError(f"{f.name} is {value!r}, but must be a whole number {what}")
+        number = int(value)
+    low, high = f.metadata["low"], f.metadata["high"]
+    if not low <= number <= high:
+        raise ValueError(f"{f.name} is {number}, but must lie in [{low:g}, {high:g}] {what}")
+    return number
+
+
+def _number(value: Any) -> float | None:
+    """A finite float, also from NumPy scalars; None for bool, text, NaN and infinities."""
+    if isinstance(value, (bool, str, bytes)):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if abs(number) < float("inf") else None
