@@ -7,6 +7,7 @@ import os
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,16 @@ class Annotations:
     data loader share it, and a million images take some hundred bytes a mask.
 
     Attributes:
-        paths: (n,) image files.
         ids: (n,) int64, the images' ids in the file.
         sizes: (n, 2) int64, height and width as they are shown.
         left_out: annotations that are not learned from, by reason: "crowd", "without mask",
             "empty mask", "of no image".
     """
 
-    paths: NDArray[np.str_]
     ids: NDArray[np.int64]
     sizes: NDArray[np.int64]
     left_out: Mapping[str, int]
+    _paths: NDArray[np.bytes_]  # (n,) image files
     _first: NDArray[np.int64]  # (n + 1,) the first mask of each image
     _offsets: NDArray[np.int64]  # (m + 1,) where each mask's counts begin
     _counts: NDArray[np.uint8]  # all compressed counts, one after the other
@@ -46,15 +46,16 @@ class Annotations:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def path(self, index: int) -> str:
+        """An image's file."""
+        return os.fsdecode(self._paths[index])
+
     def rles(self, index: int) -> list[dict[str, Any]]:
         """One image's masks, as pycocotools reads them."""
         size = self.sizes[index].tolist()
         first, last = self._first[index], self._first[index + 1]
         offsets = self._offsets[first : last + 1]
-        return [
-            {"size": size, "counts": self._counts[a:b].tobytes()}
-            for a, b in zip(offsets[:-1], offsets[1:], strict=True)
-        ]
+        return [{"size": size, "counts": self._counts[a:b].tobytes()} for a, b in pairwise(offsets)]
 
     def masks(self, index: int) -> NDArray[np.bool_]:
         """One image's masks: (n, H, W) bool."""
@@ -121,7 +122,9 @@ def _root_of_export(file: Path) -> Path:
     )
 
 
-def read_annotations(path: str | os.PathLike[str], image_root: str | os.PathLike[str]) -> Annotations:
+def read_annotations(
+    path: str | os.PathLike[str], image_root: str | os.PathLike[str]
+) -> Annotations:
     """Read a COCO annotation file; its categories become one.
 
     As detectron2 does, crowds are left out; boxes without a mask are too.
@@ -136,7 +139,7 @@ def read_annotations(path: str | os.PathLike[str], image_root: str | os.PathLike
             without id, name or size, an id twice, a mask that does not fit its image.
     """
     root = os.fspath(image_root)
-    paths: list[str] = []
+    paths: list[bytes] = []
     index: dict[int, int] = {}
     sizes = array("q")
     owners, offsets, counts = array("q"), array("q", [0]), bytearray()
@@ -168,7 +171,8 @@ def read_annotations(path: str | os.PathLike[str], image_root: str | os.PathLike
                 if entry["id"] in index:
                     raise ValueError(f"{path} has two images with the id {entry['id']}")
                 index[entry["id"]] = len(paths)
-                paths.append(os.path.join(root, entry["file_name"]))  # noqa: PTH118 (fast)
+                path_of = os.path.join(root, entry["file_name"])  # noqa: PTH118 (fast)
+                paths.append(os.fsencode(path_of))
                 sizes.extend((int(entry["height"]), int(entry["width"])))
             elif section == "annotations" and paths:
                 take(place, entry)
@@ -189,15 +193,13 @@ def read_annotations(path: str | os.PathLike[str], image_root: str | os.PathLike
     content = np.frombuffer(bytes(counts), dtype=np.uint8)
     if not np.array_equal(order, np.arange(len(order))):  # the file is not sorted by image
         lengths = np.diff(starts)[order]
-        content = np.concatenate(
-            [content[starts[k] : starts[k + 1]] for k in order]
-        )
+        content = np.concatenate([content[starts[k] : starts[k + 1]] for k in order])
         starts = np.concatenate([[0], np.cumsum(lengths)])
     return Annotations(
-        np.array(paths),
         np.fromiter(index, np.int64, len(index)),
         np.asarray(sizes, dtype=np.int64).reshape(-1, 2),
         left_out,
+        np.array(paths),
         np.asarray(first, dtype=np.int64),
         np.asarray(starts, dtype=np.int64),
         content,

@@ -45,7 +45,11 @@ class DetectorConfig(Parameters):
     )
     drop_factor: float = parameter(0.2, "factor by which it falls", "App. B", 1e-6, 1)
     warmup: float = parameter(
-        1 / 160, "share of the iterations in which the learning rate rises from 0", "detectron2", 0, 1
+        1 / 160,
+        "share of the iterations in which the learning rate rises from 0",
+        "detectron2",
+        0,
+        1,
     )
     momentum: float = parameter(0.9, "momentum of SGD", "Sec. 4.1", 0, 1)
     weight_decay: float = parameter(5e-5, "weight decay", "App. B", 0, 1)

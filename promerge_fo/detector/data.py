@@ -115,15 +115,13 @@ class Batches:
         if rng.random() >= config.copy_paste:
             return own
         scale = config.paste_scale_low, config.paste_scale_high
-        return Picture(
-            *copy_paste(own.image, own.masks, other.image, other.masks, rng, scale)
-        )
+        return Picture(*copy_paste(own.image, own.masks, other.image, other.masks, rng, scale))
 
     def _read(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """An image and its masks; in place of one that cannot be read, the next that can."""
         for step in range(len(self._indices)):
             k = int(self._indices[(index + step) % len(self._indices)])
-            path = str(self._annotations.paths[k])
+            path = self._annotations.path(k)
             try:
                 image = load_image(path)
             except ImageError as error:
@@ -139,7 +137,7 @@ class Batches:
             return image, self._annotations.masks(k)
         raise ValueError(
             f"none of the {len(self._indices)} images can be read, such as "
-            f"{self._annotations.paths[self._indices[0]]}; check image_root"
+            f"{self._annotations.path(int(self._indices[0]))}; check image_root"
         )
 
 

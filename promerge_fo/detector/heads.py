@@ -68,7 +68,7 @@ class DropLossOutputLayers(FastRCNNOutputLayers):  # type: ignore[misc]
         return losses
 
 
-@ROI_HEADS_REGISTRY.register()  # type: ignore[untyped-decorator]
+@ROI_HEADS_REGISTRY.register()
 class DropLossCascadeROIHeads(CascadeROIHeads):  # type: ignore[misc]
     """Cascade heads whose every stage has DropLoss; ``MODEL.ROI_HEADS.DROP_LOSS.IOU`` is tau."""
 

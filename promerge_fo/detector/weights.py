@@ -1,7 +1,8 @@
-"""Weights for the detector: DINO's ResNet-50 to start from, and checkpoints; no code in them runs."""
+"""Weights for the detector: DINO's ResNet-50, and checkpoints; no code in them is executed."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,14 @@ from promerge_fo.encoder.weights import WeightsError, plain_state, read_checkpoi
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["layout_of", "load_backbone", "load_detector", "read_detector", "refuse_pickle", "to_detectron2_names"]
+__all__ = [
+    "layout_of",
+    "load_backbone",
+    "load_detector",
+    "read_detector",
+    "refuse_pickle",
+    "to_detectron2_names",
+]
 
 DINO_RESNET50 = (
     "https://dl.fbaipublicfiles.com/dino/dino_resnet50_pretrain/dino_resnet50_pretrain.pth"
@@ -38,7 +46,7 @@ _RENAMES = [
 _UNUSED = ("fc.", "head.")
 
 
-def read_detector(path: str | Path) -> dict[str, torch.Tensor]:
+def read_detector(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     """The tensors of a detector's checkpoint, read without executing anything in it.
 
     Args:
@@ -109,7 +117,7 @@ def _renamed(name: str) -> str:
     raise ValueError(f"{name!r} is no tensor of a ResNet as torchvision names them")
 
 
-def load_backbone(model: torch.nn.Module, path: str | Path) -> None:
+def load_backbone(model: torch.nn.Module, path: str | os.PathLike[str]) -> None:
     """Fill the detector's ResNet-50, and nothing else of it.
 
     Args:

@@ -1,0 +1,183 @@
+"""What a training writes while it runs: losses, pictures for TensorBoard, a line of progress.
+
+Importing this module imports detectron2.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from detectron2.engine import HookBase
+from numpy.typing import NDArray
+
+from promerge_fo.detector.annotations import Annotations
+from promerge_fo.detector.config import DetectorConfig
+from promerge_fo.detector.data import resized, target_size
+from promerge_fo.detector.predict import detect
+from promerge_fo.figures import draw_masks
+from promerge_fo.images import load_image
+from promerge_fo.words import duration
+
+__all__ = ["LOSSES", "LossFile", "Pictures", "ProgressLine", "cut_losses"]
+
+LOSSES = "losses.jsonl"
+"""The file with a line of JSON for each iteration: its number, losses and learning rate."""
+
+
+class LossFile(HookBase):  # type: ignore[misc]
+    """Writes the losses of every iteration, unsmoothed.
+
+    Args:
+        path: of the file, which grows.
+        flush_every: iterations after which what was written is on disk.
+    """
+
+    def __init__(self, path: Path, flush_every: int = 20) -> None:
+        self._path = path
+        self._flush_every = flush_every
+        self._file: IO[str] | None = None
+
+    def before_train(self) -> None:
+        """Open the file."""
+        self._file = self._path.open("a")
+
+    def after_step(self) -> None:
+        """Write this iteration's line."""
+        assert self._file is not None
+        iteration = self.trainer.iter
+        line: dict[str, float] = {"iteration": iteration}
+        for name, (value, when) in self.trainer.storage.latest().items():
+            if when == iteration and (name == "lr" or "loss" in name):
+                line[name] = float(value)
+        self._file.write(json.dumps(line) + "\n")
+        if (iteration + 1) % self._flush_every == 0:
+            self._file.flush()
+
+    def after_train(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+def cut_losses(path: Path, iteration: int) -> None:
+    """Take out of a file of losses what will be trained again.
+
+    Args:
+        path: what :class:`LossFile` wrote; it need not be there.
+        iteration: the first that will be trained again. A last line that was cut off goes, too.
+    """
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            before = json.loads(line)["iteration"] < iteration
+        except (ValueError, KeyError):
+            break
+        if before:
+            kept.append(line + "\n")
+    path.write_text("".join(kept))
+
+
+class ProgressLine(HookBase):  # type: ignore[misc]
+    """Says now and then how far the training is, how fast, and how long it will take.
+
+    Args:
+        batch_size: images of an iteration.
+        say: takes a line of text.
+        every: seconds between two lines.
+    """
+
+    def __init__(
+        self, batch_size: int, say: Callable[[str], Any] = print, every: float = 10.0
+    ) -> None:
+        self._batch_size = batch_size
+        self._say = say
+        self._every = every
+        self._losses: list[float] = []
+        self._since = 0.0
+
+    def before_train(self) -> None:
+        """Start the clock."""
+        self._since = time.perf_counter()
+
+    def after_step(self) -> None:
+        """Say it, if it is time."""
+        trainer = self.trainer
+        self._losses.append(trainer.storage.latest()["total_loss"][0])
+        seconds = time.perf_counter() - self._since
+        done, last = trainer.iter + 1, trainer.iter + 1 == trainer.max_iter
+        if seconds < self._every and not last:
+            return
+        rate = len(self._losses) / seconds
+        self._say(
+            f"iteration {done:,} of {trainer.max_iter:,}  "
+            f"loss {np.mean(self._losses):.3f}  "
+            f"lr {trainer.storage.latest()['lr'][0]:.2g}  "
+            f"{rate * self._batch_size:.1f} images/s  "
+            + ("done" if last else f"{duration((trainer.max_iter - done) / rate)} left")
+        )
+        self._losses.clear()
+        self._since = time.perf_counter()
+
+
+class Pictures(HookBase):  # type: ignore[misc]
+    """Shows TensorBoard what the detector finds on some of the images: labels left, finds right.
+
+    Args:
+        model: the detector.
+        annotations: images and labels.
+        config: of the training.
+        every: iterations between two looks; there is one at the end.
+        images: how many images; they are spread over the data.
+    """
+
+    SIDE = 400  #: pixels of a picture's shorter side
+    BEST = 10  #: predictions that are drawn
+
+    def __init__(
+        self,
+        model: Any,
+        annotations: Annotations,
+        config: DetectorConfig,
+        every: int,
+        images: int = 4,
+    ) -> None:
+        self._model = model
+        self._annotations = annotations
+        self._config = config
+        self._every = every
+        labelled = annotations.with_masks()
+        places = np.linspace(0, len(labelled) - 1, min(images, len(labelled))).astype(np.int64)
+        self._indices: Sequence[int] = labelled[places].tolist()
+
+    def after_step(self) -> None:
+        """Look, if it is time."""
+        done = self.trainer.iter + 1
+        if done % self._every and done != self.trainer.max_iter:
+            return
+        self._model.eval()
+        try:
+            for place, index in enumerate(self._indices):
+                picture = self._draw(index)
+                self.trainer.storage.put_image(f"labels, predictions/{place}", picture)
+        finally:
+            self._model.train()
+
+    def _draw(self, index: int) -> NDArray[np.uint8]:
+        """(3, H, W) uint8: an image with its labels, and with what is found."""
+        image = load_image(self._annotations.path(index))
+        size = target_size(image.shape[:2], self.SIDE, 2 * self.SIDE)
+        image, masks = resized(image, size), self._annotations.masks(index)
+        found = detect(self._model, [image], self._config)[0].pred_masks[: self.BEST].numpy()
+        rows, columns = (
+            (np.arange(new) * old // new) for new, old in zip(size, masks.shape[1:], strict=True)
+        )
+        labels = masks[:, rows[:, None], columns]
+        halves = [draw_masks(image, labels), draw_masks(image, found)]
+        return np.concatenate(halves, axis=1).transpose(2, 0, 1)
