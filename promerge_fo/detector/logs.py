@@ -34,17 +34,15 @@ class LossFile(HookBase):  # type: ignore[misc]
 
     Args:
         path: of the file, which grows.
-        flush_every: iterations after which what was written is on disk.
     """
 
-    def __init__(self, path: Path, flush_every: int = 20) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._flush_every = flush_every
         self._file: IO[str] | None = None
 
     def before_train(self) -> None:
         """Open the file."""
-        self._file = self._path.open("a")
+        self._file = self._path.open("a", buffering=1)  # a line that is written outlives a kill
 
     def after_step(self) -> None:
         """Write this iteration's line."""
@@ -55,8 +53,6 @@ class LossFile(HookBase):  # type: ignore[misc]
             if when == iteration and (name == "lr" or "loss" in name):
                 line[name] = float(value)
         self._file.write(json.dumps(line) + "\n")
-        if (iteration + 1) % self._flush_every == 0:
-            self._file.flush()
 
     def after_train(self) -> None:
         """Close the file."""

@@ -49,8 +49,11 @@ def run(job: Job) -> None:
         _KeyedRandomness(config.seed),
         hooks.IterationTimer(warmup_iter=0),
         hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer)),
-        _precise_norm(model, batches, config, job.workers),
     ]
+    if comm.is_main_process():
+        # before checkpoints: no iteration is in a checkpoint that is not in the file
+        made += [LossFile(job.place / LOSSES), ProgressLine(config.batch_size, job.say)]
+    made.append(_precise_norm(model, batches, config, job.workers))
     if comm.is_main_process():
         made.append(hooks.PeriodicCheckpointer(checkpointer, job.checkpoint_every, max_to_keep=2))
     trainer.register_hooks(made)
@@ -70,8 +73,6 @@ def run(job: Job) -> None:
         trainer.register_hooks(
             [
                 Pictures(network, annotations, config, job.pictures_every),
-                LossFile(job.place / LOSSES),
-                ProgressLine(config.batch_size, job.say),
                 hooks.PeriodicWriter([writer], period=20),
             ]
         )

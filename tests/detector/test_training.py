@@ -1,0 +1,224 @@
+"""From photographs to a detector, and back: with the real detectron2, on a CPU."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from promerge_fo.cli import main
+from promerge_fo.detector import DetectorConfig
+
+SETTINGS = {
+    "iterations": 40,
+    "batch_size": 2,
+    "learning_rate": 0.005,
+    "warmup": 0.1,
+    "drop_at": 0.8,
+    "short_side_low": 64,
+    "short_side_high": 80,
+    "long_side": 160,
+    "test_short_side": 80,
+    "regions": 16,
+    "proposals": 200,
+    "precise_norm": 4,
+    "confident": 0.05,
+}
+EVERY = ["--checkpoint-every", "10", "--pictures-every", "40", "--num-workers", "1"]
+FLAGS = [x for k, v in SETTINGS.items() for x in ("--" + k.replace("_", "-"), str(v))]
+
+
+def command(annotations, output):
+    return ["train", str(annotations), "--output", str(output), "--from-scratch", *FLAGS, *EVERY]
+
+
+def losses(folder, number=1):
+    lines = (folder / f"round{number}" / "losses.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def dataset(fo, photographs):
+    """Photographs with masks by ProMerge."""
+    from promerge_fo import ProMergeConfig, load_model
+
+    made = fo.Dataset()
+    made.add_samples([fo.Sample(filepath=path) for path in photographs], progress=False)
+    model = load_model(encoder="texture", config=ProMergeConfig(image_size=160))
+    made.apply_model(model, label_field="promerge", batch_size=4, progress=False)
+    yield made
+    made.delete()
+
+
+@pytest.fixture(scope="module")
+def pseudo(dataset, tmp_path_factory):
+    """Their export."""
+    from promerge_fo.dataset import export_pseudo_labels
+
+    path = tmp_path_factory.mktemp("export") / "pseudo.json"
+    assert export_pseudo_labels(dataset, "promerge", path, min_area=0.01)["annotations"] >= 4
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(detectron2, pseudo, tmp_path_factory):
+    """The folder of a training that nothing has stopped."""
+    folder = tmp_path_factory.mktemp("whole") / "out"
+    assert main(command(pseudo, folder)) == 0
+    yield folder
+    for checkpoint in folder.rglob("*.pth"):  # half a gigabyte each
+        checkpoint.unlink()
+
+
+def test_training_lowers_the_loss(trained):
+    found = losses(trained)
+    assert [line["iteration"] for line in found] == list(range(40))
+    total = [line["total_loss"] for line in found]
+    assert np.mean(total[-10:]) < 0.95 * np.mean(total[:10])
+    parts = [name for name in found[0] if name.startswith("loss_")]
+    assert len(parts) == 9
+    assert total[7] == pytest.approx(sum(found[7][name] for name in parts))
+    assert found[4]["lr"] == pytest.approx(0.005)
+    assert found[-1]["lr"] == pytest.approx(0.001)
+
+
+def test_tensorboard_shows_losses_and_predictions(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trained / "round1"))
+    events.Reload()
+    assert [e.step for e in events.Scalars("total_loss")] == [19, 39]
+    names = [f"labels, predictions/{k}" for k in range(4)]
+    assert set(names) <= set(events.Tags()["images"])
+    image = events.Images(names[0])[0]
+    assert image.height == 400
+    assert image.width > 2 * 400  # two of them, side by side
+
+
+def test_a_killed_training_goes_on_with_the_same_losses(trained, pseudo, tmp_path):
+    """Killed between two checkpoints: what came after the last one is trained again."""
+    folder = tmp_path / "out"
+    call = [sys.executable, "-m", "promerge_fo", *command(pseudo, folder)]
+    repository = str(Path(__file__).parents[2])
+    path = os.pathsep.join([repository, os.environ.get("PYTHONPATH", "")])
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            call, env={**os.environ, "PYTHONPATH": path}, stdout=log, stderr=log
+        )
+        written = folder / "round1" / "losses.jsonl"
+        end = time.monotonic() + 400
+        while process.poll() is None and time.monotonic() < end:
+            if written.exists() and len(written.read_text().splitlines()) >= 14:
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, (tmp_path / "log").read_text()
+    before = len(losses(folder))
+    assert 14 <= before < 20
+    assert not (folder / "round1" / "model_final.pth").exists()
+
+    lines = []
+    from promerge_fo.detector import train
+
+    detector = train(
+        pseudo,
+        folder,
+        DetectorConfig(**SETTINGS),
+        num_workers=0,  # other workers, the same batches
+        checkpoint_every=1000,
+        pictures_every=1000,
+        say=lines.append,
+    )
+    assert "going on at iteration 10" in lines
+    whole, broken = losses(trained), losses(folder)
+    assert [line["iteration"] for line in broken] == list(range(40))
+    for name in whole[0]:
+        difference = np.abs([a[name] - b[name] for a, b in zip(whole, broken, strict=True)])
+        assert difference.max() < 1e-4, (name, difference)
+    detector.unlink()
+    for checkpoint in folder.rglob("*.pth"):
+        checkpoint.unlink()
+
+
+def test_predictions_are_imported_evaluated_and_compared(
+    trained, dataset, pseudo, tmp_path, capsys
+):
+    from promerge_fo.dataset import compare_fields, evaluate_instances, import_predictions
+    from promerge_fo.detector import predict
+
+    path = tmp_path / "coco_instances_results.json"
+    report = predict(trained, dataset, path, device="cpu", num_workers=0)
+    assert (report.images, report.failed) == (4, ())
+    found = json.loads(path.read_text())
+    assert len(found) == report.predictions > 20
+    assert {p["category_id"] for p in found} == {1}
+    assert sorted({p["image_id"] for p in found}) == [1, 2, 3, 4]
+    for number in range(1, 5):
+        scores = [p["score"] for p in found if p["image_id"] == number]
+        assert scores == sorted(scores, reverse=True)
+        assert len(scores) <= 100
+
+    # the same images by their annotation file give the same predictions
+    arguments = ["--output", str(tmp_path / "again.json"), "--device", "cpu"]
+    assert (
+        main(["predict", str(trained / "round1" / "model_final.pth"), str(pseudo), *arguments]) == 0
+    )
+    assert "4 images" in capsys.readouterr().out
+    assert json.loads((tmp_path / "again.json").read_text()) == found
+
+    imported = import_predictions(dataset, path, "promerge_plus", overwrite=True)
+    assert (imported.labels, imported.unmatched, imported.skipped) == (len(found), 0, {})
+    evaluate_instances(dataset, "promerge_plus", gt_field="promerge", eval_key="plus")
+    comparison = compare_fields(
+        dataset, "promerge", "promerge_plus", gt_field="promerge", overwrite=True
+    )
+    assert "promerge_plus" in str(comparison)
+    results = dataset.load_evaluation_results("plus").metrics()
+    assert 0 < results["segm"]["AR100"] <= 100
+
+
+def test_a_second_round_is_trained_on_confident_predictions(trained, pseudo, capsys):
+    assert main([*command(pseudo, trained), "--rounds", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "round 1 of 2 is done" in printed
+    second = trained / "round2"
+    assert (second / "model_final.pth").is_file()
+    assert len(losses(trained, 2)) == 40
+    old = json.loads(pseudo.read_text())
+    new = json.loads((second / "pseudo_labels.json").read_text())
+    assert [i["file_name"] for i in new["images"]] == [i["file_name"] for i in old["images"]]
+    sure = [a for a in new["annotations"] if "score" in a]
+    assert min(a["score"] for a in sure) >= 0.05
+    assert len(new["annotations"]) - len(sure) <= len(old["annotations"])
+    # it starts from the first round's detector
+    assert np.mean([x["total_loss"] for x in losses(trained, 2)[:5]]) < 0.95 * np.mean(
+        [x["total_loss"] for x in losses(trained)[:5]]
+    )
+
+
+def test_a_folder_of_another_training_is_refused(trained, pseudo, tmp_path, capsys):
+    assert main([*command(pseudo, trained), "--learning-rate", "0.01"]) == 2
+    error = capsys.readouterr().err
+    assert f"{trained} holds a training of other config; give another folder" in error
+    (tmp_path / "notes.txt").write_text("mine")
+    assert main(command(pseudo, tmp_path)) == 2
+    assert "is not empty, and holds no training" in capsys.readouterr().err
+
+
+def test_what_is_no_detector_is_refused(detectron2, pseudo, tmp_path, capsys):
+    import torch
+
+    assert main(["predict", str(tmp_path), str(pseudo)]) == 2
+    assert "holds no trained detector" in capsys.readouterr().err
+    assert main(["predict", str(tmp_path / "cutler.pkl"), str(pseudo)]) == 2
+    assert "cutler.pkl is a pickle" in capsys.readouterr().err
+    torch.save({"conv1.weight": torch.zeros(2)}, tmp_path / "other.pth")
+    assert main(["predict", str(tmp_path / "other.pth"), str(pseudo)]) == 2
+    assert "is of another network" in capsys.readouterr().err
+    assert main(["predict", str(tmp_path / "other.pth"), "nowhere"]) == 2
+    assert "there is no dataset 'nowhere'" in capsys.readouterr().err
