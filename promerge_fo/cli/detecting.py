@@ -165,7 +165,7 @@ def predict(arguments: argparse.Namespace) -> int:
 
 def _images(given: str) -> Any:
     """An annotation file or the folder of an export as it is; else the dataset of that name."""
-    if given.lower().endswith(".json") or Path(given).is_dir():
+    if given.lower().endswith(".json") or Path(given, "annotations").is_dir():
         return given
     import fiftyone as fo
 

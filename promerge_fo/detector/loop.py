@@ -5,6 +5,7 @@ Importing this module imports detectron2.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from promerge_fo.detector.annotations import read_annotations
 from promerge_fo.detector.checkpoints import SafeCheckpointer
 from promerge_fo.detector.config import DetectorConfig, detectron2_config
 from promerge_fo.detector.data import Batches
-from promerge_fo.detector.job import Job
+from promerge_fo.detector.job import FINAL, Job
 from promerge_fo.detector.logs import LOSSES, LossFile, Pictures, ProgressLine, cut_losses
 from promerge_fo.detector.network import build
 from promerge_fo.detector.weights import load_backbone, load_detector, read_detector
@@ -61,6 +62,9 @@ def run(job: Job) -> None:
     if checkpointer.has_checkpoint():
         checkpointer.load(checkpointer.get_checkpoint_file())
         start = trainer.iter + 1
+        if start == config.iterations:  # killed while the very last file was written
+            checkpointer.save(Path(FINAL).stem)
+            return
     elif job.start is not None and job.whole:
         load_detector(network, read_detector(job.start), job.start)
     elif job.start is not None:
