@@ -58,3 +58,11 @@ def test_weights_are_asked_for(capsys):
     with pytest.raises(SystemExit):
         main(["train", "a.json", "--output", "out"])
     assert "--weights --from-scratch" in capsys.readouterr().err
+
+
+def test_the_doctor_knows(absent, monkeypatch):
+    from promerge_fo import doctor
+
+    finding = doctor._detector()
+    assert finding.state == "note"
+    assert "docs/detector.md" in finding.remedy
