@@ -12,18 +12,15 @@ from promerge_fo.detector.config import DetectorConfig
 from promerge_fo.detector.requirement import require_detectron2
 
 if TYPE_CHECKING:
-    from promerge_fo.detector.predict import predict
-    from promerge_fo.detector.train import train
+    from promerge_fo.detector.prediction import predict
+    from promerge_fo.detector.training import train
 
 __all__ = ["DetectorConfig", "predict", "require_detectron2", "train"]
 
-_HOMES = {"predict": "predict", "train": "train"}
+_HOMES = {"predict": "prediction", "train": "training"}
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        # found again below this name: a module of it must not hide the function
-        value = getattr(import_module(f"promerge_fo.detector.{_HOMES[name]}"), name)
-        globals()[name] = value
-        return value
+        return getattr(import_module(f"promerge_fo.detector.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'promerge_fo.detector' has no attribute {name!r}")

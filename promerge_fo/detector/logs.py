@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from promerge_fo.detector.annotations import Annotations
 from promerge_fo.detector.config import DetectorConfig
 from promerge_fo.detector.data import resized, target_size
-from promerge_fo.detector.predict import detect
+from promerge_fo.detector.prediction import detect
 from promerge_fo.figures import draw_masks
-from promerge_fo.images import load_image
+from promerge_fo.images import ImageError, load_image
 from promerge_fo.words import duration
 
 __all__ = ["LOSSES", "LossFile", "Pictures", "ProgressLine", "cut_losses"]
@@ -160,7 +160,10 @@ class Pictures(HookBase):  # type: ignore[misc]
         self._model.eval()
         try:
             for place, index in enumerate(self._indices):
-                picture = self._draw(index)
+                try:
+                    picture = self._draw(index)
+                except ImageError:
+                    continue  # batches pass over it, too, and say so
                 self.trainer.storage.put_image(f"labels, predictions/{place}", picture)
         finally:
             self._model.train()

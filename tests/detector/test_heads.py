@@ -7,7 +7,7 @@ import torch
 import torchvision
 
 from promerge_fo.detector import DetectorConfig
-from promerge_fo.detector.config import detectron2_config
+from promerge_fo.detector.config import Layout, detectron2_config
 
 SMALL = DetectorConfig(regions=32, proposals=100)
 
@@ -132,6 +132,21 @@ def test_dinos_resnet_gives_the_same_features(network, tmp_path, wrapped):
     assert expected.abs().mean() > 0.05
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
     assert (network.backbone.fpn_output2.weight == before).all()
+
+
+@pytest.mark.parametrize(
+    "layout", [Layout(), Layout(False), Layout(box_convolutions=4, box_layers=1, mask_norm=True)]
+)
+def test_a_network_is_told_by_its_tensors(detectron2, layout):
+    from promerge_fo.detector.network import build
+    from promerge_fo.detector.weights import layout_of, load_detector
+
+    made = build(detectron2_config(SMALL, "cpu", layout))
+    state = {k: v + 1 for k, v in made.state_dict().items()}
+    assert layout_of(state, "x") == layout
+    load_detector(made, state, "x")
+    name = "roi_heads.box_head.2.fc1.weight"
+    assert (made.state_dict()[name] == state[name]).all()
 
 
 def test_other_backbones_are_refused(network, tmp_path):

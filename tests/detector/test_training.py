@@ -171,12 +171,20 @@ def test_predictions_are_imported_evaluated_and_compared(
         assert scores == sorted(scores, reverse=True)
         assert len(scores) <= 100
 
-    # the same images by their annotation file give the same predictions
-    arguments = ["--output", str(tmp_path / "again.json"), "--device", "cpu"]
+    # the same images by their annotation file give the same predictions; one that is gone, none
+    content = json.loads(pseudo.read_text())
+    gone = {"id": 99, "file_name": "gone.jpg", "height": 9, "width": 9}
+    content["images"].insert(2, gone)
+    listed = tmp_path / "listed.json"
+    listed.write_text(json.dumps(content))
+    root = str(Path(dataset.first().filepath).parent)
+    arguments = ["--output", str(tmp_path / "again.json"), "--device", "cpu", "--image-root", root]
     assert (
-        main(["predict", str(trained / "round1" / "model_final.pth"), str(pseudo), *arguments]) == 0
+        main(["predict", str(trained / "round1" / "model_final.pth"), str(listed), *arguments]) == 0
     )
-    assert "6 images" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"{len(found)} predictions on 6 images\n1 images could not be read:" in printed
+    assert "gone.jpg does not exist" in printed
     assert json.loads((tmp_path / "again.json").read_text()) == found
 
     imported = import_predictions(dataset, path, "promerge_plus", overwrite=True)
@@ -234,6 +242,33 @@ def test_a_folder_of_another_training_is_refused(trained, pseudo, tmp_path, caps
     (tmp_path / "notes.txt").write_text("mine")
     assert main(command(pseudo, tmp_path)) == 2
     assert "is not empty, and holds no training" in capsys.readouterr().err
+
+
+def test_a_start_that_failed_does_not_hold_the_folder(detectron2, pseudo, tmp_path, capsys):
+    import torch
+
+    torch.save({"features.0.weight": torch.zeros(2)}, tmp_path / "alexnet.pth")
+    call = [x for x in command(pseudo, tmp_path / "out") if x != "--from-scratch"]
+    for weights, words in (
+        ("dino.pkl", "dino.pkl is a pickle"),
+        ("dino.pth", "dino.pth does not exist; DINO's ResNet-50 is published at https"),
+        ("alexnet.pth", "no tensor of a ResNet"),
+    ):
+        assert main([*call, "--weights", str(tmp_path / weights)]) == 2
+        assert words in capsys.readouterr().err
+    assert main([*call, "--weights", str(tmp_path / "alexnet.pth"), "--iterations", "9"]) == 2
+    assert "no tensor of a ResNet" in capsys.readouterr().err
+
+
+def test_the_last_finished_round_is_taken(tmp_path):
+    from promerge_fo.detector.prediction import find_detector
+
+    for number in (1, 2, 10, 11):
+        (tmp_path / f"round{number}").mkdir()
+        if number < 11:
+            (tmp_path / f"round{number}" / "model_final.pth").touch()
+    assert find_detector(tmp_path) == tmp_path / "round10" / "model_final.pth"
+    assert find_detector(tmp_path / "x.pth") == tmp_path / "x.pth"
 
 
 def test_what_is_no_detector_is_refused(detectron2, pseudo, tmp_path, capsys):

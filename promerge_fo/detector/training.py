@@ -13,9 +13,11 @@ from typing import Any
 from promerge_fo.detector.annotations import find_annotations
 from promerge_fo.detector.config import DetectorConfig
 from promerge_fo.detector.job import FINAL, RECORD, Job
-from promerge_fo.detector.predict import predict
+from promerge_fo.detector.prediction import predict
 from promerge_fo.detector.requirement import require_detectron2
 from promerge_fo.detector.self_training import merge_labels
+from promerge_fo.detector.weights import DINO_RESNET50, refuse_pickle
+from promerge_fo.encoder.weights import WeightsError
 from promerge_fo.files import sha256_of
 from promerge_fo.flow import available_cpus
 
@@ -126,7 +128,18 @@ def train(
 def _keep_record(
     folder: Path, config: DetectorConfig, file: Path, weights: str | os.PathLike[str] | None
 ) -> None:
-    """Write down what is trained from what; refuse a folder with another training."""
+    """Write down what is trained from what; refuse a folder with checkpoints of another training.
+
+    Raises:
+        WeightsError: the weights are missing, or a pickle.
+        ValueError: the folder is not free.
+    """
+    if weights is not None:
+        refuse_pickle(Path(weights))
+        if not Path(weights).expanduser().is_file():
+            raise WeightsError(
+                f"{weights} does not exist; DINO's ResNet-50 is published at {DINO_RESNET50}"
+            )
     record = {
         "config": config.to_dict(),
         "annotations": sha256_of(file),
@@ -136,13 +149,14 @@ def _keep_record(
     if path.is_file():
         known = json.loads(path.read_text())
         others = [name for name in record if known.get(name) != record[name]]
-        if others:
+        if others and any(folder.glob("round*/*.pth")):
             raise ValueError(
                 f"{folder} holds a training of other {' and '.join(others)}; give another folder, "
                 f"or what {path} says, to go on with that one"
             )
-        return
-    if folder.is_dir() and any(folder.iterdir()):
+        if not others:
+            return
+    elif folder.is_dir() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty, and holds no training; give another folder")
     folder.mkdir(parents=True, exist_ok=True)
     content = {
