@@ -25,8 +25,8 @@ __all__ = ["Annotations", "find_annotations", "read_annotations"]
 class Annotations:
     """Images with the masks that are to be learned, a class of one kind: objects.
 
-    Masks are kept as they stand in the file, compressed, and in one piece of memory: workers of a
-    data loader share it, and a million images take some hundred bytes a mask.
+    Masks are kept as they stand in the file, compressed, and in one piece of memory, which the
+    workers of a data loader share: a million images take hardly more than the file's own size.
 
     Attributes:
         ids: (n,) int64, the images' ids in the file.
@@ -138,72 +138,104 @@ def read_annotations(
         ValueError: not such a file, or an entry that cannot be right, which is named: an image
             without id, name or size, an id twice, a mask that does not fit its image.
     """
-    root = os.fspath(image_root)
-    paths: list[bytes] = []
-    index: dict[int, int] = {}
-    sizes = array("q")
-    owners, offsets, counts = array("q"), array("q", [0]), bytearray()
-    left_out = dict.fromkeys(("crowd", "without mask", "empty mask", "of no image"), 0)
-    waiting: list[dict[str, Any]] = []  # annotations that come before the images
-
-    def take(place: int, entry: dict[str, Any]) -> None:
-        owner = index.get(entry["image_id"])
-        if owner is None:
-            left_out["of no image"] += 1
-        elif entry.get("iscrowd", 0) or entry.get("ignore", 0):
-            left_out["crowd"] += 1
-        elif not entry.get("segmentation"):
-            left_out["without mask"] += 1
-        else:
-            try:
-                counts.extend(_compressed(entry["segmentation"], sizes[2 * owner : 2 * owner + 2]))
-            except EntryError as error:
-                if error.what != "empty":
-                    raise ValueError(f"{path}: annotation {place} (from 0): {error}") from error
-                left_out["empty mask"] += 1
-                return
-            owners.append(owner)
-            offsets.append(len(counts))
-
+    content = _Content(Path(path), os.fspath(image_root))
+    waiting: list[tuple[int, Any]] = []  # annotations that come before the images
     for section, place, entry in read_elements(path):
-        try:
-            if section == "images":
-                if entry["id"] in index:
-                    raise ValueError(f"{path} has two images with the id {entry['id']}")
-                index[entry["id"]] = len(paths)
-                path_of = os.path.join(root, entry["file_name"])  # noqa: PTH118 (fast)
-                paths.append(os.fsencode(path_of))
-                sizes.extend((int(entry["height"]), int(entry["width"])))
-            elif section == "annotations" and paths:
-                take(place, entry)
-            elif section == "annotations":
-                waiting.append(entry)
-        except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path}: entry {place} (from 0) of {section!r} is not as COCO has it ({error!r})"
-            ) from error
-    if not paths:
+        if section == "images":
+            content.add("image", place, entry)
+        elif section == "annotations" and content.index:
+            content.add("annotation", place, entry)
+        elif section == "annotations":
+            waiting.append((place, entry))
+    if not content.index:
         raise ValueError(f"{path} has no images; give a COCO annotation file, such as an export")
-    for place, entry in enumerate(waiting):
-        take(place, entry)
-    owner_of = np.asarray(owners, dtype=np.int64)
-    order = np.argsort(owner_of, kind="stable")
-    starts = np.asarray(offsets, dtype=np.int64)
-    first = np.searchsorted(owner_of[order], np.arange(len(paths) + 1))
-    content = np.frombuffer(bytes(counts), dtype=np.uint8)
-    if not np.array_equal(order, np.arange(len(order))):  # the file is not sorted by image
-        lengths = np.diff(starts)[order]
-        content = np.concatenate([content[starts[k] : starts[k + 1]] for k in order])
-        starts = np.concatenate([[0], np.cumsum(lengths)])
-    return Annotations(
-        np.fromiter(index, np.int64, len(index)),
-        np.asarray(sizes, dtype=np.int64).reshape(-1, 2),
-        left_out,
-        np.array(paths),
-        np.asarray(first, dtype=np.int64),
-        np.asarray(starts, dtype=np.int64),
-        content,
-    )
+    for place, entry in waiting:
+        content.add("annotation", place, entry)
+    return content.sorted_by_image()
+
+
+class _Content:
+    """What has been read of a file.
+
+    Attributes:
+        index: the images' places by their ids.
+    """
+
+    def __init__(self, path: Path, root: str) -> None:
+        self.index: dict[int, int] = {}
+        self._path, self._root = path, root
+        self._paths: list[bytes] = []
+        self._sizes, self._owners, self._offsets = array("q"), array("q"), array("q", [0])
+        self._counts = bytearray()
+        names = ("crowd", "without mask", "empty mask", "of no image")
+        self._left_out = dict.fromkeys(names, 0)
+
+    def add(self, kind: str, place: int, entry: Any) -> None:
+        """Take an entry.
+
+        Args:
+            kind: "image" or "annotation".
+            place: in its list, from 0.
+            entry: what JSON holds there.
+
+        Raises:
+            ValueError: it cannot be right.
+        """
+        try:
+            if kind == "image":
+                self._add_image(entry)
+            elif reason := self._add_mask(entry):
+                self._left_out[reason] += 1
+        except (KeyError, TypeError, ValueError) as error:
+            what = f"has no {error}" if isinstance(error, KeyError) else f"cannot be read: {error}"
+            raise ValueError(f"{self._path}: {kind} {place} (from 0) {what}") from error
+
+    def _add_image(self, entry: dict[str, Any]) -> None:
+        if entry["id"] in self.index:
+            raise ValueError(f"its id {entry['id']} is that of another image")
+        path = os.path.join(self._root, entry["file_name"])  # noqa: PTH118 (fast)
+        self._sizes.extend((int(entry["height"]), int(entry["width"])))
+        self.index[entry["id"]] = len(self._paths)
+        self._paths.append(os.fsencode(path))
+
+    def _add_mask(self, entry: dict[str, Any]) -> str:
+        """Take a mask; returns why it is left out, or nothing."""
+        owner = self.index.get(entry["image_id"])
+        if owner is None:
+            return "of no image"
+        if entry.get("iscrowd", 0) or entry.get("ignore", 0):
+            return "crowd"
+        if not entry.get("segmentation"):
+            return "without mask"
+        try:
+            size = self._sizes[2 * owner : 2 * owner + 2]
+            self._counts.extend(_compressed(entry["segmentation"], size))
+        except EntryError as error:
+            if error.what == "empty":
+                return "empty mask"
+            raise
+        self._owners.append(owner)
+        self._offsets.append(len(self._counts))
+        return ""
+
+    def sorted_by_image(self) -> Annotations:
+        """All of it, with each image's masks one after the other, in the file's order."""
+        owners = np.asarray(self._owners, dtype=np.int64)
+        starts = np.asarray(self._offsets, dtype=np.int64)
+        counts = np.frombuffer(self._counts, dtype=np.uint8)
+        order = np.argsort(owners, kind="stable")
+        if not np.array_equal(order, np.arange(len(order))):
+            counts = np.concatenate([counts[starts[k] : starts[k + 1]] for k in order])
+            starts = np.concatenate([[0], np.cumsum(np.diff(starts)[order])])
+        return Annotations(
+            np.fromiter(self.index, np.int64, len(self.index)),
+            np.asarray(self._sizes, dtype=np.int64).reshape(-1, 2),
+            self._left_out,
+            np.array(self._paths),
+            np.searchsorted(owners[order], np.arange(len(self.index) + 1)),
+            starts,
+            counts,
+        )
 
 
 def _compressed(segmentation: Any, size: Sequence[int]) -> bytes:

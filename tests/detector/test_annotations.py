@@ -45,8 +45,8 @@ def test_images_masks_and_what_is_left_out(tmp_path):
     ("change", "message"),
     [
         ({"images": []}, "has no images"),
-        ({"images": [{"id": 1, "height": 4, "width": 6}]}, "entry 0 .* of 'images'.*file_name"),
-        ({"annotations": [{"segmentation": {}}]}, "entry 0 .* of 'annotations'.*image_id"),
+        ({"images": [{"id": 1, "height": 4, "width": 6}]}, "image 0 .* has no 'file_name'"),
+        ({"annotations": [{"segmentation": {}}]}, "annotation 0 .* has no 'image_id'"),
         (
             {"annotations": [{"image_id": 1, "segmentation": {"size": [6, 4], "counts": "0"}}]},
             r"annotation 0 .*size \[6, 4\]",
@@ -68,7 +68,7 @@ def test_what_cannot_be_right_is_named(tmp_path, change, message):
 def test_an_id_twice(tmp_path):
     image = {"id": 1, "file_name": "1.png", "height": 4, "width": 6}
     write_coco(tmp_path / "a.json", [image, image], [])
-    with pytest.raises(ValueError, match="two images with the id 1"):
+    with pytest.raises(ValueError, match=r"image 1 \(from 0\) .*id 1 is that of another"):
         read_annotations(tmp_path / "a.json", tmp_path)
 
 
