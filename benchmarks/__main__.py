@@ -34,6 +34,9 @@ class Benchmark(NamedTuple):
 
 BENCHMARKS = {
     "segmentation": Benchmark("features to merged masks, against the product that bounds it", "1"),
+    "normalized_cut": Benchmark(
+        "MaskCut's cuts against scipy's dense eigh, one thread", "6; --full 10"
+    ),
     "crf": Benchmark("refinement against pydensecrf: time, agreement, large images", "6"),
     "encoder": Benchmark("the encoder alone: images/s, and its share of the arithmetic", "3"),
     "end_to_end": Benchmark("Pipeline.run: overlap of the stages, images/s, memory", "3"),
@@ -41,7 +44,10 @@ BENCHMARKS = {
     "table2": Benchmark("seconds an image by the protocol of the paper's Table 2", "5"),
     "count": Benchmark("images/s and memory against the number of images", "3; --full 20"),
     "writing": Benchmark("labels into FiftyOne's database, up to 10,000 images", "4"),
+    "exporting": Benchmark("pseudo-labels out, predictions in, up to 100,000 images", "8"),
     "evaluation": Benchmark("evaluate_instances on 5,000 images, database and all", "3"),
+    "review": Benchmark("what a reviewer of a million labels waits for", "3"),
+    "panels": Benchmark("forms and panels over a million labels: until they are there", "4"),
     "precision": Benchmark("what bf16 does to features, masks and time", "10", is_script=True),
     "presets": Benchmark('what the preset "fast" saves', "2", is_script=True),
     "gpu": Benchmark("all that a GPU can do, in one run", "8, on a GPU", in_all=False),

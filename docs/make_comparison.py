@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 DOCS = Path(__file__).parent
-FIELDS = ("unfiltered", "promerge")
+FIELDS = ("maskcut", "promerge")
 PLOTS = {
     "metrics.png": "compare-metrics.png",
     "curves.png": "compare-curves.png",
@@ -29,14 +29,13 @@ def main() -> None:
     os.environ["FIFTYONE_DATABASE_NAME"] = "promerge_docs"  # read when FiftyOne is imported
     import fiftyone as fo
 
-    from promerge_fo import ProMergeConfig, demo
+    from promerge_fo import demo
     from promerge_fo.dataset import compare_fields, load_model, segment_dataset
 
     with tempfile.TemporaryDirectory() as folder:
         demo.run(Path(folder), "texture")
         dataset = fo.load_dataset(demo.DATASET)
-        model = load_model(config=ProMergeConfig(filtering="none"), encoder="texture")
-        segment_dataset(dataset, model, FIELDS[0])
+        segment_dataset(dataset, load_model("maskcut", encoder="texture"), FIELDS[0])
         comparison = compare_fields(dataset, FIELDS)
         report = comparison.report(Path(folder) / "report", pictures=3)
         for source, target in PLOTS.items():

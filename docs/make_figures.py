@@ -1,4 +1,4 @@
-"""Make the pictures of the guides: python docs/make_figures.py, in a checkout with '.[app-tests]'.
+"""Make the pictures of the guides: python docs/make_figures.py, in a checkout.
 
 The photographs are scikit-image's; the encoder is the weight-free one unless another is named.
 """
@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from pathlib import Path
 
 import fiftyone as fo
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
-from promerge_fo import Pipeline, load_encoder
+from promerge_fo import MaskCutConfig, Pipeline, ProMergeConfig, load_encoder
 from promerge_fo.demo import DATASET
 from promerge_fo.demo import run as run_demo
 from promerge_fo.figures import explain_image, save
 
 IMAGES = Path(__file__).parent / "images"
-CHROMIUM = "/usr/bin/chromium"
 
 
 def main() -> None:
@@ -30,32 +27,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run_demo(Path(folder), encoder)
         coffee = Path(folder) / "photographs" / "coffee.png"
-        save(explain_image(coffee, Pipeline(load_encoder(encoder))), IMAGES / "explain-coffee.png")
-        shrink(IMAGES / "explain-coffee.png", 1200)
+        for name, config in (("coffee", ProMergeConfig()), ("maskcut", MaskCutConfig())):
+            path = IMAGES / f"explain-{name}.png"
+            save(explain_image(coffee, Pipeline(load_encoder(encoder), config)), path)
+            shrink(path, 1200)
         picture = Path(folder) / "promerge-demo.png"
         picture.replace(IMAGES / "demo.png")
         shrink(IMAGES / "demo.png", 1200)
-        photograph_app(IMAGES / "app.png")
-        shrink(IMAGES / "app.png", 1200)
         fo.delete_dataset(DATASET)
-
-
-def photograph_app(path: Path) -> None:
-    """The demo's dataset in the App."""
-    session = fo.launch_app(fo.load_dataset(DATASET), remote=True, address="127.0.0.1", port=5301)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
-        )
-        page = browser.new_page(viewport={"width": 1400, "height": 800})
-        page.goto(session.url)
-        page.locator("canvas").first.wait_for(timeout=60_000)
-        page.get_by_text("Dismiss").first.click()
-        page.locator('[data-cy="sidebar-field-arrow-enabled-promerge"]').click()
-        time.sleep(5)
-        page.screenshot(path=path)
-        browser.close()
-    session.close()
 
 
 def shrink(path: Path, width: int) -> None:

@@ -67,6 +67,12 @@ def share(value: float) -> str:
     return f"{100 * value:.0f} %"
 
 
+def cuts() -> dict[str, Any]:
+    """MaskCut's cuts on one thread."""
+    found: dict[str, Any] = results("normalized_cut")["threads"][0]
+    return found
+
+
 def values() -> dict[str, Callable[[], Any]]:
     """The figures that stand in sentences, by their names there."""
 
@@ -86,6 +92,10 @@ def values() -> dict[str, Callable[[], Any]]:
     return {
         "segmentation_stride_4": lambda: middle(4),
         "segmentation_stride_2": lambda: middle(2),
+        "cuts_faster": lambda: cuts()["times_faster_by_processor_time"],
+        "cuts_iou": lambda: iou(cuts()["min_iou"]),
+        "cuts_all_ms": lambda: 1000 * cuts()["parts"]["all_cuts"]["processor"]["median_s"],
+        "cuts_graph_ms": lambda: 1000 * cuts()["parts"]["graph"]["processor"]["median_s"],
         "crf_compiling": lambda: results("crf")["first_calls"]["compiling_s"],
         "crf_later": lambda: results("crf")["first_calls"]["later_s"],
         "attention": lambda: share(results("encoder")["encoders"][-1]["attention_share"]),

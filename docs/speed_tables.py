@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from speed_results import iou, read, results, share, table
+from speed_results import cuts, iou, read, results, share, table
 
-NAMES = ("segmentation", "crf", "encoder", "end_to_end", "prompts", "table2", "count", "writing")
+NAMES = (
+    "segmentation", "normalized_cut", "crf", "encoder", "end_to_end", "prompts", "table2", "count",
+    "writing", "exporting", "evaluation", "review",
+)  # fmt: skip
 
 
 def machine() -> str:
@@ -61,6 +64,23 @@ def steps() -> str:
         for step in next(iter(parts.values()))
     ]
     return table(["step", *(f"stride {stride}" for stride in parts)], rows)
+
+
+def normalized_cut() -> str:
+    rows = [
+        [
+            image["image"],
+            ", ".join(f"{value:.2g}" for value in image["eigenvalues"]),
+            ", ".join(map(str, image["products"])),
+            image["lanczos"]["processor"]["median_s"],
+            image["dense"]["processor"]["median_s"],
+            image["times_faster_by_processor_time"],
+            iou(min(image["ious"])),
+        ]
+        for image in cuts()["images"]
+    ]
+    header = ["features of", "eigenvalues", "products", "seconds", "seconds, dense"]
+    return table([*header, "times faster", "lowest IoU"], rows)
 
 
 def crf_counts() -> str:
@@ -221,10 +241,68 @@ def writing_parts() -> str:
     return table(["part, alone, on one thread", "ms an image"], rows)
 
 
+def exporting() -> str:
+    rows = [
+        [
+            row["images"],
+            row["file_mb"],
+            *(
+                row[way][figure]
+                for way in ("export", "import")
+                for figure in ("images_per_s", "peak_memory_mb")
+            ),
+        ]
+        for row in results("exporting")["counts"] or []
+    ]
+    header = ["images", "file, MB", "export, images/s", "MB at most", "import, images/s"]
+    return table([*header, "MB at most"], rows)
+
+
+def evaluation() -> str:
+    found = results("evaluation")["evaluation"]
+    if found is None:
+        return str(results("evaluation")["fiftyone_missing"])
+    parts = [found["parts"][name] for name in ("read", "score", "write")]
+    counts = [f"{found[name]:,}" for name in ("images", "objects", "predictions")]
+    header = ["images", "objects", "predictions", "seconds", "read", "score", "write"]
+    return table(
+        [*header, "pycocotools alone"],
+        [[*counts, found["seconds"], *parts, found["pycocotools_s"]]],
+    )
+
+
+REVIEWED = {
+    "progress": "the progress",
+    "histograms": "the three histograms",
+    "queue_by_score": "a page of 48, lowest score first",
+    "queue_by_disagreement": "a page, greatest disagreement first, once measured",
+    "queue_by_size": "a page, odd size first",
+    "open_a_bar": "the first images of a histogram's bar",
+    "accept_one_of_the_page": "accept one mask of the page",
+    "accept_the_page": "accept the page",
+    "accept_one_anywhere": "accept one mask by its id, wherever it is",
+    "undo_one": "take that back",
+    "reject_half_of_all_by_score": "reject the half of all with a score above 0.5",
+    "undo_half_of_all": "take that back",
+}
+
+
+def review() -> str:
+    counts = results("review")["counts"]
+    if counts is None:
+        return results("review")["fiftyone_missing"]
+    rows = [
+        [what, *(f"{row['seconds'][name]['cpu_s']:.2f}" for row in counts)]
+        for name, what in REVIEWED.items()
+    ]
+    return table(["seconds of work for", *(f"{row['labels']:,} labels" for row in counts)], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (
-        machine, segmentation, steps, crf_counts, crf_agreement, crf_sizes, crf_torch, prompts,
-        encoder, throughput, table2, count, writing, writing_parts,
+        machine, segmentation, steps, normalized_cut, crf_counts, crf_agreement, crf_sizes,
+        crf_torch, prompts, encoder, throughput, table2, count, writing, writing_parts, exporting,
+        evaluation, review,
     )
 }  # fmt: skip

@@ -10,7 +10,7 @@ from fiftyone.operators import types
 
 from ..forms import Form, chosen_path, detection_fields
 from ..operator import Operator
-from ..progress import follow
+from ..progress import follow, outcome
 
 
 class CompareFields(Operator):
@@ -89,9 +89,4 @@ class CompareFields(Operator):
             text += f"\n\nReport: `{report}`"
         yield ctx.ops.reload_dataset()
         yield ctx.ops.open_panel("promerge_compare", layout="horizontal", force=True)
-        yield {"comparison": text}
-
-    def resolve_output(self, ctx: Any) -> types.Property:
-        outputs = types.Object()
-        outputs.str("comparison", label="", view=types.MarkdownView())
-        return types.Property(outputs, view=types.View(label="Compared"))
+        yield outcome(ctx, text, types.MarkdownView())

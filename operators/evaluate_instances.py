@@ -10,7 +10,7 @@ from fiftyone.operators import types
 
 from ..forms import Form, detection_fields, why_no_name
 from ..operator import Operator
-from ..progress import follow
+from ..progress import follow, outcome
 
 
 class EvaluateInstances(Operator):
@@ -86,12 +86,7 @@ class EvaluateInstances(Operator):
             ),
         )
         yield ctx.ops.reload_dataset()
-        yield {"figures": metrics_table(results.metrics())}
-
-    def resolve_output(self, ctx: Any) -> types.Property:
-        outputs = types.Object()
-        outputs.str("figures", label="COCO AP and AR, percent", view=types.MarkdownView())
-        return types.Property(outputs, view=types.View(label="Evaluated"))
+        yield outcome(ctx, metrics_table(results.metrics()), types.MarkdownView())
 
 
 def metrics_table(metrics: dict[str, dict[str, float]]) -> str:

@@ -16,8 +16,6 @@ from ..operator import Operator
 from .segment_instances import ENCODERS
 from .show_run import choose_run
 
-METHODS = ("promerge",)  # whose steps the figure shows
-
 
 class Explain(Operator):
     """The figure of ``promerge explain`` for the open sample."""
@@ -33,6 +31,7 @@ class Explain(Operator):
         )
 
     def resolve_input(self, ctx: Any) -> types.Property:
+        from promerge_fo.config import METHODS
         from promerge_fo.dataset import list_runs, load_run
 
         form = Form(ctx, "ProMerge: explain an image", "Explain")

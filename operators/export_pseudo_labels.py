@@ -11,7 +11,7 @@ from fiftyone.operators import types
 
 from ..forms import Form, chosen_path, detection_fields
 from ..operator import Operator
-from ..progress import follow
+from ..progress import follow, outcome
 
 FORMATS = {
     "coco": "COCO JSON with compressed RLE at full resolution: nothing is lost",
@@ -167,12 +167,7 @@ class ExportPseudoLabels(Operator):
         )
         if left_out:
             text += "; left out: " + ", ".join(f"{n:,} {name}" for name, n in left_out.items())
-        yield {"report": text}
-
-    def resolve_output(self, ctx: Any) -> types.Property:
-        outputs = types.Object()
-        outputs.str("report", label="Result")
-        return types.Property(outputs)
+        yield outcome(ctx, text)
 
     def resolve_placement(self, ctx: Any) -> types.Placement:
         return types.Placement(

@@ -87,11 +87,11 @@ class ImportPredictions(Operator):
         )
         if not ctx.delegated:
             ctx.ops.reload_dataset()
-        return {"report": str(report)}
+        return {"report": str(report).replace("\n", "\n\n")}
 
     def resolve_output(self, ctx: Any) -> types.Property:
         outputs = types.Object()
-        outputs.str("report", label="Result", view=types.CodeView(language="text"))
+        outputs.str("report", label="Result", view=types.MarkdownView())
         return types.Property(outputs)
 
 

@@ -10,7 +10,7 @@ from fiftyone.operators import types
 
 from ..forms import Form, chosen_path, why_no_name
 from ..operator import Operator
-from ..progress import follow
+from ..progress import follow, outcome
 
 PRESETS = {
     "default": "the released code's masks, with scores that rank them",
@@ -18,7 +18,11 @@ PRESETS = {
     "paper": "Algorithm 1 of the paper, every score 1",
     "fast": "a smaller encoder, for machines without a GPU",
 }
-METHODS = {"promerge": "prompts, background vote, cascade filtering and merging (ECCV 2024)"}
+METHODS = {
+    "promerge": "prompts, background vote, cascade filtering and merging (ECCV 2024)",
+    "maskcut": "normalised cuts, one after the other (CutLER, CVPR 2023)",
+    "tokencut": "one normalised cut, one mask (CVPR 2022)",
+}
 ENCODERS = {
     "texture": "colour and texture without weights: shows that everything works, no measure",
     "vit_base_patch8_224.dino": "DINO ViT-B/8, as in the paper",
@@ -26,9 +30,10 @@ ENCODERS = {
     "vit_small_patch16_224.dino": "DINO ViT-S/16, for laptops",
     "vit_base_patch16_224.dino": "DINO ViT-B/16",
 }
-#: Headings of the parameters, and how the parameters below them begin.
+#: Headings of the parameters, and those of all methods below them.
 GROUPS = {
     "Prompts": ("prompting", "stride", "seed", "tau_b", "norm_eps"),
+    "Cuts": ("cuts", "tau", "eps", "max_corners", "max_overlap", "min_area"),
     "Components": ("split_components", "min_component_ratio"),
     "Background": ("background_vote", "min_background_area"),
     "Filtering": ("filtering", "tau_ioa_bg", "tau_f_bg", "nms_iou"),
@@ -66,9 +71,11 @@ class SegmentInstances(Operator):
         form.inputs.view_target(ctx)
         _ask_field(form)
         method = form.choose("method", METHODS, "Method")
-        preset = form.choose("preset", PRESETS, "Preset", default="default")
+        kind = kind_of(method)
+        presets = {name: PRESETS[name] for name in kind.presets}
+        preset = form.choose("preset", presets, "Preset", default="default")
         encoder = _ask_encoder(form)
-        _ask_parameters(form, preset)
+        _ask_parameters(form, kind, preset)
         form.inputs.int(
             "batch_size",
             default=form.last.get("batch_size", 8),
@@ -86,15 +93,13 @@ class SegmentInstances(Operator):
         return form.property()
 
     def work(self, ctx: Any) -> Any:
-        from promerge_fo import ProMergeConfig
         from promerge_fo.dataset import load_model, segment_dataset
 
         params = ctx.params
-        preset = params.get("preset", "default")
+        kind, preset = kind_of(params.get("method")), params.get("preset", "default")
         yield ctx.ops.set_progress(label="Loading the encoder", progress=0)
         model = load_model(
-            params.get("method", "promerge"),
-            config=ProMergeConfig.preset(preset).replace(**_changes(params, preset)),
+            config=kind.preset(preset).replace(**_changes(params, kind, preset)),
             encoder=params.get("encoder") or _encoder_of(preset),
             checkpoint=chosen_path(params.get("checkpoint")),
         )
@@ -113,12 +118,7 @@ class SegmentInstances(Operator):
         )
         yield ctx.ops.reload_dataset()
         text = f"Stopped; what was done is kept. {report}" if report.interrupted else str(report)
-        yield {"report": text}
-
-    def resolve_output(self, ctx: Any) -> types.Property:
-        outputs = types.Object()
-        outputs.str("report", label="Result")
-        return types.Property(outputs)
+        yield outcome(ctx, text)
 
     def resolve_placement(self, ctx: Any) -> types.Placement:
         return types.Placement(
@@ -189,40 +189,55 @@ def _encoder_of(preset: str) -> str:
     return preset_encoder(preset)
 
 
-def _ask_parameters(form: Form, preset: str) -> None:
-    """All parameters, in groups, as the preset has them."""
-    from promerge_fo import ProMergeConfig
+def kind_of(method: str | None) -> Any:
+    """The class of a method's configurations."""
+    from promerge_fo.config import METHODS
 
+    return METHODS[method or "promerge"]
+
+
+def _ask_parameters(form: Form, kind: Any, preset: str) -> None:
+    """All parameters, in groups, as the preset has them."""
     form.inputs.bool("show_parameters", default=False, label="Show all parameters")
     if not form.ctx.params.get("show_parameters"):
         return
-    values = ProMergeConfig.preset(preset).to_dict()
-    records = {record["name"]: record for record in ProMergeConfig.describe()}
+    values = kind.preset(preset).to_dict()
+    records = {record["name"]: record for record in kind.describe()}
     group = types.Object()
     for heading, names in GROUPS.items():
-        group.view(f"heading_{heading}", types.Header(label=heading, divider=True))
-        for name in names:
-            record = records[name]
-            text = f"{record['meaning']} ({record['source']})"
-            shared = {"default": values[name], "label": name, "description": text}
-            if record["choices"]:
-                group.enum(name, record["choices"], required=True, **shared)
-            elif record["type"] == "bool":
-                group.bool(name, **shared)
-            elif record["type"] == "int":
-                group.int(name, min=record["low"], max=record["high"], **shared)
-            else:
-                group.float(name, min=record["low"], max=record["high"], **shared)
-    form.inputs.define_property(f"parameters_{preset}", group)
+        own = [name for name in names if name in records]
+        if own:
+            group.view(f"heading_{heading}", types.Header(label=heading, divider=True))
+        for name in own:
+            _ask_parameter(group, records[name], values[name])
+    form.inputs.define_property(_group_of(kind, preset), group)
     try:
-        ProMergeConfig.preset(preset).replace(**_changes(form.ctx.params, preset))
+        kind.preset(preset).replace(**_changes(form.ctx.params, kind, preset))
     except (TypeError, ValueError) as error:
         form.refuse(str(error), "parameters_refused")
 
 
-def _changes(params: dict[str, Any], preset: str) -> dict[str, Any]:
-    """What the user has set of the parameters; the form of each preset has its own."""
-    given = params.get(f"parameters_{preset}") or {}
+def _ask_parameter(group: types.Object, record: dict[str, Any], value: Any) -> None:
+    name, text = record["name"], f"{record['meaning']} ({record['source']})"
+    shared = {"default": value, "label": name, "description": text}
+    if record["choices"]:
+        group.enum(name, record["choices"], required=True, **shared)
+    elif record["type"] == "bool":
+        group.bool(name, **shared)
+    elif record["type"] == "int":
+        group.int(name, min=record["low"], max=record["high"], **shared)
+    else:
+        group.float(name, min=record["low"], max=record["high"], **shared)
+
+
+def _group_of(kind: Any, preset: str) -> str:
+    """The form of each method and preset has parameters of its own."""
+    return f"{kind.method}_{preset}"
+
+
+def _changes(params: dict[str, Any], kind: Any, preset: str) -> dict[str, Any]:
+    """What the user has set of the parameters."""
+    given = params.get(_group_of(kind, preset)) or {}
     return {name: value for name, value in given.items() if value is not None}
 
 

@@ -11,7 +11,7 @@ from fiftyone.operators import types
 
 from ..forms import Form, chosen_path
 from ..operator import Operator
-from ..progress import follow
+from ..progress import follow, outcome
 
 _SETTINGS = {"config", "settings"}  # what a method, and an import, was told
 
@@ -70,12 +70,7 @@ class ShowRun(Operator):
             ),
         )
         yield ctx.ops.reload_dataset()
-        yield {"report": str(report)}
-
-    def resolve_output(self, ctx: Any) -> types.Property:
-        outputs = types.Object()
-        outputs.str("report", label="Result")
-        return types.Property(outputs)
+        yield outcome(ctx, str(report))
 
 
 def choose_run(form: Form, methods: Collection[str] | None = None) -> dict[str, Any] | None:

@@ -16,19 +16,29 @@ if importlib.util.find_spec("promerge_fo") is None:
     sys.path.append(ROOT)
 
 from .compare_panel import ComparePanel  # noqa: E402
+from .operators.accept import Accept  # noqa: E402
 from .operators.compare_fields import CompareFields  # noqa: E402
 from .operators.delete_run import DeleteRun  # noqa: E402
 from .operators.evaluate_instances import EvaluateInstances  # noqa: E402
 from .operators.explain import Explain  # noqa: E402
 from .operators.export_pseudo_labels import ExportPseudoLabels  # noqa: E402
 from .operators.import_predictions import ImportPredictions  # noqa: E402
+from .operators.reject import Reject  # noqa: E402
+from .operators.review_instances import ReviewInstances  # noqa: E402
 from .operators.segment_instances import SegmentInstances  # noqa: E402
 from .operators.show_run import ShowRun  # noqa: E402
 from .operators.stop_runs import StopRuns  # noqa: E402
+from .operators.undo import Undo  # noqa: E402
+from .review_panel import ReviewPanel  # noqa: E402
+from .sample_panel import SamplePanel  # noqa: E402
 
 OPERATORS = (
     SegmentInstances,
     StopRuns,
+    ReviewInstances,
+    Accept,
+    Reject,
+    Undo,
     EvaluateInstances,
     CompareFields,
     ExportPseudoLabels,
@@ -37,7 +47,7 @@ OPERATORS = (
     ShowRun,
     DeleteRun,
 )
-PANELS = (ComparePanel,)
+PANELS = (ReviewPanel, SamplePanel, ComparePanel)
 
 
 def register(plugin):  # type: ignore[no-untyped-def]

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
+from fiftyone.operators import types
+
 from promerge_fo.words import duration
 
 T = TypeVar("T")
@@ -40,11 +42,11 @@ def follow(
         return work(lambda total: Bar(total, what, lambda s, text: ctx.set_progress(s, text)))
     steps: queue.Queue[Any] = queue.Queue()
     stopped = threading.Event()
-    outcome: list[T] = []
+    results: list[T] = []
 
     def run() -> None:
         try:
-            outcome.append(
+            results.append(
                 work(lambda total: Bar(total, what, lambda *step: steps.put(step), stopped))
             )
             steps.put(None)
@@ -63,7 +65,17 @@ def follow(
         raise RuntimeError("stopped; nothing was written")
     if step is not None:
         raise step
-    return outcome[0]
+    return results[0]
+
+
+def outcome(ctx: Any, text: str, view: types.View | None = None) -> Any:
+    """What an operator that runs as a generator yields in the end: a text in place of its bar.
+
+    FiftyOne shows the output of other operators by itself.
+    """
+    outputs = types.Object()
+    outputs.str("outcome", label="Result", view=view)
+    return ctx.ops.show_output(types.Property(outputs).to_json(), {"outcome": text})
 
 
 def stop(dataset: Any) -> int:

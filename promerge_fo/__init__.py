@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from promerge_fo.config import ProMergeConfig
+    from promerge_fo.config import MaskCutConfig, ProMergeConfig, TokenCutConfig
     from promerge_fo.dataset.model import load_model
     from promerge_fo.encoder import load_encoder
     from promerge_fo.instances import Instances
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Instances",
+    "MaskCutConfig",
     "Pipeline",
     "ProMergeConfig",
+    "TokenCutConfig",
     "load_encoder",
     "load_model",
     "refine_masks",
@@ -31,8 +33,10 @@ __all__ = [
 
 _HOMES = {
     "Instances": "promerge_fo.instances",
+    "MaskCutConfig": "promerge_fo.config",
     "Pipeline": "promerge_fo.pipeline",
     "ProMergeConfig": "promerge_fo.config",
+    "TokenCutConfig": "promerge_fo.config",
     "load_encoder": "promerge_fo.encoder",
     "load_model": "promerge_fo.dataset.model",
     "refine_masks": "promerge_fo.refine",

@@ -1,24 +1,30 @@
-"""Every parameter of the method, once: its meaning, its range and where it comes from."""
+"""Every parameter of the methods, once: its meaning, its range and where it comes from."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
+
+from promerge_fo.parameters import Parameters, parameter
 
 __all__ = [
+    "METHODS",
     "PRESETS",
     "BackgroundVote",
+    "Config",
     "Filtering",
+    "MaskCutConfig",
     "MergeRule",
     "ProMergeConfig",
     "Prompting",
     "Refine",
     "Score",
     "SplitComponents",
+    "TokenCutConfig",
     "run_hash",
 ]
 
@@ -79,20 +85,39 @@ class Score(str, Enum):
     """What a mask's confidence says."""
 
     QUALITY = "quality"  #: stability x contrast with the background x agreement (see scoring)
-    CONSTANT = "constant"  #: 1 for every mask, as in the paper and in the released code
+    CONSTANT = "constant"  #: 1 for every mask, as in the papers and in their released code
 
 
-def _parameter(
-    default: Any,
-    meaning: str,
-    source: str,
-    low: float | None = None,
-    high: float | None = None,
-) -> Any:
-    return field(
-        default=default,
-        metadata={"meaning": meaning, "source": source, "low": low, "high": high},
-    )
+# Parameters that several methods have, with each method's own source and, where they differ, value.
+
+
+def _image_size(source: str) -> Any:
+    return parameter(480, "side in pixels at which masks are refined", source, 32, 8192)
+
+
+def _tau(default: float, source: str) -> Any:
+    return parameter(default, "cosine above which two patches are alike", source, 0, 1)
+
+
+def _eps(source: str) -> Any:
+    return parameter(1e-5, "affinity of two patches that are not alike", source, 1e-7, 0.1)
+
+
+def _refine(source: str) -> Any:
+    return parameter(Refine.CRF, "how patch masks become pixel masks", source)
+
+
+def _fill_holes(default: bool, source: str) -> Any:
+    return parameter(default, "fill the holes of refined masks", source)
+
+
+def _min_refined_iou(default: float, source: str) -> Any:
+    meaning = "IoU with the unrefined mask under which a mask is dropped"
+    return parameter(default, meaning, source, 0, 1)
+
+
+def _score() -> Any:
+    return parameter(Score.QUALITY, "what the confidence says", "this package")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -109,17 +134,27 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "fast": {"stride": 2},
 }
-"""What each preset changes of the defaults; :meth:`ProMergeConfig.preset` says what they are."""
+"""What each preset changes of ProMerge's defaults; :class:`ProMergeConfig` says what they are."""
+
+_CUT_PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "official": {"score": Score.CONSTANT},
+    "fast": {},
+}
 
 
 @dataclass(frozen=True)
-class ProMergeConfig:
+class ProMergeConfig(Parameters):
     """All parameters of ProMerge; frozen, checked when made, and written to and read from JSON.
 
-    The defaults give the masks of the authors' released code ("official") with scores that rank
-    masks. :meth:`preset` has the published variants whole, constant scores included. What each
-    parameter means, its range and its source are in the dataclass fields' metadata, which forms
-    and ``promerge segment --help`` show: see :meth:`describe`.
+    The defaults give the masks of the authors' released code with scores that rank masks. What
+    each parameter means, its range and its source are in the dataclass fields' metadata, which
+    forms and ``promerge segment --help`` show: see :meth:`describe`.
+
+    The presets are ``"official"``, the authors' released code, and ``"paper"``, Algorithm 1, both
+    whole, constant scores included; ``"default"``, the same as ``ProMergeConfig()``; and
+    ``"fast"``, the default for an encoder with 16-pixel patches (30 x 30 patches need stride 2 for
+    225 prompts).
 
     Examples:
         >>> config = ProMergeConfig.preset("official").replace(stride=6, tau_b=0.3)
@@ -137,199 +172,155 @@ class ProMergeConfig:
         ValueError: a value out of its range.
     """
 
-    image_size: int = _parameter(
-        480, "side in pixels at which masks are refined", "Sec. 4.1", 32, 8192
-    )
-    prompting: Prompting = _parameter(Prompting.GRID, "how prompts are chosen", "Tab. 6")
-    stride: int = _parameter(4, "patches between two neighbouring prompts", "Sec. 4.3", 1, 1024)
-    seed: int = _parameter(0, "seed of random prompting", "App. C", 0, 2**32 - 1)
-    tau_b: float = _parameter(
+    method: ClassVar[str] = "promerge"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+
+    image_size: int = _image_size("Sec. 4.1")
+    prompting: Prompting = parameter(Prompting.GRID, "how prompts are chosen", "Tab. 6")
+    stride: int = parameter(4, "patches between two neighbouring prompts", "Sec. 4.3", 1, 1024)
+    seed: int = parameter(0, "seed of random prompting", "App. C", 0, 2**32 - 1)
+    tau_b: float = parameter(
         0.2, "cosine above which a patch belongs to a prompt's mask", "Sec. 4.3", -1, 1
     )
-    norm_eps: float = _parameter(
+    norm_eps: float = parameter(
         1e-5, "added to a feature's norm before dividing by it", "released code", 0, 1
     )
-    split_components: SplitComponents = _parameter(
+    split_components: SplitComponents = parameter(
         SplitComponents.RELATIVE, "how a mask of several parts is split", "Sec. 4.1, released code"
     )
-    min_component_ratio: float = _parameter(
+    min_component_ratio: float = parameter(
         0.5,
         "smallest part that 'relative' splitting keeps, as a share of the part with the prompt",
         "released code",
         0,
         1e6,
     )
-    background_vote: BackgroundVote = _parameter(
+    background_vote: BackgroundVote = parameter(
         BackgroundVote.MAJORITY, "how background candidates are combined", "Eq. 2, Tab. 4a"
     )
-    min_background_area: float = _parameter(
+    min_background_area: float = parameter(
         0.1,
         "share of the image under which a background counts as none, and the image has no masks",
         "released code",
         0,
         1,
     )
-    filtering: Filtering = _parameter(
+    filtering: Filtering = parameter(
         Filtering.CASCADE, "how background-like masks are removed", "Sec. 3.3, Tab. 4b"
     )
-    tau_ioa_bg: float = _parameter(
+    tau_ioa_bg: float = parameter(
         0.8, "share of a mask's (new) patches in the background that drops it", "App. A", 0, 1
     )
-    tau_f_bg: float = _parameter(
+    tau_f_bg: float = parameter(
         0.1, "similarity to the background that drops a mask", "App. A", -1, 1
     )
-    nms_iou: float = _parameter(
+    nms_iou: float = parameter(
         0.5, "IoU with a larger mask that drops a mask in 'nms' filtering", "App. C", 0, 1
     )
-    merge_rule: MergeRule = _parameter(
+    merge_rule: MergeRule = parameter(
         MergeRule.OFFICIAL, "when two masks are merged", "Sec. 3.2, Tab. 5"
     )
-    tau_overlap_merge: float = _parameter(
+    tau_overlap_merge: float = parameter(
         0.5, "IoA above which masks merge whatever their features", "released code", 0, 1
     )
-    tau_ioa_merge: float = _parameter(0.1, "IoA above which masks may merge", "App. A", 0, 1)
-    tau_f_merge: float = _parameter(0.1, "similarity from which masks may merge", "Sec. 4.3", -1, 1)
-    refine: Refine = _parameter(Refine.CRF, "how patch masks become pixel masks", "Sec. 4.1")
-    fill_holes: bool = _parameter(True, "fill the holes of refined masks", "released code")
-    min_refined_iou: float = _parameter(
-        0.5, "IoU with the unrefined mask under which a mask is dropped", "released code", 0, 1
+    tau_ioa_merge: float = parameter(0.1, "IoA above which masks may merge", "App. A", 0, 1)
+    tau_f_merge: float = parameter(0.1, "similarity from which masks may merge", "Sec. 4.3", -1, 1)
+    refine: Refine = _refine("Sec. 4.1")
+    fill_holes: bool = _fill_holes(True, "released code")
+    min_refined_iou: float = _min_refined_iou(0.5, "released code")
+    score: Score = _score()
+
+    @property
+    def wants_prompt_scores(self) -> bool:
+        """Whether the encoder must say how much each patch attracts."""
+        return self.prompting is Prompting.ATTENTION
+
+
+@dataclass(frozen=True)
+class TokenCutConfig(Parameters):
+    """All parameters of TokenCut (Wang et al., CVPR 2022): one normalised cut, one mask.
+
+    A frozen configuration like :class:`ProMergeConfig`. The preset ``"official"`` has the constant
+    score of the paper; ``"default"``, the same as ``TokenCutConfig()``, has scores that rank masks,
+    as has ``"fast"``, which only differs in the encoder.
+
+    Examples:
+        >>> TokenCutConfig.preset("official").replace(tau=0.3).to_dict()["tau"]
+        0.3
+
+    Raises:
+        TypeError, ValueError: as :class:`ProMergeConfig`.
+    """
+
+    method: ClassVar[str] = "tokencut"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = _CUT_PRESETS
+    wants_prompt_scores: ClassVar[bool] = False
+
+    image_size: int = _image_size("ProMerge, Sec. 4.1")
+    tau: float = _tau(0.2, "TokenCut, Sec. 3")
+    eps: float = _eps("TokenCut, Sec. 3")
+    refine: Refine = _refine("TokenCut, Sec. 3")
+    fill_holes: bool = _fill_holes(False, "TokenCut, Sec. 3")
+    min_refined_iou: float = _min_refined_iou(0.0, "TokenCut, Sec. 3")
+    score: Score = _score()
+
+
+@dataclass(frozen=True)
+class MaskCutConfig(Parameters):
+    """All parameters of MaskCut (CutLER; Wang et al., CVPR 2023): cuts one after the other.
+
+    A frozen configuration like :class:`ProMergeConfig`. The preset ``"official"`` has the constant
+    score of the authors' released code; ``"default"``, the same as ``MaskCutConfig()``, has scores
+    that rank masks, as has ``"fast"``, which only differs in the encoder.
+
+    Examples:
+        >>> MaskCutConfig(cuts=6).tau
+        0.15
+
+    Raises:
+        TypeError, ValueError: as :class:`ProMergeConfig`.
+    """
+
+    method: ClassVar[str] = "maskcut"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = _CUT_PRESETS
+    wants_prompt_scores: ClassVar[bool] = False
+
+    image_size: int = _image_size("CutLER, Sec. 3.5")
+    cuts: int = parameter(
+        3, "cuts, each of which gives one mask at most (N, or t)", "CutLER, Sec. 3.2", 1, 100
     )
-    score: Score = _parameter(Score.QUALITY, "what the confidence says", "this package")
-
-    def __post_init__(self) -> None:
-        for f in dataclasses.fields(self):
-            object.__setattr__(self, f.name, _checked(f, getattr(self, f.name)))
-
-    @classmethod
-    def preset(cls, name: str) -> ProMergeConfig:
-        """A published variant, or a variant for small machines.
-
-        Args:
-            name: ``"official"``, the authors' released code; ``"paper"``, Algorithm 1;
-                ``"default"``, the same as ``ProMergeConfig()``; ``"fast"``, the default for an
-                encoder with 16-pixel patches (30 x 30 patches need stride 2 for 225 prompts).
-
-        Raises:
-            ValueError: an unknown name.
-        """
-        if name not in PRESETS:
-            raise ValueError(
-                f"there is no preset {name!r}; the presets are {', '.join(map(repr, PRESETS))}"
-            )
-        return cls(**PRESETS[name])
-
-    def replace(self, **changes: Any) -> ProMergeConfig:
-        """A copy with some parameters changed.
-
-        Raises:
-            TypeError: an unknown parameter, with the nearest known name.
-            ValueError: a value out of its range.
-        """
-        return type(self).from_dict({**self.to_dict(), **changes})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Parameters by name, enums as their values: what JSON can hold."""
-        return {
-            f.name: v.value if isinstance(v := getattr(self, f.name), Enum) else v
-            for f in dataclasses.fields(self)
-        }
-
-    @classmethod
-    def from_dict(cls, parameters: dict[str, Any]) -> ProMergeConfig:
-        """The inverse of :meth:`to_dict`; parameters left out take their defaults.
-
-        Raises:
-            TypeError: an unknown parameter, with the nearest known name.
-            ValueError: a value out of its range.
-        """
-        known = [f.name for f in dataclasses.fields(cls)]
-        for name in parameters:
-            if name not in known:
-                import difflib
-
-                near = difflib.get_close_matches(str(name), known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise TypeError(
-                    f"{name!r} is no parameter of {cls.__name__}{hint} "
-                    f"The parameters are: {', '.join(known)}"
-                )
-        return cls(**parameters)
-
-    def to_json(self) -> str:
-        """JSON text with sorted keys: equal configurations give equal text."""
-        return json.dumps(self.to_dict(), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> ProMergeConfig:
-        """The inverse of :meth:`to_json`.
-
-        Raises:
-            TypeError: not a JSON object, or an unknown parameter.
-            ValueError: not JSON, or a value out of its range.
-        """
-        parameters = json.loads(text)
-        if not isinstance(parameters, dict):
-            raise TypeError(f"expected a JSON object with parameters, got {text[:60]!r}")
-        return cls.from_dict(parameters)
-
-    @classmethod
-    def describe(cls) -> list[dict[str, Any]]:
-        """One record a parameter, for forms and help texts.
-
-        Returns:
-            Dictionaries with ``name``, ``type`` (``"int"``, ``"float"``, ``"bool"`` or
-            ``"choice"``), ``default``, ``choices`` (values, or None), ``low``, ``high``,
-            ``meaning`` and ``source``, in the order of the method's steps.
-        """
-        records = []
-        for f in dataclasses.fields(cls):
-            choices = [c.value for c in type(f.default)] if isinstance(f.default, Enum) else None
-            default = f.default.value if isinstance(f.default, Enum) else f.default
-            kind = "choice" if choices else type(f.default).__name__
-            records.append(
-                {"name": f.name, "type": kind, "default": default, "choices": choices, **f.metadata}
-            )
-        return records
+    tau: float = _tau(0.15, "CutLER, Sec. 3.2")
+    eps: float = _eps("CutLER, Sec. 3.2")
+    max_corners: int = parameter(
+        2, "corners of the image that a foreground may hold", "CutLER, Sec. 3.2", 0, 4
+    )
+    max_overlap: float = parameter(
+        0.5,
+        "IoU with the mask of the cut before over which a cut has no mask",
+        "released code",
+        0,
+        1,
+    )
+    min_area: float = parameter(
+        0.01,
+        "share of the image; a cut after the first that takes no more has no mask",
+        "released code",
+        0,
+        1,
+    )
+    refine: Refine = _refine("CutLER, Sec. 3.5")
+    fill_holes: bool = _fill_holes(True, "released code")
+    min_refined_iou: float = _min_refined_iou(0.5, "released code")
+    score: Score = _score()
 
 
-def _checked(f: dataclasses.Field[Any], value: Any) -> Any:
-    """The value in its own type, or an error that names the parameter, the value and the range."""
-    what = f"({f.metadata['meaning']})"
-    if isinstance(f.default, Enum):
-        kind = type(f.default)
-        try:
-            return kind(value)
-        except ValueError:
-            choices = ", ".join(repr(c.value) for c in kind)
-            raise ValueError(
-                f"{f.name} is {value!r}, but must be one of {choices} {what}"
-            ) from None
-    if isinstance(f.default, bool):
-        if not isinstance(value, bool):
-            raise TypeError(f"{f.name} is {value!r}, but must be True or False {what}")
-        return value
-    number = _number(value)
-    if number is None:
-        raise TypeError(f"{f.name} is {value!r}, but must be a number {what}")
-    if isinstance(f.default, int):
-        if number != int(number):
-            raise TypeError(f"{f.name} is {value!r}, but must be a whole number {what}")
-        number = int(value)
-    low, high = f.metadata["low"], f.metadata["high"]
-    if not low <= number <= high:
-        raise ValueError(f"{f.name} is {number}, but must lie in [{low:g}, {high:g}] {what}")
-    return number
+Config = ProMergeConfig | MaskCutConfig | TokenCutConfig
+"""The parameters of any method."""
 
-
-def _number(value: Any) -> float | None:
-    """A finite float, also from NumPy scalars; None for bool, text, NaN and infinities."""
-    if isinstance(value, (bool, str, bytes)):
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if abs(number) < float("inf") else None
+METHODS: dict[str, type[Config]] = {
+    config.method: config for config in (ProMergeConfig, MaskCutConfig, TokenCutConfig)
+}
+"""The methods by name, as what configures each."""
 
 
 def run_hash(parts: dict[str, Any]) -> str:
@@ -347,7 +338,14 @@ def run_hash(parts: dict[str, Any]) -> str:
 
 
 Status = Literal[
-    "ok", "no_background", "background_too_small", "all_filtered", "all_rejected", "failed"
+    "ok",
+    "no_background",
+    "background_too_small",
+    "all_filtered",
+    "no_cut",
+    "all_rejected",
+    "failed",
 ]
-"""Why an image has masks or none: the steps that can leave it without, in their order; "failed"
-for an image that could not be read or computed."""
+"""Why an image has masks or none: the steps that can leave it without, in their order ("no_cut":
+of MaskCut and TokenCut, in place of ProMerge's three); "failed" for an image that could not be
+read or computed."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from promerge_fo.images import load_image
 from promerge_fo.refine.resize import upsample_nearest
 from promerge_fo.segment.filtering import Verdict
+from promerge_fo.segment.normalized_cut import Cut, CutTrace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,6 +30,14 @@ VERDICTS = {
     Verdict.LIKE_BACKGROUND: ("resembles the background", "#ff7f0e"),
     Verdict.SUPPRESSED: ("overlaps a larger mask", "#9467bd"),
 }
+
+CUT_VERDICTS = {
+    "kept": "mask, without those before",
+    "overlaps": "rejected, overlaps the one before",
+    "small": "rejected, too small",
+}
+
+MOST_CUTS = 6  #: that are drawn
 
 
 def colours(n: int) -> NDArray[np.float64]:
@@ -87,23 +96,41 @@ def overview_figure(
 
 
 def explain_figure(
-    image: NDArray[np.uint8], trace: Trace, refined: Refined, result: Instances, heading: str
+    image: NDArray[np.uint8],
+    trace: Trace | CutTrace,
+    refined: Refined,
+    result: Instances,
+    heading: str,
 ) -> Figure:
-    """What every step of ProMerge made of one image: the paper's Fig. 2 to 4 on one page.
+    """What every step of a method made of one image: of ProMerge, its Fig. 2 to 4 on one page.
 
     Args:
         image: (H, W, 3) uint8.
         trace: the steps on its patch features.
-        refined: what refinement made of the merged masks.
+        refined: what refinement made of the patch masks.
         result: the outcome.
         heading: the figure's title.
 
     Returns:
-        A figure of four rows: prompts and what they select; the background candidates and the
-        vote; the masks in the order of filtering with what was decided on each and why; the
-        merged masks before and after refinement.
+        Of ProMerge, a figure of four rows: prompts and what they select; the background candidates
+        and the vote; the masks in the order of filtering with what was decided on each and why;
+        the merged masks before and after refinement. Of MaskCut and TokenCut, a row for each of
+        the first cuts, with its eigenvector and what was made of it; then the masks before and
+        after refinement.
     """
     from matplotlib.figure import Figure
+
+    if isinstance(trace, CutTrace):
+        cuts = trace.cuts[:MOST_CUTS]
+        figure = Figure(figsize=(15, 3.6 * (len(cuts) + 1)), layout="constrained")
+        figure.suptitle(heading, fontsize=13)
+        parts: Any = figure.subfigures(len(cuts) + 1, 1)
+        for number, cut in enumerate(cuts):
+            _draw_cut(parts[number], image, cut, number + 1)
+        count = f"{len(trace.cuts)} cut{'s' * (len(trace.cuts) != 1)}"
+        title = f"{count}; refinement keeps {len(refined)} ({result.status})"
+        _draw_refinement(parts[-1], image, trace.instances.masks, result, title, "cut out")
+        return figure
 
     figure = Figure(figsize=(15, 13.5), layout="constrained")
     figure.suptitle(heading, fontsize=13)
@@ -111,7 +138,14 @@ def explain_figure(
     _draw_prompts(rows[0], image, trace)
     _draw_background(rows[1], image, trace)
     _draw_filtering(rows[2], image, trace)
-    _draw_refinement(rows[3], image, trace, refined, result)
+    merged = trace.instances.masks
+    title = (
+        f"4  Merging: {len(trace.cluster)} masks into {len(merged)}; "
+        f"refinement keeps {len(refined)} ({result.status})"
+    )
+    members = np.bincount(trace.cluster, minlength=len(merged))
+    text = ", ".join(str(m) for m in members[:12])
+    _draw_refinement(rows[3], image, merged, result, title, f"merged, from {text} masks")
     return figure
 
 
@@ -238,24 +272,44 @@ def _draw_filtering(row: Any, image: NDArray[np.uint8], trace: Trace) -> None:
         axis.set_title(f"{areas[k]} patches: {label}", fontsize=8, color=colour)
 
 
+def _draw_cut(row: Any, image: NDArray[np.uint8], cut: Cut, number: int) -> None:
+    if cut.eigenvector is None or cut.foreground is None:
+        axes = _panels(row, f"{number}  Nothing to cut: all cuts are equally bad", 4)
+        axes[0].imshow(image)
+        return
+    front = cut.foreground
+    title = f"{number}  Normalised cut, eigenvalue {cut.eigenvector.eigenvalue:.2g}"
+    axes = _panels(row, title, 4)
+    h, w = front.map.shape
+    aspect = image.shape[0] / h / (image.shape[1] / w)
+    axes[0].imshow(front.map, cmap="RdBu_r", vmin=-1, vmax=1, extent=(0, w, h, 0), aspect=aspect)
+    axes[0].plot(front.seed[1] + 0.5, front.seed[0] + 0.5, "w*", markeredgecolor="black", ms=11)
+    axes[0].set_title("eigenvector about its mean, and the seed", fontsize=9)
+    swapped = ": sides swapped, too many corners" if front.swapped else ""
+    shown = {
+        f"foreground{swapped}": front.partition,
+        "the part that holds the seed": front.component,
+        CUT_VERDICTS[cut.verdict]: cut.mask,
+    }
+    for axis, (text, mask) in zip(axes[1:], shown.items(), strict=True):
+        axis.imshow(_shaded(image, mask, (1, 0.5, 0.1)))
+        axis.set_title(f"{text}: {mask.sum()} patches", fontsize=9)
+
+
 def _draw_refinement(
-    row: Any, image: NDArray[np.uint8], trace: Trace, refined: Refined, result: Instances
+    row: Any,
+    image: NDArray[np.uint8],
+    patches: NDArray[np.bool_],
+    result: Instances,
+    title: str,
+    origin: str,
 ) -> None:
-    merged = trace.instances.masks
-    before = upsample_nearest(merged, image.shape[:2])
-    axes = _panels(
-        row,
-        f"4  Merging: {len(trace.cluster)} masks into {len(merged)}; "
-        f"refinement keeps {len(refined)} ({result.status})",
-        4,
-    )
+    axes = _panels(row, title, 4)
     axes[0].imshow(image)
     axes[0].set_title("image", fontsize=9)
-    if len(merged):
-        members = np.bincount(trace.cluster, minlength=len(merged))
-        axes[1].imshow(draw_masks(image, before))
-        text = ", ".join(str(m) for m in members[:12])
-        axes[1].set_title(f"merged, from {text} masks", fontsize=9)
+    if len(patches):
+        axes[1].imshow(draw_masks(image, upsample_nearest(patches, image.shape[:2])))
+        axes[1].set_title(origin, fontsize=9)
     axes[2].imshow(draw_masks(image, result.masks))
     axes[2].set_title("refined", fontsize=9)
     if len(result):

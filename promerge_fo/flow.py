@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from queue import SimpleQueue
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
-__all__ = ["Round", "available_cpus", "flow"]
+__all__ = ["Round", "flow"]
 
 # Futures of what goes from stage to stage, in order; None after the last.
 _Belt: TypeAlias = "SimpleQueue[Future[Any] | None]"
@@ -100,13 +99,6 @@ def flow(
         for thread in threads:
             thread.join()
         torch.set_num_threads(torch_threads)  # for the threads that are still to be
-
-
-def available_cpus() -> int:
-    """CPU cores that this process may use: a scheduler may have given it some of the machine's."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _run(

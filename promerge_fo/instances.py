@@ -17,11 +17,12 @@ class Instances:
     """The instance masks of one image, at whatever resolution its stage works.
 
     Attributes:
-        masks: (n, h, w) bool. From ``segment_features``: patches, largest first. From the
-            pipeline: pixels of the image as it is shown (EXIF orientation applied).
+        masks: (n, h, w) bool. From ``segment_features``: patches, largest first; of MaskCut and
+            TokenCut one a cut, in their order, empty where a cut gave none. From the pipeline:
+            pixels of the image as it is shown (EXIF orientation applied), none empty.
         scores: (n,) float32 in [0, 1]; higher is better.
         status: "ok", or the step after which no mask was left: "no_background",
-            "background_too_small", "all_filtered", "all_rejected"; or "failed".
+            "background_too_small", "all_filtered", "no_cut", "all_rejected"; or "failed".
         background: (h, w) bool patches of the voted background, or None where the
             configuration has no background step or the image gave none.
         error: what went wrong with an image whose status is "failed", else None.

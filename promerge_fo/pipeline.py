@@ -12,16 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from promerge_fo.config import ProMergeConfig, Prompting, Refine, Score, Status, run_hash
+from promerge_fo.config import Config, ProMergeConfig, Refine, Score, Status, run_hash
+from promerge_fo.cpus import available_cpus
 from promerge_fo.encoder import Encoder
 from promerge_fo.encoder.base import PerImage
 from promerge_fo.encoder.device import mark, own_stream, resolve_device
-from promerge_fo.flow import Round, available_cpus, flow
+from promerge_fo.flow import Round, flow
 from promerge_fo.images import ImageError, as_rgb, load_image
 from promerge_fo.instances import Instances, Refined
 from promerge_fo.refine import complete, crf_batch, refine_resized
 from promerge_fo.refine.pydensecrf import load_reference
-from promerge_fo.segment import Trace, trace_segmentation
+from promerge_fo.segment import CutTrace, Trace, trace_segmentation
 from promerge_fo.segment.scoring import with_agreement
 
 if TYPE_CHECKING:
@@ -91,11 +92,11 @@ def _not_prepared(error: str) -> Prepared:
 
 
 class Pipeline:
-    """ProMerge from images to instances.
+    """A method from images to instances.
 
     Args:
         encoder: what :func:`promerge_fo.load_encoder` gives.
-        config: the method's parameters; ``ProMergeConfig()`` by default.
+        config: the parameters of a method, which they choose; ``ProMergeConfig()`` by default.
         threads: threads that segment and refine; the number of CPU cores by default.
         readers: threads that read images; as many by default. More help where files are far away.
         crf_device: where the CRF runs; where the encoder does, by default. On a CPU it is the
@@ -117,14 +118,14 @@ class Pipeline:
     def __init__(
         self,
         encoder: Encoder,
-        config: ProMergeConfig | None = None,
+        config: Config | None = None,
         threads: int | None = None,
         readers: int | None = None,
         crf_device: str | torch.device | None = None,
     ) -> None:
         self.encoder = encoder
-        self.config = ProMergeConfig() if config is None else config
-        if self.config.prompting is Prompting.ATTENTION and not encoder.has_prompt_scores:
+        self.config: Config = ProMergeConfig() if config is None else config
+        if self.config.wants_prompt_scores and not encoder.has_prompt_scores:
             raise ValueError(
                 f"prompting is 'attention', but the encoder {encoder.name} has no class token "
                 "whose attention could be followed; choose another prompting, or a DINO model"
@@ -145,7 +146,7 @@ class Pipeline:
     def identity(self) -> dict[str, Any]:
         """Everything that decides the masks, as JSON can hold it."""
         return {
-            "method": "promerge",
+            "method": self.config.method,
             "config": self.config.to_dict(),
             "encoder": self.encoder.identity(),
         }
@@ -217,14 +218,14 @@ class Pipeline:
         """Features of each image, and prompt scores where prompting wants them."""
         pixels = [prepared.pixels for prepared in batch]
         scores: PerImage | list[None] = [None] * len(batch)
-        if self.config.prompting is Prompting.ATTENTION:
+        if self.config.wants_prompt_scores:
             features, scores = self.encoder.encode(pixels, with_prompt_scores=True)
         else:
             features = self.encoder.encode(pixels)
         ready = mark(self.encoder.device)
         return [Encoded(*each, ready) for each in zip(features, scores, strict=True)]
 
-    def explain(self, image: ImageLike) -> tuple[Trace, Refined, Instances]:
+    def explain(self, image: ImageLike) -> tuple[Trace | CutTrace, Refined, Instances]:
         """What segmentation and refinement made of one image, and its instances.
 
         Raises:
@@ -313,7 +314,7 @@ class Pipeline:
         except Exception as error:
             return _failed(prepared, error)
 
-    def _trace(self, encoded: Encoded | Exception) -> Trace:
+    def _trace(self, encoded: Encoded | Exception) -> Trace | CutTrace:
         if isinstance(encoded, Exception):
             raise encoded
         with own_stream(encoded.features.device) as stream:

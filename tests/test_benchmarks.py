@@ -60,7 +60,7 @@ def check(record: dict) -> None:
 def quick(tmp_path_factory) -> dict[str, dict]:
     """What a quick run of several benchmarks wrote, in one process."""
     folder = tmp_path_factory.mktemp("results")
-    names = ("segmentation", "prompts", "crf", "gpu")
+    names = ("segmentation", "normalized_cut", "prompts", "crf", "gpu")
     options = ("--device", "cpu", "--quick", "--output-dir", str(folder))
     environment = {**os.environ, "TORCH_COMPILE_DISABLE": "1"}  # it takes a minute
     done = run("-m", "benchmarks", *names, *options, env=environment)
@@ -89,6 +89,22 @@ def test_segmentation_is_held_against_its_product(quick):
     assert case["masks"] >= 1
     assert results["steps"][0]["ms"].keys() >= {"prompts", "split", "filter", "merge", "score"}
     assert all(value > 0 for name, value in results["steps"][0]["ms"].items() if name != "other")
+
+
+def test_cuts_are_held_against_a_dense_solver(quick):
+    results = quick["normalized_cut"]["results"]
+    assert (results["cuts"], results["patches"]) == (3, 400)
+    (found,) = results["threads"]
+    assert found["threads"] == 1
+    assert found["min_iou"] == 1
+    (image,) = found["images"]
+    assert len(image["products"]) == len(image["eigenvalues"]) == len(image["ious"]) == 3
+    assert all(0 < value < 1 for value in image["eigenvalues"])
+    assert sum(image["patches"]) > 0
+    for kind, key in (("wall", "times_faster"), ("processor", "times_faster_by_processor_time")):
+        ratio = image["dense"][kind]["median_s"] / image["lanczos"][kind]["median_s"]
+        assert image[key] == pytest.approx(ratio, abs=0.06)
+    assert found["parts"].keys() == {"graph", "one_cut", "all_cuts"}
 
 
 def test_prompts_follow_the_strides(quick):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from promerge_fo import doctor
 from promerge_fo.cli import main
-from promerge_fo.config import ProMergeConfig
+from promerge_fo.config import METHODS
 
 TEXTURE = ["--encoder", "texture", "--image-size", "160", "--num-workers", "2"]
 
@@ -39,9 +39,14 @@ def test_help_teaches_every_parameter(capsys):
         main(["segment", "--help"])
     assert stopped.value.code == 0
     text = re.sub(r"\s+", " ", capsys.readouterr().out)
-    for record in ProMergeConfig.describe():
-        assert "--" + record["name"].replace("_", "-") in text
-        assert record["meaning"] in text
+    for method in METHODS.values():
+        for record in method.describe():
+            assert "--" + record["name"].replace("_", "-") in text
+            assert record["meaning"] in text
+    # a parameter of several methods is there once, with the value that each gives it
+    assert text.count("--min-refined-iou X") == 1
+    assert "as above: --image-size (480), --refine (crf), --fill-holes (True)," in text
+    assert "as above: --image-size (480), --tau (0.2), --eps (1e-05), --refine (crf)," in text
 
 
 def test_segment_a_folder_writes_a_dataset_and_coco_json(fo, folder, capsys, tmp_path):
@@ -56,6 +61,21 @@ def test_segment_a_folder_writes_a_dataset_and_coco_json(fo, folder, capsys, tmp
     written = json.loads(output.read_text())
     assert len(written["annotations"]) == dataset.count("promerge.detections") > 0
     assert {a["category_id"] for a in written["annotations"]} == {1}
+
+
+def test_segment_by_another_method(fo, folder, capsys):
+    command = ["segment", str(folder), "--method", "maskcut", "--cuts", "2", *TEXTURE]
+    assert main([*command, "--preset", "official"]) == 0
+    dataset = fo.load_dataset("photos")
+    assert not dataset.has_field("promerge")
+    assert dataset.count_values("maskcut.status") == {"ok": 4, "failed": 1}
+    confidences = dataset.values("maskcut.detections.confidence", unwind=True)
+    assert set(confidences) == {1.0}
+    assert 4 <= len(confidences) <= 8
+    assert main(["segment", "photos", "--method", "tokencut", *TEXTURE]) == 0
+    dataset.reload()
+    assert dataset.count("tokencut.detections") == 4
+    assert dataset.count("maskcut.detections") == len(confidences)
 
 
 def test_a_second_run_does_what_is_new_and_what_failed(fo, folder, capsys):
@@ -126,6 +146,11 @@ def test_interrupted_runs_keep_what_is_done(fo, folder, capsys, monkeypatch):
     [
         (["segment", "nowhere"], "'nowhere' is neither a folder nor a dataset"),
         (["segment", "nowhere", "--tau-b", "7"], "tau_b is 7.0, but must lie in [-1, 1]"),
+        (
+            ["segment", "nowhere", "--method", "maskcut", "--tau-b", "0.2"],
+            "--tau-b is no parameter of maskcut; its parameters are: --image-size, --cuts, --tau,",
+        ),
+        (["segment", "nowhere", "--method", "tokencut", "--preset", "paper"], "no preset 'paper'"),
         (["explain", "missing.png", "--encoder", "resnet50"], "resnet50"),
         (["explain", "missing.png", "--encoder", "texture"], "missing.png"),
     ],
@@ -166,11 +191,24 @@ def test_explain_draws_every_step(photographs, tmp_path, capsys):
         assert (row < 250).any(axis=2).mean() > 0.1
 
 
-def test_explain_an_image_without_masks(tmp_path):
+@pytest.mark.parametrize(("method", "rows"), [("maskcut", 4), ("tokencut", 2)])
+def test_explain_draws_every_cut(photographs, tmp_path, method, rows):
+    output = tmp_path / "cuts.png"
+    arguments = ["--encoder", "texture", "--image-size", "160", "--output", str(output)]
+    assert main(["explain", photographs[0], "--method", method, *arguments]) == 0
+    drawn = np.asarray(Image.open(output).convert("RGB"))
+    # a row a cut, and one for refinement, each 3.6 inches high
+    assert drawn.shape[0] == pytest.approx(3.6 * 110 * rows, abs=2)
+    for row in np.array_split(drawn, rows):
+        assert (row < 250).any(axis=2).mean() > 0.1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_explain_an_image_without_masks(tmp_path, method):
     plain, output = tmp_path / "plain.png", tmp_path / "plain-steps.png"
     Image.new("RGB", (60, 40), (90, 120, 40)).save(plain)
     arguments = ["--encoder", "texture", "--image-size", "160", "--output", str(output)]
-    assert main(["explain", str(plain), *arguments]) == 0
+    assert main(["explain", str(plain), "--method", method, *arguments]) == 0
     assert output.exists()
 
 

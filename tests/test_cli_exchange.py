@@ -69,7 +69,8 @@ def test_every_option_of_export_is_handed_on(named, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "export_pseudo_labels", record)
     options = (
         "--view half --label-field fine --min-area 0.1 --tags a b --min-score 0.2 "
-        "--review accepted --max-per-image 3 --seed 4 --split-tags train val --images copy --format yolo --overwrite"
+        "--review accepted --max-per-image 3 --seed 4 --split-tags train val "
+        "--images copy --format yolo --overwrite"
     )
     assert main(["export", "shapes", "out", *options.split()]) == 2
     assert given.pop("samples") == named.load_saved_view("half")
@@ -82,7 +83,7 @@ def test_every_option_of_export_is_handed_on(named, tmp_path, monkeypatch):
 
 def test_what_is_not_there_is_named(named, tmp_path, capsys):
     for arguments, words in (
-        (["export", "forms", "a.json"], "no dataset 'forms'; the datasets are: shapes"),
+        (["export", "forms", "a.json"], "there is no dataset 'forms'; the datasets are: "),
         (["export", "shapes", "a.json", "--view", "all"], "no saved view 'all'; it has: half"),
         (["export", "shapes", "a.json", "--label-field", "x"], "'x' does not exist"),
         (["import", "shapes", "/nowhere.json", "--label-field", "x"], "/nowhere.json"),

@@ -4,7 +4,17 @@ import math
 import numpy as np
 import pytest
 
-from promerge_fo.config import Filtering, MergeRule, ProMergeConfig, Score, run_hash
+from promerge_fo.config import (
+    METHODS,
+    Filtering,
+    MaskCutConfig,
+    MergeRule,
+    ProMergeConfig,
+    Refine,
+    Score,
+    TokenCutConfig,
+    run_hash,
+)
 
 
 def test_defaults_are_the_papers_and_the_released_codes():
@@ -32,6 +42,73 @@ def test_defaults_are_the_papers_and_the_released_codes():
         "min_refined_iou": 0.5,
         "score": "quality",
     }
+
+
+def test_defaults_of_maskcut_and_tokencut():
+    maskcut = {
+        "image_size": 480,
+        "cuts": 3,
+        "tau": 0.15,
+        "eps": 1e-5,
+        "max_corners": 2,
+        "max_overlap": 0.5,
+        "min_area": 0.01,
+        "refine": "crf",
+        "fill_holes": True,
+        "min_refined_iou": 0.5,
+        "score": "quality",
+    }
+    assert MaskCutConfig().to_dict() == maskcut
+    tokencut = {
+        **{name: maskcut[name] for name in ("image_size", "eps", "refine", "score")},
+        "tau": 0.2,
+        "fill_holes": False,
+        "min_refined_iou": 0.0,
+    }
+    assert TokenCutConfig().to_dict() == tokencut
+
+
+def test_every_method_has_a_configuration_of_its_name():
+    kinds = [("promerge", ProMergeConfig), ("maskcut", MaskCutConfig), ("tokencut", TokenCutConfig)]
+    assert list(METHODS.items()) == kinds
+    assert [kind().method for kind in METHODS.values()] == list(METHODS)
+    assert [kind().wants_prompt_scores for kind in METHODS.values()] == [False] * 3
+    assert ProMergeConfig(prompting="attention").wants_prompt_scores
+
+
+@pytest.mark.parametrize("kind", [MaskCutConfig, TokenCutConfig])
+def test_configurations_of_cuts_are_made_and_read_like_the_others(kind):
+    assert kind.preset("default") == kind.preset("fast") == kind()
+    official = kind.preset("official")
+    assert official == kind(score="constant")
+    changed = official.replace(tau=0.3, refine="none", image_size=240)
+    assert (changed.tau, changed.refine, changed.image_size) == (0.3, Refine.NONE, 240)
+    assert type(changed) is kind
+    assert kind.from_json(changed.to_json()) == changed
+    assert hash(kind.from_dict(changed.to_dict())) == hash(changed)
+    assert list(changed.to_dict()) == [record["name"] for record in kind.describe()]
+    with pytest.raises(ValueError, match="no preset 'paper'; the presets are 'default', 'off"):
+        kind.preset("paper")
+    with pytest.raises(TypeError, match=f"'tau_b' is no parameter of {kind.__name__}; did you me"):
+        kind().replace(tau_b=0.3)
+    with pytest.raises(AttributeError):
+        changed.tau = 0.1
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "words"),
+    [
+        ({"tau": -0.1}, ValueError, r"tau is -0.1, but must lie in \[0, 1\] \(cosine above"),
+        ({"cuts": 0}, ValueError, r"cuts is 0, but must lie in \[1, 100\]"),
+        ({"cuts": 2.5}, TypeError, "cuts is 2.5, but must be a whole number"),
+        ({"eps": 0}, ValueError, r"eps is 0.0, but must lie in \[1e-07, 0.1\]"),
+        ({"max_corners": 5}, ValueError, r"max_corners is 5, but must lie in \[0, 4\]"),
+        ({"refine": "magic"}, ValueError, "refine is 'magic', but must be one of 'crf'"),
+    ],
+)
+def test_bad_values_of_maskcut_are_named(parameters, error, words):
+    with pytest.raises(error, match=words):
+        MaskCutConfig(**parameters)
 
 
 def test_presets():

@@ -13,7 +13,15 @@ from PIL import Image
 from scipy.stats import spearmanr
 from skimage import data
 
-from promerge_fo import Pipeline, ProMergeConfig, load_encoder, segment_features
+from promerge_fo import (
+    MaskCutConfig,
+    Pipeline,
+    ProMergeConfig,
+    TokenCutConfig,
+    load_encoder,
+    refine_masks,
+    segment_features,
+)
 from promerge_fo.pipeline import Prepared
 from promerge_fo.refine import crf_batch
 from tests.coco_ap import average_precision
@@ -46,6 +54,47 @@ def test_masks_are_of_the_image_and_do_not_depend_on_the_batch(pipeline, images)
         assert one.masks.any(axis=(1, 2)).all()
         assert ((one.scores > 0) & (one.scores <= 1)).all()
     assert sum(len(result) for result in alone) >= 4
+
+
+@pytest.mark.parametrize(
+    ("config", "statuses"),
+    [
+        (MaskCutConfig(image_size=240), ["ok", "all_rejected", "ok", "ok"]),
+        (TokenCutConfig(image_size=240), ["ok"] * 4),
+    ],
+    ids=["maskcut", "tokencut"],
+)
+def test_other_methods(images, config, statuses):
+    pipeline = Pipeline(load_encoder("texture", image_size=240), config, threads=2)
+    results = pipeline([*images, Image.new("RGB", (50, 30), (90, 120, 40))])
+    assert [result.status for result in results[:4]] == statuses
+    # nothing to cut
+    assert (results[4].status, results[4].masks.shape) == ("no_cut", (0, 30, 50))
+    for image, result in zip(images, results, strict=False):
+        features = pipeline.encode([pipeline.prepare(image)])[0].features
+        cuts = segment_features(features, config)
+        refined = refine_masks(pipeline.prepare(image).pixels, cuts.masks, config)
+        # in the order of the cuts, without those that gave no mask
+        assert len(result) == len(refined)
+        assert (len(result) > 0) == (result.status == "ok")
+        assert cuts.masks[refined.kept].any(axis=(1, 2)).all()
+        assert result.masks.any(axis=(1, 2)).all()
+        assert result.masks.shape[1:] == image.shape[:2]
+        assert ((result.scores > 0) & (result.scores <= 1)).all()
+        expected = np.cbrt(cuts.scores[refined.kept] ** 2 * refined.agreement)
+        np.testing.assert_allclose(result.scores, expected, rtol=1e-5)
+    constant = Pipeline(pipeline.encoder, config.replace(score="constant"))([images[0]])[0]
+    np.testing.assert_array_equal(constant.scores, np.ones(len(results[0])))
+    np.testing.assert_array_equal(constant.masks, results[0].masks)
+
+
+def test_methods_have_names_of_their_own():
+    encoder = load_encoder("texture")
+    configs = (ProMergeConfig(), MaskCutConfig(), TokenCutConfig())
+    pipelines = [Pipeline(encoder, config) for config in configs]
+    assert [p.identity()["method"] for p in pipelines] == ["promerge", "maskcut", "tokencut"]
+    assert pipelines[1].identity()["config"] == MaskCutConfig().to_dict()
+    assert len({pipeline.hash for pipeline in pipelines}) == 3
 
 
 def test_a_bad_image_costs_no_other_its_masks(pipeline, images, tmp_path):

@@ -6,13 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from promerge_fo.cli.arguments import (
-    add_command,
-    add_model_arguments,
-    make_config,
-    make_model,
-    positive,
-)
+from promerge_fo.cli.arguments import add_command, positive
+from promerge_fo.cli.model import add_model_arguments, config_of, model_of
 from promerge_fo.cli.progress import Progress
 
 
@@ -33,6 +28,7 @@ def add_commands(commands: Any) -> None:
           promerge segment photos/
           promerge segment photos/ --preset fast --output masks.json
           promerge segment my-dataset --label-field fine --tau-b 0.3 --limit 20
+          promerge segment photos/ --method maskcut --cuts 6
         """,
         usage="promerge segment DIR|DATASET [options]",
     )
@@ -40,7 +36,7 @@ def add_commands(commands: Any) -> None:
         "source", metavar="DIR|DATASET", help="a folder of images, or a dataset's name"
     )
     made.add_argument("--name", help="name of the dataset made of a folder (the folder's name)")
-    made.add_argument("--label-field", default="promerge", help="field for the masks (promerge)")
+    made.add_argument("--label-field", help="field for the masks (the method's name)")
     made.add_argument("--output", metavar="JSON", help="also write the masks as COCO JSON (RLE)")
     made.add_argument(
         "--output-dir", metavar="DIR", help="keep masks as PNGs here, not in the database"
@@ -98,15 +94,16 @@ def segment(arguments: argparse.Namespace) -> int:
     """``promerge segment``."""
     from promerge_fo.dataset.segment import open_source, segment_dataset
 
-    config = make_config(arguments)  # what is cheap to check comes before what takes time
+    config = config_of(arguments)  # what is cheap to check comes before what takes time
     dataset = open_source(arguments.source, arguments.name)
-    model = make_model(arguments, config)
+    model = model_of(arguments, config)
+    label_field = arguments.label_field or arguments.method
     if arguments.num_workers is not None:
         model.pipeline.readers = arguments.num_workers
     report = segment_dataset(
         dataset,
         model,
-        arguments.label_field,
+        label_field,
         batch_size=arguments.batch_size,
         output_dir=arguments.output_dir,
         limit=arguments.limit,
@@ -118,9 +115,7 @@ def segment(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         from promerge_fo.dataset.export import export_pseudo_labels
 
-        summary = export_pseudo_labels(
-            dataset, arguments.label_field, arguments.output, min_area=0.0
-        )
+        summary = export_pseudo_labels(dataset, label_field, arguments.output, min_area=0.0)
         print(f"{summary['path']}: {summary['annotations']} masks of {summary['images']} images")
     if report.interrupted:
         print("stopped; what was done is kept. Run the same command again to go on.")
@@ -140,7 +135,7 @@ def explain(arguments: argparse.Namespace) -> int:
     """``promerge explain``."""
     from promerge_fo.figures import explain_image, save
 
-    figure = explain_image(arguments.image, make_model(arguments, make_config(arguments)).pipeline)
+    figure = explain_image(arguments.image, model_of(arguments, config_of(arguments)).pipeline)
     output = arguments.output or Path(arguments.image).stem + "-explained.png"
     save(figure, output)
     print(output)

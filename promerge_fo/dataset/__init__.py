@@ -10,62 +10,108 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from promerge_fo.dataset.agreement import measure_agreement
     from promerge_fo.dataset.compare import Comparison, compare_fields, samples_by_gain
+    from promerge_fo.dataset.distribution import Histogram, review_histograms, select_between
+    from promerge_fo.dataset.doubt import review_queue
     from promerge_fo.dataset.evaluation import InstanceResults, evaluate_instances, list_evaluations
     from promerge_fo.dataset.export import export_pseudo_labels
     from promerge_fo.dataset.labels import mask_of, masks_of, require_images, to_detections
     from promerge_fo.dataset.model import ProMergeModel, load_model, model_of_run
-    from promerge_fo.dataset.predictions import ImportReport, import_predictions
+    from promerge_fo.dataset.prediction_intake import ImportReport
+    from promerge_fo.dataset.predictions import import_predictions
     from promerge_fo.dataset.protocols import load_benchmark
+    from promerge_fo.dataset.review import (
+        Progress,
+        accept,
+        decide,
+        enable_annotation,
+        list_labels,
+        prepare_review,
+        reject,
+        review_progress,
+        undo,
+    )
+    from promerge_fo.dataset.review_updates import label_path
     from promerge_fo.dataset.runs import delete_run, list_runs, load_run
     from promerge_fo.dataset.segment import segment_dataset
 
 __all__ = [
     "Comparison",
+    "Histogram",
     "ImportReport",
     "InstanceResults",
     "ProMergeModel",
+    "Progress",
+    "accept",
     "compare_fields",
+    "decide",
     "delete_run",
+    "enable_annotation",
     "evaluate_instances",
     "export_pseudo_labels",
     "import_predictions",
+    "label_path",
     "list_evaluations",
+    "list_labels",
     "list_runs",
     "load_benchmark",
     "load_model",
     "load_run",
     "mask_of",
     "masks_of",
+    "measure_agreement",
     "model_of_run",
+    "prepare_review",
+    "reject",
     "require_images",
+    "review_histograms",
+    "review_progress",
+    "review_queue",
     "samples_by_gain",
     "segment_dataset",
+    "select_between",
     "to_detections",
+    "undo",
 ]
 
 _HOMES = {
     "Comparison": "compare",
-    "ProMergeModel": "model",
-    "compare_fields": "compare",
-    "delete_run": "runs",
+    "Histogram": "distribution",
+    "ImportReport": "prediction_intake",
     "InstanceResults": "evaluation",
+    "ProMergeModel": "model",
+    "Progress": "review",
+    "accept": "review",
+    "compare_fields": "compare",
+    "decide": "review",
+    "delete_run": "runs",
+    "enable_annotation": "review",
     "evaluate_instances": "evaluation",
     "export_pseudo_labels": "export",
-    "ImportReport": "predictions",
     "import_predictions": "predictions",
+    "label_path": "review_updates",
     "list_evaluations": "evaluation",
+    "list_labels": "review",
     "list_runs": "runs",
     "load_benchmark": "protocols",
     "load_model": "model",
     "load_run": "runs",
     "mask_of": "labels",
     "masks_of": "labels",
+    "measure_agreement": "agreement",
     "model_of_run": "model",
+    "prepare_review": "review",
+    "reject": "review",
     "require_images": "labels",
+    "review_histograms": "distribution",
+    "review_progress": "review",
+    "review_queue": "doubt",
     "samples_by_gain": "compare",
     "segment_dataset": "segment",
+    "select_between": "distribution",
     "to_detections": "labels",
+    "undo": "review",
 }
 
 

@@ -18,9 +18,9 @@ from numba import njit
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from promerge_fo.cpus import available_cpus
 from promerge_fo.dataset.labels import pixel_crop
 from promerge_fo.dataset.progress import Progress
-from promerge_fo.flow import available_cpus
 
 __all__ = [
     "ImageLabels",

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import fiftyone.core.utils as fou
 import numpy as np
 
+from promerge_fo.cpus import available_cpus
 from promerge_fo.dataset.coco import image_size, read_documents, stored_labels
 from promerge_fo.dataset.export_writers import (
     IMAGES,
@@ -35,7 +36,6 @@ from promerge_fo.dataset.selection import (
     split_by_tags,
     split_randomly,
 )
-from promerge_fo.flow import available_cpus
 
 __all__ = ["export_pseudo_labels"]
 

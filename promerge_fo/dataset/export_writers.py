@@ -91,8 +91,7 @@ class CocoFile:
         }
 
     def _append(self, entry: dict[str, Any], out: IO[str], kind: str) -> None:
-        out.write(",\n" if self.counts[kind] else "\n")
-        json.dump(entry, out)
+        out.write((",\n" if self.counts[kind] else "\n") + json.dumps(entry))
         self.counts[kind] += 1
 
 

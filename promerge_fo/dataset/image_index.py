@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import PurePath, PurePosixPath
 from typing import Any
 
@@ -44,12 +46,7 @@ class ImageIndex:
         self, samples: Any, paths: Sequence[str], annotations: str | os.PathLike[str] | None
     ) -> None:
         self.categories: dict[int, str] = {}
-        self._parts = [PurePath(path).parts for path in paths]
-        self._named: defaultdict[str, list[int]] = defaultdict(list)
-        self._stems: defaultdict[str, list[int]] = defaultdict(list)
-        for position, parts in enumerate(self._parts):
-            self._named[parts[-1]].append(position)
-            self._stems[PurePath(parts[-1]).stem].append(position)
+        self._paths = paths
         if annotations is not None:
             self._numbers = self._from_annotations(annotations)
         else:
@@ -66,14 +63,30 @@ class ImageIndex:
             position = stems[0] if len(stems) == 1 else None
         return position
 
+    @cached_property
+    def _stems(self) -> dict[str, list[int]]:
+        """The positions of all samples by their names without suffix."""
+        stems: dict[str, list[int]] = {}
+        for position, path in enumerate(self._paths):
+            stems.setdefault(PurePath(path).stem, []).append(position)
+        return stems
+
+    @cached_property
+    def _from_the_end(self) -> list[tuple[tuple[str, ...], int]]:
+        """The parts of all paths, last first, with the samples' positions, in order."""
+        return sorted((PurePath(p).parts[::-1], position) for position, p in enumerate(self._paths))
+
     def _by_path(self, name: str) -> tuple[int | None, int]:
         """The position of the sample with this path, and how many of its parts agree."""
-        parts = PurePosixPath(name.replace("\\", "/")).parts
-        candidates = self._named.get(parts[-1], []) if parts else []
-        shared = [_shared_end(parts, self._parts[position]) for position in candidates]
+        parts = PurePosixPath(name.replace("\\", "/")).parts[::-1]
+        at = bisect_left(self._from_the_end, (parts, -1))
+        # those that share the most stand together, on one side of the place or on both
+        around = self._from_the_end[max(at - 2, 0) : at + 2]
+        shared = [_shared_start(parts, other) for other, _ in around]
         most = max(shared, default=0)
-        best = [p for p, n in zip(candidates, shared, strict=True) if n == most]
-        return (best[0], most) if len(best) == 1 else (None, 0)
+        if most == 0 or shared.count(most) > 1:
+            return None, 0
+        return around[shared.index(most)][1], most
 
     def _from_annotations(self, path: str | os.PathLike[str]) -> dict[int, int]:
         claims: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
@@ -125,9 +138,9 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _shared_end(a: Sequence[str], b: Sequence[str]) -> int:
+def _shared_start(a: Sequence[str], b: Sequence[str]) -> int:
     count = 0
-    for x, y in zip(reversed(a), reversed(b), strict=False):
+    for x, y in zip(a, b, strict=False):
         if x != y:
             break
         count += 1

@@ -17,7 +17,7 @@ from typing import IO, Any, NamedTuple
 
 __all__ = ["Element", "holds_object", "read_elements"]
 
-LONGEST = 1 << 24  #: characters of one element; a mask of 100 megapixels takes far fewer
+LONGEST = 1 << 23  #: characters of one element; even the most ragged masks take fewer
 _CHUNK = 1 << 18  # characters that are read together, at least
 _SPACE = re.compile(r"[ \t\n\r]*")
 
@@ -154,8 +154,8 @@ class _Window:
                 length = end - self._at
             except json.JSONDecodeError as error:
                 problem = error.msg
-            except ValueError as error:  # a number of thousands of digits
-                raise self.error(str(error)) from None
+            except ValueError:  # Python takes no more than some thousand
+                raise self.error("a number has too many digits") from None
             whole = not problem and self._is_whole(self._at + length)
             if (length if whole else self.waiting) > LONGEST:
                 reason = f" ({problem})" if problem else ""

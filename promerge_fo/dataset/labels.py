@@ -16,7 +16,6 @@ from promerge_fo.instances import Instances, mask_boxes
 __all__ = [
     "LABEL",
     "complete_field",
-    "instance_label",
     "mask_of",
     "masks_of",
     "require_detections",
@@ -51,46 +50,25 @@ def to_detections(instances: Instances, run: str) -> fo.Detections:
         failed) and ``run``. Masks without a pixel have no box and are left out. An image without
         masks, failed or not, gets empty Detections, which replace those of an earlier run.
     """
-    size = instances.masks.shape[1:]
+    height, width = instances.masks.shape[1:]
     detections = []
     for mask, score in zip(instances.masks, instances.scores, strict=True):
         x0, y0, x1, y1 = mask_boxes(mask[None])[0].tolist()
         if x1 == x0:
             continue
         crop = mask[y0:y1, x0:x1].copy()
-        detections.append(instance_label(crop, y0, x0, size, float(score)))
+        detections.append(
+            fo.Detection(
+                label=LABEL,
+                confidence=float(score),
+                bounding_box=[x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height],
+                mask=crop,
+                area=int(np.count_nonzero(crop)) / (width * height),
+                touches_border=x0 == 0 or y0 == 0 or x1 == width or y1 == height,
+            )
+        )
     return fo.Detections(
         detections=detections, status=instances.status, error=instances.error, run=run
-    )
-
-
-def instance_label(
-    crop: NDArray[np.bool_],
-    top: int,
-    left: int,
-    size: tuple[int, ...],
-    confidence: float | None,
-    label: str = LABEL,
-) -> fo.Detection:
-    """One instance as :func:`to_detections` makes labels.
-
-    Args:
-        crop: (h, w) bool, the mask's tight box.
-        top: the box's first row in the image.
-        left: its first column.
-        size: (height, width) of the image in pixels.
-        confidence: in [0, 1], or None.
-        label: its class.
-    """
-    height, width = size
-    h, w = crop.shape
-    return fo.Detection(
-        label=label,
-        confidence=confidence,
-        bounding_box=[left / width, top / height, w / width, h / height],
-        mask=crop,
-        area=int(np.count_nonzero(crop)) / (width * height),
-        touches_border=left == 0 or top == 0 or left + w == width or top + h == height,
     )
 
 

@@ -17,7 +17,7 @@ import fiftyone.core.sample as fos
 import fiftyone.utils.torch as fout
 import torch
 
-from promerge_fo.config import ProMergeConfig
+from promerge_fo.config import METHODS, Config
 from promerge_fo.dataset.labels import VIDEO_REFUSED, complete_field, to_detections
 from promerge_fo.dataset.runs import RunRecorder, collection_of
 from promerge_fo.encoder import Encoder, Facet, Precision, ResizeMode, load_encoder
@@ -28,13 +28,11 @@ __all__ = ["METHODS", "ProMergeModel", "load_model", "model_of_run", "preset_enc
 # Below FiftyOne's own logger: shown wherever, and as long as, FiftyOne's messages are.
 logger = logging.getLogger("fiftyone.promerge")
 
-METHODS = ("promerge",)
-
 
 def load_model(
-    method: str = "promerge",
+    method: str | None = None,
     preset: str = "default",
-    config: ProMergeConfig | None = None,
+    config: Config | None = None,
     encoder: str | Encoder | None = None,
     checkpoint: str | Path | None = None,
     facet: Facet = "key",
@@ -44,12 +42,13 @@ def load_model(
     resize: ResizeMode = "square",
     compile: bool = False,
 ) -> ProMergeModel:
-    """ProMerge as a model that ``dataset.apply_model`` runs.
+    """A method as a model that ``dataset.apply_model`` runs.
 
     Args:
-        method: ``"promerge"``.
-        preset: a preset of :meth:`promerge_fo.ProMergeConfig.preset`; ``"fast"`` also takes the
-            encoder ``"vit_small_patch16_224.dino"``, which suits laptops.
+        method: ``"promerge"``, ``"maskcut"`` or ``"tokencut"``; None is the configuration's, and
+            ProMerge without one.
+        preset: a preset of the method, see :class:`promerge_fo.ProMergeConfig`; ``"fast"`` also
+            takes the encoder ``"vit_small_patch16_224.dino"``, which suits laptops.
         config: the method's parameters, instead of a preset.
         encoder: the name of an encoder (see :func:`promerge_fo.load_encoder`), or an encoder that
             is loaded already, to which the arguments below do not apply;
@@ -64,6 +63,7 @@ def load_model(
         compile: compile the encoder at the first batch; meant for GPUs.
 
     Raises:
+        TypeError: a configuration that is none.
         ValueError: an unknown method, preset or encoder, or arguments that contradict each other.
         promerge_fo.encoder.WeightsError: no way to the weights.
 
@@ -73,27 +73,7 @@ def load_model(
         ...     model, label_field="promerge", batch_size=8, num_workers=0
         ... )
     """
-    if method not in METHODS:
-        methods = ", ".join(map(repr, METHODS))
-        raise ValueError(f"there is no method {method!r}; the methods are: {methods}")
-    if config is not None:
-        if not isinstance(config, ProMergeConfig):
-            raise TypeError(
-                f"config is a {type(config).__name__}, but must be a ProMergeConfig; "
-                "ProMergeConfig.from_dict makes one of a dictionary"
-            )
-        if preset != "default":
-            raise ValueError(
-                f"both config and preset={preset!r} are given; give one of them, or "
-                f"config=ProMergeConfig.preset({preset!r}).replace(...)"
-            )
-        if image_size is not None and image_size != config.image_size:
-            raise ValueError(
-                f"image_size is {image_size}, but config.image_size is {config.image_size}; "
-                "leave image_size out"
-            )
-    else:
-        config = ProMergeConfig.preset(preset)
+    config = _chosen(method, preset, config, image_size)
     if isinstance(encoder, Encoder):
         given = {
             "checkpoint": checkpoint is not None,
@@ -108,8 +88,6 @@ def load_model(
             names = ", ".join(name for name, is_given in given.items() if is_given)
             raise ValueError(f"the encoder is loaded already; give {names} to load_encoder instead")
         return ProMergeModel(Pipeline(encoder, config))
-    if image_size is not None:
-        config = config.replace(image_size=image_size)
     loaded = load_encoder(
         encoder or preset_encoder(preset),
         checkpoint=checkpoint,
@@ -139,6 +117,8 @@ def model_of_run(
         ValueError: the weights are not those of the run, or the method cannot be run again.
         promerge_fo.encoder.WeightsError: no way to the weights.
     """
+    if record["method"] == "import":
+        raise ValueError(f"this run was imported from {record['file']}; no model of ours made it")
     wanted = record["encoder"]
     encoder = load_encoder(
         wanted["name"],
@@ -156,8 +136,42 @@ def model_of_run(
             f"the encoder is not the run's ({'; '.join(apart)}); give the run's weights as "
             "checkpoint"
         )
-    config = ProMergeConfig.from_dict(record["config"])
-    return load_model(record["method"], config=config, encoder=encoder)
+    config = METHODS[record["method"]].from_dict(record["config"])
+    return load_model(config=config, encoder=encoder)
+
+
+def _chosen(
+    method: str | None, preset: str, config: Config | None, image_size: int | None
+) -> Config:
+    """The configuration that the arguments of :func:`load_model` ask for."""
+    if method is not None and method not in METHODS:
+        methods = ", ".join(map(repr, METHODS))
+        raise ValueError(f"there is no method {method!r}; the methods are: {methods}")
+    if config is None:
+        chosen = METHODS[method or "promerge"].preset(preset)
+        return chosen if image_size is None else chosen.replace(image_size=image_size)
+    if not isinstance(config, Config):
+        raise TypeError(
+            f"config is a {type(config).__name__}, but must be a ProMergeConfig, MaskCutConfig or "
+            "TokenCutConfig; ProMergeConfig.from_dict makes one of a dictionary"
+        )
+    name = type(config).__name__
+    if method not in (None, config.method):
+        raise ValueError(
+            f"method is {method!r}, but config is a {name}; give one of them, or a "
+            f"{METHODS[method].__name__}"
+        )
+    if preset != "default":
+        raise ValueError(
+            f"both config and preset={preset!r} are given; give one of them, or "
+            f"config={name}.preset({preset!r}).replace(...)"
+        )
+    if image_size is not None and image_size != config.image_size:
+        raise ValueError(
+            f"image_size is {image_size}, but config.image_size is {config.image_size}; "
+            "leave image_size out"
+        )
+    return config
 
 
 def preset_encoder(preset: str) -> str:
@@ -215,7 +229,7 @@ class ProMergeModel(
         self._refusal: Exception | None = None
 
     @property
-    def config(self) -> ProMergeConfig:
+    def config(self) -> Config:
         """The method's parameters."""
         return self.pipeline.config
 

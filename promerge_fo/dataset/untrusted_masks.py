@@ -17,7 +17,7 @@ from numba import njit
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-__all__ = ["Crop", "EntryError", "box_of", "crop_of", "number"]
+__all__ = ["Crop", "EntryError", "box_of", "check_box", "crop_of", "number"]
 
 _MOST_PARTS = 4096  # polygons of one mask
 _LONGEST_OUTLINE = 64  # of a mask's polygons together, in half perimeters of the image
@@ -60,6 +60,22 @@ def number(value: Any) -> float | None:
     return result if math.isfinite(result) else None
 
 
+def check_box(value: Any) -> tuple[float, float, float, float]:
+    """A box as JSON gave it, four finite numbers XYWH, whose size is not negative.
+
+    Raises:
+        EntryError: it is something else.
+    """
+    numbers = [number(part) for part in value] if isinstance(value, list) else []
+    found = [part for part in numbers if part is not None]
+    if len(numbers) != 4 or len(found) != 4:
+        raise EntryError("bbox", "its bbox is not four finite numbers")
+    x, y, w, h = found
+    if w < 0 or h < 0:
+        raise EntryError("bbox", f"its bbox has the width {w:g} and the height {h:g}")
+    return x, y, w, h
+
+
 def box_of(value: Any, size: tuple[int, int]) -> tuple[float, float, float, float]:
     """A box in pixels, cut at the image's edges.
 
@@ -73,12 +89,7 @@ def box_of(value: Any, size: tuple[int, int]) -> tuple[float, float, float, floa
     Raises:
         EntryError: it is no box, or lies outside of the image.
     """
-    numbers = [number(part) for part in value] if isinstance(value, list) else []
-    if len(numbers) != 4 or None in numbers:
-        raise EntryError("bbox", "its bbox is not four finite numbers")
-    x, y, w, h = (part for part in numbers if part is not None)
-    if w < 0 or h < 0:
-        raise EntryError("bbox", f"its bbox has the width {w:g} and the height {h:g}")
+    x, y, w, h = check_box(value)
     height, width = size
     x0, y0, x1, y1 = max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height))
     if x1 <= x0 or y1 <= y0:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from promerge_fo.cpus import available_cpus
 from promerge_fo.dataset.json_stream import read_elements
 from promerge_fo.detector.annotations import find_annotations
 from promerge_fo.detector.config import DetectorConfig, detectron2_config
@@ -21,7 +22,6 @@ from promerge_fo.detector.data import resized, target_size
 from promerge_fo.detector.job import FINAL, RECORD
 from promerge_fo.detector.requirement import require_detectron2
 from promerge_fo.detector.weights import layout_of, load_detector, read_detector
-from promerge_fo.flow import available_cpus
 from promerge_fo.images import ImageError, load_image
 
 if TYPE_CHECKING:

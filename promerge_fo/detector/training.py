@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from promerge_fo.cpus import available_cpus
 from promerge_fo.detector.annotations import find_annotations
 from promerge_fo.detector.config import DetectorConfig
 from promerge_fo.detector.job import FINAL, RECORD, Job
@@ -19,7 +20,6 @@ from promerge_fo.detector.self_training import merge_labels
 from promerge_fo.detector.weights import DINO_RESNET50, refuse_pickle
 from promerge_fo.encoder.weights import WeightsError
 from promerge_fo.files import sha256_of
-from promerge_fo.flow import available_cpus
 
 __all__ = ["train"]
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from promerge_fo.config import ProMergeConfig, Refine
+from promerge_fo.config import Config, ProMergeConfig, Refine
 from promerge_fo.instances import Refined
 from promerge_fo.refine import dense_crf, pydensecrf
 from promerge_fo.refine.resize import fill_holes, nearest_index, resize_bicubic, upsample_nearest
@@ -27,11 +27,11 @@ __all__ = [
     "refine_resized",
 ]
 
-_DEFAULT = ProMergeConfig()
+_DEFAULT: Config = ProMergeConfig()
 
 
 def refine_masks(
-    image: NDArray[np.uint8], masks: NDArray[np.bool_], config: ProMergeConfig = _DEFAULT
+    image: NDArray[np.uint8], masks: NDArray[np.bool_], config: Config = _DEFAULT
 ) -> Refined:
     """Refine the patch masks of an image to masks of its pixels.
 
@@ -42,8 +42,8 @@ def refine_masks(
     Args:
         image: (H, W, 3) uint8, RGB, at any size.
         masks: (n, h, w) bool patches that cover the whole image; n may be 0.
-        config: ``image_size``, ``refine``, ``fill_holes`` and ``min_refined_iou`` matter. With
-            ``refine="none"`` the patches are only enlarged.
+        config: of any method: ``image_size``, ``refine``, ``fill_holes`` and ``min_refined_iou``
+            matter. With ``refine="none"`` the patches are only enlarged.
 
     Returns:
         Masks (m, H, W) at the image's size, their indices into ``masks``, and their agreement:
@@ -73,7 +73,7 @@ def refine_resized(
     resized: NDArray[np.uint8],
     masks: NDArray[np.bool_],
     size: tuple[int, int],
-    config: ProMergeConfig = _DEFAULT,
+    config: Config = _DEFAULT,
 ) -> Refined:
     """Like :func:`refine_masks`, with an image that was made smaller before.
 
@@ -109,7 +109,7 @@ def refine_batch(
     images: Sequence[NDArray[np.uint8]],
     masks: Sequence[NDArray[np.bool_]],
     sizes: Sequence[tuple[int, int]],
-    config: ProMergeConfig = _DEFAULT,
+    config: Config = _DEFAULT,
     device: torch.device | str = "cpu",
 ) -> list[Refined]:
     """:func:`refine_resized` for several images, with their CRF on a device, together.
@@ -145,7 +145,7 @@ def refine_batch(
 def crf_batch(
     images: Sequence[NDArray[np.uint8]],
     masks: Sequence[NDArray[np.bool_]],
-    config: ProMergeConfig = _DEFAULT,
+    config: Config = _DEFAULT,
     device: torch.device | str = "cpu",
 ) -> list[NDArray[np.bool_]]:
     """The first step of :func:`refine_batch`: enlarge the masks and snap them to the edges.
@@ -218,7 +218,7 @@ def complete(
     masks: NDArray[np.bool_],
     snapped: NDArray[np.bool_],
     size: tuple[int, int],
-    config: ProMergeConfig = _DEFAULT,
+    config: Config = _DEFAULT,
 ) -> Refined:
     """The second step of :func:`refine_batch`, for one image: what is done after the CRF.
 
@@ -250,7 +250,7 @@ def _complete(
     before: NDArray[np.bool_],
     after: NDArray[np.bool_],
     size: tuple[int, int],
-    config: ProMergeConfig,
+    config: Config,
 ) -> Refined:
     if config.fill_holes:
         after = fill_holes(after)
@@ -259,7 +259,7 @@ def _complete(
     return _non_empty(resize_bicubic(after[kept], size), kept, agreement[kept])
 
 
-def crf_size(grid: tuple[int, int], config: ProMergeConfig = _DEFAULT) -> tuple[int, int]:
+def crf_size(grid: tuple[int, int], config: Config = _DEFAULT) -> tuple[int, int]:
     """The size at which the CRF works for a grid of patches.
 
     Args:
@@ -279,7 +279,7 @@ def crf_size(grid: tuple[int, int], config: ProMergeConfig = _DEFAULT) -> tuple[
 
 
 def _at_crf_size(
-    image: NDArray[np.uint8], masks: NDArray[np.bool_], config: ProMergeConfig
+    image: NDArray[np.uint8], masks: NDArray[np.bool_], config: Config
 ) -> NDArray[np.uint8]:
     """The image at the size at which the CRF works for these patches."""
     height, width = crf_size((masks.shape[1], masks.shape[2]), config)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from promerge_fo.config import ProMergeConfig
+from promerge_fo.config import Config, MaskCutConfig, ProMergeConfig, TokenCutConfig
 from promerge_fo.instances import Instances
+from promerge_fo.segment.normalized_cut import CutTrace, trace_cuts
 from promerge_fo.segment.promerge import Trace, trace_features
 
-__all__ = ["Trace", "segment_features", "trace_segmentation"]
+__all__ = ["CutTrace", "Trace", "segment_features", "trace_segmentation"]
 
 
 def segment_features(
     features: NDArray[Any] | torch.Tensor,
-    config: ProMergeConfig | None = None,
+    config: Config | None = None,
     prompt_scores: NDArray[Any] | torch.Tensor | None = None,
 ) -> Instances:
     """Instance masks from the patch features of one image.
@@ -25,12 +26,16 @@ def segment_features(
     Args:
         features: (C, h, w) floating point, NumPy or torch, on any device; float16 and bfloat16
             are computed in float32.
-        config: the method's parameters; ``ProMergeConfig()`` by default.
+        config: the parameters of a method, which they choose: ``ProMergeConfig()`` by default,
+            a ``MaskCutConfig`` or a ``TokenCutConfig``.
         prompt_scores: (h, w): how much each patch attracts; wanted by attention prompting.
 
     Returns:
-        Patch masks, largest first, with scores in [0, 1], the voted background and a status that
-        says why there are none: "no_background", "background_too_small", "all_filtered".
+        Patch masks with scores in [0, 1], and a status that says why there are none. From
+        ProMerge: largest first, with the voted background; "no_background",
+        "background_too_small", "all_filtered". From MaskCut and TokenCut: one mask a cut, in
+        their order, empty and with the score 0 where the cut was rejected; "no_cut", where no
+        cut is better than any other.
 
     Raises:
         TypeError: features or a configuration of another type.
@@ -46,15 +51,42 @@ def segment_features(
     return trace_segmentation(features, config, prompt_scores).instances
 
 
+@overload
 def trace_segmentation(
     features: NDArray[Any] | torch.Tensor,
     config: ProMergeConfig | None = None,
     prompt_scores: NDArray[Any] | torch.Tensor | None = None,
-) -> Trace:
+) -> Trace: ...
+
+
+@overload
+def trace_segmentation(
+    features: NDArray[Any] | torch.Tensor,
+    config: MaskCutConfig | TokenCutConfig,
+    prompt_scores: NDArray[Any] | torch.Tensor | None = None,
+) -> CutTrace: ...
+
+
+@overload
+def trace_segmentation(
+    features: NDArray[Any] | torch.Tensor,
+    config: Config | None = None,
+    prompt_scores: NDArray[Any] | torch.Tensor | None = None,
+) -> Trace | CutTrace: ...
+
+
+def trace_segmentation(
+    features: NDArray[Any] | torch.Tensor,
+    config: Config | None = None,
+    prompt_scores: NDArray[Any] | torch.Tensor | None = None,
+) -> Trace | CutTrace:
     """The same as :func:`segment_features`, with what every step made of the image."""
     config = ProMergeConfig() if config is None else config
-    if not isinstance(config, ProMergeConfig):
-        raise TypeError(f"config must be a ProMergeConfig, got {type(config).__name__}")
+    if not isinstance(config, Config):
+        raise TypeError(
+            "config must be a ProMergeConfig, MaskCutConfig or TokenCutConfig, got "
+            f"{type(config).__name__}"
+        )
     if isinstance(features, np.ndarray) and features.dtype.kind == "f":
         features = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
     if not isinstance(features, torch.Tensor) or not features.is_floating_point():
@@ -65,6 +97,8 @@ def trace_segmentation(
     if features.ndim != 3 or 0 in features.shape:
         hint = "; pass one image of the batch" if features.ndim == 4 else ""
         raise ValueError(f"features must be (C, h, w), got {tuple(features.shape)}{hint}")
+    if not isinstance(config, ProMergeConfig):
+        return trace_cuts(features, config)
     if isinstance(prompt_scores, torch.Tensor):
         prompt_scores = prompt_scores.cpu().numpy()
     return trace_features(features, config, prompt_scores)

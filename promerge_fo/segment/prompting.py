@@ -14,6 +14,7 @@ from promerge_fo.config import ProMergeConfig, Prompting
 __all__ = ["Prompts", "UnitFeatures", "prompt_masks"]
 
 ITERATIONS = 3  #: shifts of a prompt in iterative prompting (App. C)
+BLOCK = 512  #: patches whose cosines with others are calculated together
 ATTENTION_SHARE = 0.05  #: share of the patches that attention prompting takes (App. C)
 
 
@@ -83,6 +84,23 @@ class UnitFeatures:
         a mask serves all comparisons.
         """
         return self._similarity(self.means(masks))
+
+    def alike(self, tau: float) -> torch.Tensor:
+        """(h * w, h * w) bool on the features' device, symmetric: pairs with a cosine over tau.
+
+        Of the products that would come twice, few are calculated.
+        """
+        size = self._raw.shape[1]
+        alike = torch.empty((size, size), dtype=torch.bool, device=self._raw.device)
+        for first in range(0, size, BLOCK):
+            last = min(first + BLOCK, size)
+            rows = (self._raw[:, first:last] * self._scale[first:last]).T
+            over = torch.mm(rows, self._raw[:, first:]).mul_(self._scale[first:]) > tau
+            own = torch.triu(over[:, : last - first])  # of two roundings, one
+            over[:, : last - first] = own | own.T
+            alike[first:last, first:] = over
+            alike[last:, first:last] = over[:, last - first :].T
+        return alike
 
     def _similarity(self, vectors: torch.Tensor) -> NDArray[np.float32]:
         return torch.mm(vectors, self._raw).mul_(self._scale).cpu().numpy()

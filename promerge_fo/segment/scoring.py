@@ -11,18 +11,23 @@ arbitrary order. Here a mask's quality is the geometric mean of three shares, ea
   the direction of the background's mean: how much more alike its patches are to each other than
   to the background. A mask that runs over several objects is less alike.
 - *agreement*: the IoU of the mask before and after refinement; known after refinement only.
+
+For a mask that was cut out, S is the eigenvector's distance from its mean, as a share of the
+largest distance, and the threshold, in place of tau_b, is 0; b is the mean outside the mask.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from promerge_fo.segment.prompting import Prompts, UnitFeatures
 
-__all__ = ["DELTA", "patch_quality", "with_agreement"]
+__all__ = ["DELTA", "cut_quality", "patch_quality", "with_agreement"]
 
-DELTA = 0.05  #: half the distance of the two thresholds of the stability, as a cosine
+DELTA = 0.05  #: half the distance of the two thresholds of the stability, as S has a range of 1
 
 
 def patch_quality(
@@ -50,8 +55,29 @@ def patch_quality(
     """
     if len(masks) == 0:
         return np.zeros(0, dtype=np.float32)
-    stability = _stability(masks, prompts, prompt, cluster, tau_b)
+    order = np.argsort(cluster, kind="stable")
+    starts = np.searchsorted(cluster[order], np.arange(len(masks)))
+    strongest = np.maximum.reduceat(prompts.affinities[prompt[order]], starts, axis=0)
+    stability = _stability(masks, strongest.reshape(masks.shape), tau_b)
     return np.sqrt(stability * _contrast(unit, masks, background)).astype(np.float32)
+
+
+def cut_quality(
+    unit: UnitFeatures, masks: NDArray[np.bool_], maps: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """sqrt(stability x contrast) of masks that were cut out.
+
+    Args:
+        unit: features of h * w patches.
+        masks: (n, h, w) bool, none empty.
+        maps: (n, h, w) the eigenvector's distance from its mean, as a share of the largest
+            distance, positive in the foreground.
+
+    Returns:
+        (n,) float32 in [0, 1].
+    """
+    stability = _stability(masks, maps, 0.0)
+    return np.sqrt(stability * _contrast(unit, masks, None)).astype(np.float32)
 
 
 def with_agreement(
@@ -70,23 +96,16 @@ def with_agreement(
 
 
 def _stability(
-    masks: NDArray[np.bool_],
-    prompts: Prompts,
-    prompt: NDArray[np.int64],
-    cluster: NDArray[np.int64],
-    tau_b: float,
+    masks: NDArray[np.bool_], strongest: NDArray[np.floating[Any]], threshold: float
 ) -> NDArray[np.float64]:
-    order = np.argsort(cluster, kind="stable")
-    starts = np.searchsorted(cluster[order], np.arange(len(masks)))
-    strongest = np.maximum.reduceat(prompts.affinities[prompt[order]], starts, axis=0)
-    strongest = strongest.reshape(masks.shape)
+    """Of masks (n, h, w) that lie where ``strongest`` (n, h, w) is over the threshold."""
     ringed = masks.copy()
     ringed[:, 1:] |= masks[:, :-1]
     ringed[:, :-1] |= masks[:, 1:]
     ringed[:, :, 1:] |= masks[:, :, :-1]
     ringed[:, :, :-1] |= masks[:, :, 1:]
-    sure = (masks & (strongest > tau_b + DELTA)).sum(axis=(1, 2))
-    possible = (ringed & (strongest > tau_b - DELTA)).sum(axis=(1, 2))
+    sure = (masks & (strongest > threshold + DELTA)).sum(axis=(1, 2))
+    possible = (ringed & (strongest > threshold - DELTA)).sum(axis=(1, 2))
     return np.asarray(sure / np.maximum(possible, 1))
 
 

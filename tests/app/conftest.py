@@ -1,9 +1,15 @@
-"""The real App in a real browser: a fresh server for each test, driven by Playwright."""
+"""The real App in a real browser: a fresh server for each test, driven by Playwright.
+
+A test that fails leaves a screenshot and a trace (``playwright show-trace``) in ``test-results``.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +23,10 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+RESULTS = Path("test-results")
+PICTURES = os.environ.get("PROMERGE_PICTURES")  # a folder for the pictures of the guides
 
 
 class App:
@@ -74,12 +84,43 @@ class App:
         self.form.locator(f"xpath=.//p[text()='{label}']/following::input[1]").fill(text)
         time.sleep(2)
 
+    def choose(self, label, option):
+        """Take an option of the menu that follows a label of the form."""
+        self.form.locator(f"xpath=.//p[text()='{label}']/following::*[@role='combobox'][1]").click()
+        self.page.get_by_role("option", name=option).first.click()
+        time.sleep(2)
+
     def execute(self, button="Execute"):
         self.form.get_by_text(button, exact=True).last.click()
 
+    def finish(self, said):
+        """Wait until an operator says what it did, and close that; returns all that it says."""
+        shown = self.page.get_by_role("dialog").filter(has_text=said)
+        shown.get_by_text(said).first.wait_for(timeout=120_000)
+        text = shown.inner_text()
+        shown.get_by_text(re.compile("^(Done|Close)$")).click()
+        shown.wait_for(state="detached", timeout=30_000)
+        return text
+
+    def picture(self, name):
+        """Keep what is seen, for the guides, where they are being made."""
+        if PICTURES:
+            self.page.screenshot(path=Path(PICTURES) / f"{name}.png")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if report.when == "call":
+        item.stash[FAILED] = report.failed
+    return report
+
+
+FAILED = pytest.StashKey()
+
 
 @pytest.fixture
-def app(fo):
+def app(fo, request):
     """Opens the App on a dataset: ``app(dataset)`` gives the page."""
     sync_api = need("playwright.sync_api", "pip install 'promerge-fo[app-tests]'")
     chromium = need_command("chromium", "apt-get install chromium")
@@ -87,15 +128,22 @@ def app(fo):
     opened = []
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        context = browser.new_context(viewport={"width": 1400, "height": 900})
+        context.tracing.start(screenshots=True, snapshots=True)
 
         def start(dataset):
             session = fo.launch_app(dataset, remote=True, address="127.0.0.1", port=_free_port())
             opened.append(session)
-            made = App(browser.new_page(viewport={"width": 1400, "height": 900}), session)
+            made = App(context.new_page(), session)
             made.open()
             return made
 
         yield start
+        if request.node.stash.get(FAILED, False):
+            RESULTS.mkdir(exist_ok=True)
+            for number, page in enumerate(context.pages):
+                page.screenshot(path=RESULTS / f"{request.node.name}-{number}.png")
+            context.tracing.stop(path=RESULTS / f"{request.node.name}.zip")
         browser.close()
     for session in opened:
         session.close()

@@ -250,6 +250,7 @@ def test_fiftyone_reads_it(fo, scenes, tmp_path):
             [d.confidence for d in ours.promerge.detections]
         )
         assert {d.label for d in theirs.promerge.detections} == {"fg"}
+    read.delete()
 
 
 def test_detectron2_reads_it(scenes, tmp_path):
@@ -303,6 +304,7 @@ def test_yolo(fo, scenes, tmp_path, images):
             name = os.path.relpath(sample.filepath, out / "images" / split)
             assert (tmp_path / "photos" / name).is_file()
             assert {p.label for p in sample.found.polylines} <= {"fg"}
+        read.delete()
     assert total >= summary["annotations"] > 9
 
 

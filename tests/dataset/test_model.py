@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from promerge_fo import ProMergeConfig, load_encoder
+from promerge_fo import MaskCutConfig, ProMergeConfig, TokenCutConfig, load_encoder
 from promerge_fo import dataset as pfo
 
 
@@ -269,6 +269,41 @@ def test_presets_and_arguments_reach_the_pipeline(fo):
     assert pfo.load_model(config=config, encoder=loaded).hash == model.hash
 
 
+def test_methods(fo):
+    encoder = load_encoder("texture")
+    for method, config in {
+        "promerge": ProMergeConfig(),
+        "maskcut": MaskCutConfig(),
+        "tokencut": TokenCutConfig(),
+    }.items():
+        by_name = pfo.load_model(method, encoder=encoder)
+        assert by_name.config == config
+        assert by_name.pipeline.identity()["method"] == method
+        assert pfo.load_model(config=config, encoder=encoder).hash == by_name.hash
+        assert pfo.load_model(method, config=config, encoder=encoder).hash == by_name.hash
+        official = pfo.load_model(method, preset="official", encoder=encoder)
+        assert official.config == config.replace(score="constant")
+    small = pfo.load_model("maskcut", encoder="texture", image_size=240)
+    assert small.config == MaskCutConfig(image_size=240)
+    assert small.pipeline.encoder.image_size == 240
+
+
+@pytest.mark.parametrize("method", ["maskcut", "tokencut"])
+def test_other_methods_fill_a_dataset(fo, dataset, photographs, method):
+    dataset.add_samples([fo.Sample(filepath=path) for path in photographs])
+    model = pfo.load_model(method, encoder="texture", image_size=160)
+    dataset.apply_model(model, label_field=method, batch_size=4, num_workers=0)
+    assert dataset.count_values(f"{method}.status") == {"ok": 4}
+    for sample in dataset:
+        result = model.pipeline([sample.filepath])[0]
+        masks = pfo.masks_of(sample[method], result.masks.shape[1:])
+        np.testing.assert_array_equal(masks, result.masks)
+        assert len(masks) <= (3 if method == "maskcut" else 1)
+    record = pfo.load_run(dataset, pfo.list_runs(dataset)[0])
+    assert (record["method"], record["run_hash"]) == (method, model.hash)
+    assert type(model.config).from_dict(record["config"]) == model.config
+
+
 @pytest.mark.parametrize(
     "arguments, error, message",
     [
@@ -277,6 +312,12 @@ def test_presets_and_arguments_reach_the_pipeline(fo):
         ({"preset": "fast", "config": ProMergeConfig()}, ValueError, "give one of them"),
         ({"config": {"tau_b": 0.3}}, TypeError, "config is a dict.*from_dict"),
         ({"image_size": 240, "config": ProMergeConfig()}, ValueError, "leave image_size out"),
+        (
+            {"method": "tokencut", "config": MaskCutConfig()},
+            ValueError,
+            "method is 'tokencut', but config is a MaskCutConfig; .* or a TokenCutConfig",
+        ),
+        ({"method": "maskcut", "preset": "paper"}, ValueError, "no preset 'paper'"),
         ({"image_size": 240, "encoder": load_encoder("texture")}, ValueError, "give image_size to"),
     ],
     ids=str,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from pathlib import Path
 
+import bson
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
 from promerge_fo import dataset as pfo
+from promerge_fo.dataset.image_index import ImageIndex
 
 
 def results_of(samples, path: Path) -> list[dict]:
@@ -59,6 +62,9 @@ def everything(dataset) -> dict:
         ],
         "schema": sorted(dataset.get_field_schema(flat=True)),
         "runs": sorted(dataset.list_runs()),
+        "sidebar": [
+            path for group in dataset.app_config.sidebar_groups or [] for path in group.paths
+        ],
     }
 
 
@@ -74,6 +80,22 @@ def test_labels_come_back_as_they_were(scenes, results, store):
     figures = pfo.evaluate_instances(scenes, "found", gt_field="promerge").metrics()
     assert figures["segm"]["AP"] == figures["bbox"]["AP"] == 100
     assert str(report) == f"{total} labels on 9 images in the field 'found', of {total} predictions"
+
+
+def test_the_database_holds_labels_as_fiftyone_writes_them(fo, scenes, results, store):
+    box = {"image_id": 1, "bbox": [5, 10, 20, 10], "score": 0.5}
+    store([*results, box])
+    labels = scenes.first().found.detections
+    document = scenes._sample_collection.find_one({})
+    ours = document["found"]["detections"]
+    theirs = [bson.decode(bson.encode(label.copy().to_dict())) for label in labels]
+    for mine, other in zip(ours, theirs, strict=True):
+        assert {k: v for k, v in mine.items() if k != "_id"} == {
+            k: v for k, v in other.items() if k != "_id"
+        }
+    segmented = document["promerge"]["detections"][0]
+    assert set(segmented) == set(ours[0])
+    assert len({d["_id"] for d in ours}) == len(ours)
 
 
 def test_an_export_itself_is_read(scenes, store, tmp_path):
@@ -103,6 +125,12 @@ def test_the_record_of_an_import(scenes, results, store, tmp_path):
     assert store(results, min_score=0.5, top_k=2).run == report.run
     assert store(results, min_score=0.5).run != report.run
     assert store(results[1:], min_score=0.5, top_k=2).run != report.run
+    # whatever the file is called
+    content = tmp_path / "coco_instances_results.json"
+    store(results, min_score=0.5, top_k=2)
+    renamed = content.rename(tmp_path / "renamed.json")
+    again = pfo.import_predictions(scenes, renamed, "found", min_score=0.5, top_k=2, overwrite=True)
+    assert again.run == report.run
     assert len(pfo.list_runs(scenes)) == 3
     assert pfo.delete_run(scenes, pfo.list_runs(scenes)[-1]) > 0
     assert not scenes.has_field("found")
@@ -152,20 +180,22 @@ def test_runs_as_numbers_polygons_and_boxes_alone(scenes, store):
         {**base, "bbox": [5, 10, 20, 10]},
         {**base, "bbox": [5, 10, 1000, 10]},
         {"image_id": 1, "bbox": [5, 10, 20, 10]},
+        {**base, "bbox": [5, 10, 20, 10], "segmentation": []},
+        {**base, "bbox": [0, 0, 0, 0], "segmentation": rle},
     ]
     report = store(entries)
     labels = scenes.first().found.detections
-    assert report.labels == len(labels) == 5
-    for label in labels[:2]:
+    assert report.labels == len(labels) == 7
+    for label in (*labels[:2], labels[6]):
         np.testing.assert_array_equal(pfo.mask_of(label, (height, width)), box)
         assert label.area == 200 / (height * width) and not label.touches_border
-    assert [label.mask for label in labels[2:]] == [None] * 3
-    for label in (*labels[:3], labels[4]):
+    assert [label.mask for label in labels[2:6]] == [None] * 4
+    for label in (*labels[:3], *labels[4:]):
         assert label.bounding_box == [5 / width, 10 / height, 20 / width, 10 / height]
     assert labels[3].bounding_box == [5 / width, 10 / height, (width - 5) / width, 10 / height]
     assert labels[3].touches_border and not labels[2].touches_border
     assert labels[2].area == pytest.approx(200 / (height * width))
-    assert [label.confidence for label in labels] == [0.5] * 4 + [None]
+    assert [label.confidence for label in labels] == [0.5] * 4 + [None, 0.5, 0.5]
 
 
 def test_images_by_coco_id(scenes, results, store):
@@ -243,6 +273,65 @@ def test_a_name_is_given_to_the_image_that_fits_best(scenes, results, store, tmp
     assert (report.labels, report.unmatched_ids) == (1, (2,))
 
 
+def test_paths_are_compared_from_their_ends():
+    """Against a look at every path, on paths that share many parts."""
+    rng = np.random.default_rng(3)
+    names = ["a", "b", "c"]
+
+    def path() -> str:
+        return "/".join(rng.choice(names, int(rng.integers(1, 5))))
+
+    for _ in range(300):
+        paths = [f"/{path()}" for _ in range(int(rng.integers(1, 12)))]
+        index = ImageIndex(NoIds(len(paths)), paths, None)
+        wanted = path()
+        parts = wanted.split("/")[::-1]
+        shared = []
+        for other in paths:
+            ends = zip(parts, [*other.split("/")[:0:-1], "/"], strict=False)
+            shared.append(next((k for k, (x, y) in enumerate(ends) if x != y), len(parts)))
+            shared[-1] = min(shared[-1], len(other.split("/")) - 1)
+        best = [k for k, n in enumerate(shared) if n == max(shared)]
+        expected = best[0] if len(best) == 1 and max(shared) else None
+        by_path = index._by_path(wanted)[0]
+        assert by_path == expected, (wanted, paths)
+
+
+class NoIds:
+    """Samples without the field coco_id."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def has_sample_field(self, name: str) -> bool:
+        return False
+
+
+def test_a_hundred_thousand_files_of_one_name():
+    paths = [f"/scenes/{number}/rgb.png" for number in range(100_000)]
+    index = ImageIndex(NoIds(len(paths)), paths, None)
+    started = time.perf_counter()
+    found = [index.find(f"{number}/rgb.png") for number in range(0, 100_000, 10)]
+    assert found == list(range(0, 100_000, 10))
+    assert index.find("rgb.png") is None
+    assert time.perf_counter() - started < 10
+
+
+def test_frames_of_videos(fo, dataset, photographs, store):
+    sample = fo.Sample(filepath="clip.mp4")
+    for number, path in enumerate(photographs, start=1):
+        sample.frames[number] = fo.Frame(filepath=path)
+    dataset.add_sample(sample)
+    store([{"image_id": 2, "score": 0.5, "bbox": [1, 2, 3, 4]}], dataset.to_frames())
+    labels = [frame.found.detections for frame in dataset.first().frames.values()]
+    assert list(map(len, labels)) == [0, 1, 0, 0]
+    (key,) = pfo.list_runs(dataset)
+    assert pfo.load_run(dataset, key)["instances"] == 1
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -308,7 +397,7 @@ def test_malformed_entries_are_named_and_the_others_stored(scenes, results, stor
     rle = good["segmentation"]
     bad = {
         0: (17, "it is no object"),
-        2: ({**good, "image_id": 1.0}, "its image_id is neither a whole number nor text"),
+        2: ({**good, "image_id": 1.0}, "its image_id is neither a whole number nor a short text"),
         3: ({**good, "image_id": True}, "its image_id is neither"),
         4: ({**good, "image_id": None}, "its image_id is neither"),
         5: ({**good, "score": "0.9"}, "its score is '0.9', but must lie in [0, 1]"),
@@ -320,17 +409,36 @@ def test_malformed_entries_are_named_and_the_others_stored(scenes, results, stor
         11: ({**good, "segmentation": {**rle, "size": [60, 40]}}, "has the size [60, 40]"),
         12: ({**good, "segmentation": {**rle, "counts": rle["counts"][:-3]}}, "its counts"),
         13: ({"image_id": 1, "score": 0.5}, "it has neither segmentation nor bbox"),
-        14: ({**good, "id": [1]}, "its id is neither a whole number nor text"),
+        14: ({**good, "id": [1]}, "its id is neither a whole number nor a short text"),
         16: ({**good, "id": 5}, "an entry before it has the same id, 5"),
+        17: ({**good, "image_id": "x" * 5000}, "its image_id is neither"),
+        18: ({**good, "id": "x" * 5000}, "its id is neither"),
+        19: ({**good, "id": "five"}, "an entry before it has the same id, 'five'"),
+        20: ({**good, "id": 10**30}, "an entry before it has the same id, 1000000"),
     }
-    entries = [bad[k][0] if k in bad else {**good, "id": k - 10} for k in range(17)]
+    ids = {1: 5, 15: "five", 21: -1, 22: -2, 23: 10**30}
+    order = [*range(16), 21, 22, 23, *range(16, 21)]
+    entries = [bad[k][0] if k in bad else {**good, "id": ids[k]} for k in order]
     report = store(entries)
-    assert report.labels == 2 and report.entries == 17
+    assert report.labels == len(ids) and report.entries == 24
     assert scenes.first().found.detections[0].confidence == good["score"]
     assert sum(report.skipped.values()) == len(report.problems) == len(bad)
-    for line, (index, (_, words)) in zip(report.problems, bad.items(), strict=True):
-        assert line.startswith(f"entry {index}: ") and words in line
-    assert "15 malformed (" in str(report)
+    for line, (k, (_, words)) in zip(report.problems, bad.items(), strict=True):
+        assert line.startswith(f"entry {order.index(k)}: ") and words in line
+    assert "19 malformed (" in str(report)
+
+
+def test_values_of_every_depth(scenes, results, store):
+    good = json.dumps(results[0])
+    for depth in (*range(1, 1200, 37), *range(850, 1000)):
+        deep = "[" * depth + "]" * depth
+        entry = f'{{"image_id": 1, "score": {deep}, "bbox": [0, 0, 1, 1], "other": {deep}}}'
+        try:
+            report = store(f"[{good}, {entry}]")
+        except ValueError as error:
+            assert depth > 500 and "nested too deep" in str(error)
+        else:
+            assert report.labels == 1 and sum(report.skipped.values()) == 1
 
 
 def test_the_list_of_problems_is_bounded(scenes, results, store):
@@ -353,7 +461,7 @@ def test_images_that_cannot_be_read(fo, dataset, store, tmp_path):
         ("", "neither a list nor an object"),
         ('[{"image_id": 1}', "it ends too soon"),
         ("[" * 10**6, "nested too deep"),
-        ([{}], "entry 0: its image_id is neither a whole number nor text"),
+        ([{}], "entry 0: its image_id is neither a whole number nor a short text"),
         ([{"image_id": 77, "score": 1, "bbox": [0, 0, 1, 1]}], "of images that are not here"),
     ],
 )
@@ -448,6 +556,7 @@ def test_a_failure_while_writing_restores_the_field(
     assert set(before["schema"]) <= set(after["schema"])
     if not exists:
         assert after["schema"] == before["schema"]
+        assert not [path for path in after["sidebar"] if path.startswith("found")]
     monkeypatch.undo()
     assert store(results).labels == len(results)
 
@@ -479,9 +588,9 @@ def test_what_cannot_take_labels_is_refused(scenes, tmp_path):
 
 
 def test_labels_that_the_database_cannot_hold(scenes, results, store, monkeypatch):
-    from promerge_fo.dataset import predictions
+    from promerge_fo.dataset import prediction_intake
 
-    monkeypatch.setattr(predictions, "_LARGEST", 1000)
+    monkeypatch.setattr(prediction_intake, "_LARGEST", 1000)
     before = everything(scenes)
     with pytest.raises(ValueError, match="labels of one image take .* give top_k or min_score"):
         store(results)

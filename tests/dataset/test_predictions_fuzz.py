@@ -13,7 +13,7 @@ import pytest
 
 from promerge_fo import dataset as pfo
 from promerge_fo.dataset.json_stream import holds_object
-from promerge_fo.dataset.predictions import _Images, _Intake
+from promerge_fo.dataset.prediction_intake import Images, Intake
 
 FILES = 6000
 STORED = 30  # of so many files, one goes on to the database
@@ -121,9 +121,9 @@ def subjects(scenes, tmp_path):
 def take_in(path, images, samples):
     """All of an import before the database is touched; labels and entries left out."""
     if holds_object(path):
-        images = _Images(samples, path)
+        images = Images(samples, path)
     with tempfile.TemporaryFile() as scratch:
-        intake = _Intake(images, None, None, None, scratch)
+        intake = Intake(images, None, None, None, scratch)
         intake.read(path)
         chosen = intake.choose()
         return intake.report(path, "found", "0" * 16, chosen), list(intake.labels(chosen))
@@ -134,7 +134,7 @@ def test_mutated_files(scenes, subjects, tmp_path):
     path = tmp_path / "mutated.json"
     texts = [json.dumps(subject).encode() for subject in subjects]
     scenes.clone_sample_field("promerge", "found")
-    images = _Images(scenes, None)
+    images = Images(scenes, None)
     counts, slowest = Counter(), 0.0
     for number in range(FILES):
         k = number % len(subjects)

@@ -6,6 +6,7 @@ import pytest
 
 from promerge_fo import cli
 from promerge_fo.dataset.reproduce import list_experiments, load_experiment, reproduce
+from promerge_fo.dataset.runs import list_runs, load_run
 from tests.dataset.test_protocols import MAKERS
 
 
@@ -39,26 +40,33 @@ def test_table1_runs_on_a_sample_of_each(fo, root, capsys):
     page = capsys.readouterr().out
     assert (root / "t.md").read_text() in page
     assert "| ProMerge, paper | 2.40 | 7.50 | 3.00 | 7.40 |" in page
-    here = next(line for line in page.splitlines() if line.startswith("| ProMerge, here"))
-    assert len([cell for cell in here.split("|")[2:-1] if cell.strip() != "-"]) == 12
+    for method in ("TokenCut", "MaskCut", "ProMerge"):
+        here = next(line for line in page.splitlines() if line.startswith(f"| {method}, here"))
+        assert len([cell for cell in here.split("|")[2:-1] if cell.strip() != "-"]) == 12
     for text in (
         "the encoder is texture, not vit_base_patch8_224.dino",
         "the first 20 images of each benchmark alone",
         "kitti: boxes, as its files have no masks",
-        "- MaskCut: the method is not there yet",
+        "- CutLER: the method is not there yet",
     ):
         assert text in page
     dataset = fo.load_dataset("coco2017-20")
-    assert dataset.list_evaluations() == ["table1_promerge"]
-    started = dataset.get_run_info(dataset.list_runs()[0]).timestamp
+    methods = ["tokencut", "maskcut", "promerge"]
+    assert set(dataset.list_evaluations()) == {f"table1_{method}" for method in methods}
+    runs = list_runs(dataset)
+    assert [load_run(dataset, run)["method"] for run in runs] == methods
+    assert {load_run(dataset, run)["config"]["score"] for run in runs} == {"constant"}
+    started = [dataset.get_run_info(run).timestamp for run in runs]
     reproduce("table1", root, limit=20, encoder="texture")  # nothing is segmented again
-    assert dataset.get_run_info(dataset.list_runs()[0]).timestamp == started
+    assert [dataset.get_run_info(run).timestamp for run in runs] == started
 
 
 def test_table2_measures_time(root):
     outcome = reproduce("table2", root, encoder="texture")
-    (rate,) = outcome.figures["ProMerge"]["coco2017"]
-    assert 0 < rate < 1000
+    assert list(outcome.figures) == ["TokenCut", "MaskCut", "ProMerge"]
+    for figures in outcome.figures.values():
+        (rate,) = figures["coco2017"]
+        assert 0 < rate < 1000
     assert "3 images, of which 1 warm up" in str(outcome)
     assert "| ProMerge, paper | 0.54 |" in str(outcome)
 
@@ -75,7 +83,7 @@ def test_benchmarks_that_are_missing_are_named(root, capsys):
 def test_what_is_not_there_is_refused_by_name(root):
     with pytest.raises(ValueError, match="no experiment 'table9'; the experiments are: table1"):
         reproduce("table9", root)
-    with pytest.raises(ValueError, match="the method MaskCut is not there yet"):
-        reproduce("table1", root, methods=["MaskCut"])
+    with pytest.raises(ValueError, match="the method CutLER is not there yet"):
+        reproduce("table1", root, methods=["CutLER"])
     with pytest.raises(ValueError, match="no method 'SAM'"):
         reproduce("table1", root, methods=["SAM"])

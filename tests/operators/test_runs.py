@@ -25,6 +25,34 @@ def test_a_run_is_shown_and_run_again(operator, form, segmented):
     assert load_run(segmented, key)["images"] == 1
 
 
+def test_imported_predictions_are_shown_but_not_run_again(operator, form, segmented, tmp_path):
+    from promerge_fo.dataset import import_predictions, list_runs, load_run, model_of_run
+
+    path = tmp_path / "results.json"
+    path.write_text('[{"image_id": 1, "score": 0.5, "bbox": [0, 0, 10, 10]}]')
+    report = import_predictions(segmented, path, "plus", min_score=0.25)
+    key = list_runs(segmented)[-1]
+    shown = form(operator("show_run"), segmented, run=key)
+    text = shown.type.properties["record"].default
+    assert report.run in text and '"min_score": 0.25' in text and "results.json" in text
+    assert shown.invalid and "import the file again" in shown.error_message
+    with pytest.raises(ValueError, match="was imported from results.json"):
+        model_of_run(load_run(segmented, key))
+    with_encoder = made_here(segmented)
+    assert key not in with_encoder and len(with_encoder) == 2
+
+
+def made_here(dataset) -> list[str]:
+    """The runs that the operator "explain" offers."""
+    import fiftyone.operators as foo
+    from fiftyone.operators.executor import ExecutionContext
+
+    request = {"dataset_name": dataset.name, "current_sample": dataset.first().id, "params": {}}
+    explain = foo.get_operator("@promerge/promerge/explain")
+    ctx = ExecutionContext(operator_uri=explain.uri, request_params=request)
+    return list(explain.resolve_input(ctx).type.properties["run"].type.values)
+
+
 def test_a_run_is_deleted_with_its_labels_and_no_others(operator, form, segmented):
     from promerge_fo.dataset import list_runs
 

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-RUN = {"encoder": "texture", "show_parameters": True, "parameters_default": {"image_size": 96}}
+RUN = {"encoder": "texture", "show_parameters": True, "promerge_default": {"image_size": 96}}
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def images(fo, dataset, photographs):
         ({"label_field": "filepath"}, "The field 'filepath' holds"),
         ({"label_field": "other"}, "Tick the box"),
         (
-            {"show_parameters": True, "parameters_paper": {"tau_b": 3.0}, "preset": "paper"},
+            {"show_parameters": True, "promerge_paper": {"tau_b": 3.0}, "preset": "paper"},
             "tau_b is 3.0, but must lie in [-1, 1]",
         ),
     ],
@@ -54,14 +54,29 @@ def test_wrong_input_is_refused_with_words(operator, form, images, fo, params, w
 
 
 def test_the_form_has_every_parameter_once_as_the_preset_has_it(operator, form, images):
-    from promerge_fo import ProMergeConfig
+    from promerge_fo.config import METHODS
 
     segment = operator("segment_instances")
-    for preset in ("default", "paper", "fast"):
-        made = form(segment, images, preset=preset, show_parameters=True)
-        group = made.type.properties[f"parameters_{preset}"].type.properties
-        asked = {name: p.default for name, p in group.items() if not name.startswith("heading_")}
-        assert asked == ProMergeConfig.preset(preset).to_dict()
+    for method, kind in METHODS.items():
+        for preset in kind.presets:
+            params = {"method": method, "preset": preset, "show_parameters": True}
+            made = form(segment, images, **params)
+            assert not made.invalid
+            group = made.type.properties[f"{method}_{preset}"].type.properties
+            asked = {n: p.default for n, p in group.items() if not n.startswith("heading_")}
+            assert asked == kind.preset(preset).to_dict()
+
+
+def test_every_method_runs(operator, images):
+    from promerge_fo.config import METHODS
+    from promerge_fo.dataset import list_runs, load_run
+
+    for method in METHODS:
+        parameters = {"show_parameters": True, f"{method}_default": {"image_size": 96}}
+        operator("segment_instances")(
+            images, method=method, encoder="texture", label_field=method, **parameters
+        )
+    assert [load_run(images, key)["method"] for key in list_runs(images)] == list(METHODS)
 
 
 def test_masks_are_made_from_python_with_the_form_s_settings(operator, form, images):
@@ -70,7 +85,7 @@ def test_masks_are_made_from_python_with_the_form_s_settings(operator, form, ima
 
     segment = operator("segment_instances")
     parameters = {"image_size": 96, "stride": 6}
-    segment(images.limit(3), **{**RUN, "parameters_default": parameters})
+    segment(images.limit(3), **{**RUN, "promerge_default": parameters})
     (key,) = list_runs(images)
     record = load_run(images, key)
     assert record["images"] == 3
@@ -107,7 +122,8 @@ def test_a_run_is_stopped_and_what_is_done_is_kept(operator, images, fo, photogr
     seen = [next(steps), next(steps), next(steps)]
     assert operator("stop_runs")(images).result == {"stopped": 1}
     seen += steps
-    assert seen[-1]["report"].startswith("Stopped; what was done is kept. ")
+    said = seen[-1].body.params["results"]["outcome"]
+    assert said.startswith("Stopped; what was done is kept. ")
     done = len(images.exists("promerge.status"))
     assert 1 <= done < 84
     assert operator("stop_runs")(images).result == {"stopped": 0}

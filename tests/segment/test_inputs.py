@@ -77,7 +77,9 @@ def test_bad_features(features, error, words):
 
 
 def test_bad_configuration_and_prompt_scores():
-    with pytest.raises(TypeError, match="must be a ProMergeConfig, got dict"):
+    with pytest.raises(
+        TypeError, match="ProMergeConfig, MaskCutConfig or TokenCutConfig, got dict"
+    ):
         segment_features(square(), {"stride": 4})
     attention = ProMergeConfig(prompting="attention")
     with pytest.raises(ValueError, match="wants prompt_scores"):

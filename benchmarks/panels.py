@@ -1,0 +1,99 @@
+"""Forms and panels over a million labels: how long they take to open.
+
+Every operator's form, and the compare panel with two evaluations, on the labels of
+benchmarks/review.py; what the review's panel takes is there.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from benchmarks.database import start, why_not
+from benchmarks.memory import apart
+from benchmarks.review import FIELD, REPETITIONS, fill
+from benchmarks.settings import Settings
+from benchmarks.timing import measure
+
+RUNS = ("eval_first", "eval_second")
+PANELS = ("promerge_compare", "promerge_review", "promerge_sample")
+
+
+def run(settings: Settings) -> dict[str, Any]:
+    missing = why_not()
+    if missing is not None:
+        return {"fiftyone_missing": missing, "counts": None}
+    counts = settings.pick((1_000, 10_000, 100_000), (100,))
+    return {
+        "fiftyone_missing": None,
+        "load_average_before": round(os.getloadavg()[0], 1),
+        "counts": [apart("benchmarks.panels:of_count", images=count) for count in counts],
+    }
+
+
+def of_count(images: int) -> dict[str, Any]:
+    """Seconds until each form and the compare panel are there."""
+    start()
+    import fiftyone as fo
+    import fiftyone.operators as foo
+    from fiftyone.operators.executor import ExecutionContext, Executor
+
+    from promerge_fo.dataset.plugin import install_plugin
+
+    install_plugin()
+    dataset = fill(images)
+    evaluate(dataset)
+    request = {"dataset_name": dataset.name, "params": {"panel_id": "panel", "panel_state": {}}}
+
+    def context(uri: str) -> Any:
+        return ExecutionContext(operator_uri=uri, request_params={**request}, executor=Executor())
+
+    seconds = {}
+    for operator in foo.list_operators(builtin=False):
+        name = operator.name
+        if operator.uri.startswith("@promerge/") and name not in ("stop_runs", *PANELS):
+
+            def form(operator: Any = operator) -> None:
+                operator.resolve_input(context(operator.uri))
+
+            seconds[f"form of {name}"] = measure(form, REPETITIONS)
+    panel = foo.get_operator("@promerge/promerge/promerge_compare")
+
+    def compare() -> None:
+        ctx = context(panel.uri)
+        panel.on_load(ctx)
+        panel.render(ctx)
+
+    seconds["panel promerge_compare"] = measure(compare, REPETITIONS)
+    found = {
+        "images": images,
+        "labels": dataset.count(f"{FIELD}.detections"),
+        "seconds": seconds,
+        "slowest_s": max(value["median_s"] for value in seconds.values()),
+    }
+    fo.core.odm.drop_database()
+    return found
+
+
+def evaluate(dataset: Any) -> None:
+    """Two evaluations as they are stored, of figures and counts that are made up."""
+    import fiftyone as fo
+
+    from promerge_fo.dataset.coco_metrics import METRICS
+    from promerge_fo.dataset.evaluation import InstanceEvaluationConfig
+
+    for key in RUNS:
+        config = InstanceEvaluationConfig(
+            FIELD,
+            "other",
+            images=len(dataset),
+            figures={kind: dict.fromkeys(METRICS, 1.0) for kind in ("segm", "bbox")},
+            curves={iou: [1.0] * 101 for iou in ("0.50", "0.75")},
+        )
+        config.build().register_run(dataset, key)
+        counts = {}
+        for suffix in ("_tp", "_fp", "_fn"):
+            dataset.add_sample_field(f"{key}{suffix}", fo.IntField)
+            counts[f"{key}{suffix}"] = {"$floor": {"$multiply": [{"$rand": {}}, 6]}}
+        dataset._sample_collection.update_many({}, [{"$set": counts}])
+    dataset.reload()
