@@ -9,13 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from promerge_fo.detector.config import DetectorConfig
+from promerge_fo.detector.losses import Losses, read_losses
 from promerge_fo.detector.requirement import require_detectron2
 
 if TYPE_CHECKING:
     from promerge_fo.detector.prediction import predict
     from promerge_fo.detector.training import train
 
-__all__ = ["DetectorConfig", "predict", "require_detectron2", "train"]
+__all__ = ["DetectorConfig", "Losses", "predict", "read_losses", "require_detectron2", "train"]
 
 _HOMES = {"predict": "prediction", "train": "training"}
 

@@ -191,6 +191,8 @@ class _Content:
             raise ValueError(f"{self._path}: {kind} {place} (from 0) {what}") from error
 
     def _add_image(self, entry: dict[str, Any]) -> None:
+        if not isinstance(entry["id"], int):
+            raise ValueError(f"its id {entry['id']!r} is no whole number")
         if entry["id"] in self.index:
             raise ValueError(f"its id {entry['id']} is that of another image")
         path = os.path.join(self._root, entry["file_name"])  # noqa: PTH118 (fast)

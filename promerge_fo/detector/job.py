@@ -34,6 +34,7 @@ class Job:
         checkpoint_every: iterations between two checkpoints.
         pictures_every: iterations between two looks at sample predictions.
         say: takes lines of progress.
+        progress: given a number of iterations, makes a bar; where there is one process.
     """
 
     labels: Path
@@ -47,3 +48,4 @@ class Job:
     checkpoint_every: int
     pictures_every: int
     say: Callable[[str], Any]
+    progress: Callable[[int], Any] | None = None

@@ -23,10 +23,7 @@ from promerge_fo.figures import draw_masks
 from promerge_fo.images import ImageError, load_image
 from promerge_fo.words import duration
 
-__all__ = ["LOSSES", "LossFile", "Pictures", "ProgressLine", "cut_losses"]
-
-LOSSES = "losses.jsonl"
-"""The file with a line of JSON for each iteration: its number, losses and learning rate."""
+__all__ = ["Bar", "LossFile", "Pictures", "ProgressLine"]
 
 
 class LossFile(HookBase):  # type: ignore[misc]
@@ -58,26 +55,6 @@ class LossFile(HookBase):  # type: ignore[misc]
         """Close the file."""
         if self._file is not None:
             self._file.close()
-
-
-def cut_losses(path: Path, iteration: int) -> None:
-    """Take out of a file of losses what will be trained again.
-
-    Args:
-        path: what :class:`LossFile` wrote; it need not be there.
-        iteration: the first that will be trained again. A last line that was cut off goes, too.
-    """
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            before = json.loads(line)["iteration"] < iteration
-        except (ValueError, KeyError):
-            break
-        if before:
-            kept.append(line + "\n")
-    path.write_text("".join(kept))
 
 
 class ProgressLine(HookBase):  # type: ignore[misc]
@@ -120,6 +97,40 @@ class ProgressLine(HookBase):  # type: ignore[misc]
         )
         self._losses.clear()
         self._since = time.perf_counter()
+
+
+class Bar(HookBase):  # type: ignore[misc]
+    """Moves a bar, and ends the training where that wants it to end.
+
+    The last hook of an iteration: what there is then is whole, and is kept.
+
+    Args:
+        progress: given the number of iterations to do, makes a bar with ``update(n)``, which may
+            raise KeyboardInterrupt, and ``close()``.
+        keep: saves a checkpoint of the iteration that it is given.
+    """
+
+    def __init__(self, progress: Callable[[int], Any], keep: Callable[[int], Any]) -> None:
+        self._progress = progress
+        self._keep = keep
+        self._bar: Any = None
+
+    def before_train(self) -> None:
+        """Make the bar."""
+        self._bar = self._progress(self.trainer.max_iter - self.trainer.start_iter)
+
+    def after_step(self) -> None:
+        """Move it."""
+        try:
+            self._bar.update(1)
+        except KeyboardInterrupt:
+            if self.trainer.iter + 1 < self.trainer.max_iter:
+                self._keep(self.trainer.iter)
+            raise
+
+    def after_train(self) -> None:
+        """Put it away."""
+        self._bar.close()
 
 
 class Pictures(HookBase):  # type: ignore[misc]

@@ -20,7 +20,8 @@ from promerge_fo.detector.checkpoints import SafeCheckpointer
 from promerge_fo.detector.config import DetectorConfig, detectron2_config
 from promerge_fo.detector.data import Batches
 from promerge_fo.detector.job import FINAL, Job
-from promerge_fo.detector.logs import LOSSES, LossFile, Pictures, ProgressLine, cut_losses
+from promerge_fo.detector.logs import Bar, LossFile, Pictures, ProgressLine
+from promerge_fo.detector.losses import LOSSES, cut_losses
 from promerge_fo.detector.network import build
 from promerge_fo.detector.weights import load_backbone, load_detector, read_detector
 
@@ -60,7 +61,8 @@ def run(job: Job) -> None:
     trainer.register_hooks(made)
     start = 0
     if checkpointer.has_checkpoint():
-        checkpointer.load(checkpointer.get_checkpoint_file())
+        last = checkpointer.get_checkpoint_file()
+        checkpointer.load(last)
         start = trainer.iter + 1
         if start == config.iterations:  # killed while the very last file was written
             checkpointer.save(Path(FINAL).stem)
@@ -72,6 +74,7 @@ def run(job: Job) -> None:
     if comm.is_main_process():
         if start:
             job.say(f"going on at iteration {start:,}")
+            _keep_only(Path(last))
         cut_losses(job.place / LOSSES, start)
         writer = TensorboardXWriter(str(job.place), purge_step=start)
         trainer.register_hooks(
@@ -80,18 +83,34 @@ def run(job: Job) -> None:
                 hooks.PeriodicWriter([writer], period=20),
             ]
         )
+    if job.progress is not None:
+        trainer.register_hooks(
+            [Bar(job.progress, lambda k: checkpointer.save(f"model_{k:07d}", iteration=k))]
+        )
     trainer.data_loader = _loader(batches, range(start, config.iterations), job.workers)
     trainer.train(start, config.iterations)
 
 
+def _keep_only(last: Path) -> None:
+    """Remove other checkpoints, which detectron2 has forgotten since it was stopped."""
+    for path in last.parent.glob("model_[0-9]*.pth"):
+        if path != last:
+            path.unlink()
+
+
 def _loader(batches: Batches, numbers: range, workers: int) -> Any:
-    """These batches, in this order, made ahead by so many processes."""
+    """These batches, in this order, made ahead by so many processes.
+
+    A loader draws a seed where its first batch is asked for, which is another iteration after a
+    kill: it has a generator of its own, so that torch's stays as it was keyed.
+    """
     return torch.utils.data.DataLoader(
         batches,  # type: ignore[arg-type]  # it has no length
         sampler=numbers,
         batch_size=None,
         num_workers=workers,
         collate_fn=_as_it_is,
+        generator=torch.Generator(),
     )
 
 

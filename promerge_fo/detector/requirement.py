@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
-__all__ = ["HOW_TO_GET_DETECTRON2", "require_detectron2"]
+__all__ = ["require_detectron2", "why_no_detectron2"]
 
 HOW_TO_GET_DETECTRON2 = (
     "detectron2 is not on PyPI; it is built, in some minutes and with a C++ compiler, for the "
@@ -15,14 +15,21 @@ HOW_TO_GET_DETECTRON2 = (
 )
 
 
+def why_no_detectron2() -> str | None:
+    """What there is to say where detectron2 is not installed, or None; nothing is imported."""
+    if importlib.util.find_spec("detectron2") is None:
+        return f"the detector needs detectron2. {HOW_TO_GET_DETECTRON2}"
+    return None
+
+
 def require_detectron2() -> None:
     """Make sure that detectron2 can be imported.
 
     Raises:
         ImportError: it cannot, with the reason and the way to get it.
     """
-    if importlib.util.find_spec("detectron2") is None:
-        raise ImportError(f"the detector needs detectron2. {HOW_TO_GET_DETECTRON2}")
+    if (reason := why_no_detectron2()) is not None:
+        raise ImportError(reason)
     try:
         import detectron2.engine
         import detectron2.layers  # noqa: F401  (its compiled part)

@@ -17,11 +17,10 @@ from promerge_fo.detector.job import FINAL, RECORD, Job
 from promerge_fo.detector.prediction import predict
 from promerge_fo.detector.requirement import require_detectron2
 from promerge_fo.detector.self_training import merge_labels
-from promerge_fo.detector.weights import DINO_RESNET50, refuse_pickle
-from promerge_fo.encoder.weights import WeightsError
+from promerge_fo.detector.weights import require_backbone
 from promerge_fo.files import sha256_of
 
-__all__ = ["train"]
+__all__ = ["require_folder", "train"]
 
 
 def train(
@@ -37,6 +36,7 @@ def train(
     checkpoint_every: int = 5000,
     pictures_every: int = 1000,
     say: Callable[[str], Any] = print,
+    progress: Callable[[int], Any] | None = None,
 ) -> Path:
     """Train the detector on pseudo-labels (ProMerge+, where they are ProMerge's).
 
@@ -67,6 +67,9 @@ def train(
         checkpoint_every: iterations between two checkpoints.
         pictures_every: iterations between two looks at sample predictions.
         say: takes lines of progress; with several GPUs, something that can be pickled.
+        progress: given the number of iterations that a round has to do, makes a bar with
+            ``update(n)`` and ``close()``. Where ``update`` raises KeyboardInterrupt, the training
+            ends with a checkpoint. Not for several GPUs.
 
     Returns:
         The path of the trained detector.
@@ -78,6 +81,7 @@ def train(
         ValueError: the folder holds another training, nothing has a mask, images and annotations
             do not fit together, or arguments are out of their range.
         RuntimeError: the loss became infinite.
+        KeyboardInterrupt: Ctrl-C, or the bar's.
     """
     require_detectron2()
     import torch
@@ -91,12 +95,15 @@ def train(
             f"rounds is {rounds} and gpus {gpus}, but rounds must be 1 or more, and gpus 0 to "
             f"{available}, which is how many there are"
         )
+    if progress is not None and processes > 1:
+        raise ValueError(f"a bar shows one process, but there are {processes}; give gpus=1")
     file, root = find_annotations(annotations, image_root)
     folder = Path(output).expanduser().absolute()
-    _keep_record(folder, config, file, weights)
+    start = None if weights is None else require_backbone(weights)
+    _keep_record(folder, config, file, start)
     device = "cuda" if processes else "cpu"
     workers = available_cpus() // max(1, processes) if num_workers is None else num_workers
-    labels, start = file, None if weights is None else Path(weights).expanduser().absolute()
+    labels = file
     for number in range(1, rounds + 1):
         place = folder / f"round{number}"
         place.mkdir(exist_ok=True)
@@ -118,6 +125,7 @@ def train(
                 checkpoint_every,
                 pictures_every,
                 say,
+                progress,
             )
             launch(_train_round, max(1, processes), dist_url="auto", args=(job,))
         start = place / FINAL
@@ -125,27 +133,30 @@ def train(
     return start
 
 
-def _keep_record(
-    folder: Path, config: DetectorConfig, file: Path, weights: str | os.PathLike[str] | None
-) -> None:
+def require_folder(output: str | os.PathLike[str]) -> Path:
+    """The folder of a training, which need not be there.
+
+    Raises:
+        ValueError: it holds other things.
+    """
+    folder = Path(output).expanduser().absolute()
+    if folder.is_dir() and not (folder / RECORD).is_file() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty, and holds no training; give another folder")
+    return folder
+
+
+def _keep_record(folder: Path, config: DetectorConfig, file: Path, weights: Path | None) -> None:
     """Write down what is trained from what; refuse a folder with checkpoints of another training.
 
     Raises:
-        WeightsError: the weights are missing, or a pickle.
         ValueError: the folder is not free.
     """
-    if weights is not None:
-        refuse_pickle(Path(weights))
-        if not Path(weights).expanduser().is_file():
-            raise WeightsError(
-                f"{weights} does not exist; DINO's ResNet-50 is published at {DINO_RESNET50}"
-            )
     record = {
         "config": config.to_dict(),
         "annotations": sha256_of(file),
-        "weights": None if weights is None else sha256_of(Path(weights).expanduser()),
+        "weights": None if weights is None else sha256_of(weights),
     }
-    path = folder / RECORD
+    path = require_folder(folder) / RECORD
     if path.is_file():
         known = json.loads(path.read_text())
         others = [name for name in record if known.get(name) != record[name]]
@@ -156,8 +167,6 @@ def _keep_record(
             )
         if not others:
             return
-    elif folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty, and holds no training; give another folder")
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         **record,

@@ -20,6 +20,8 @@ __all__ = [
     "load_detector",
     "read_detector",
     "refuse_pickle",
+    "require_backbone",
+    "require_detector",
     "to_detectron2_names",
 ]
 
@@ -70,6 +72,32 @@ def read_detector(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     if not state:
         raise WeightsError(f"checkpoint {path} holds no weights. {_DETECTORS}")
     return state
+
+
+def require_backbone(path: str | os.PathLike[str]) -> Path:
+    """The file of a backbone, which is there and no pickle; it is not read.
+
+    Raises:
+        WeightsError: it is not.
+    """
+    return _there(path, f"DINO's ResNet-50 is published at {DINO_RESNET50}")
+
+
+def require_detector(path: str | os.PathLike[str]) -> Path:
+    """The file of a detector, which is there and no pickle; it is not read.
+
+    Raises:
+        WeightsError: it is not.
+    """
+    return _there(path, _DETECTORS)
+
+
+def _there(path: str | os.PathLike[str], advice: str) -> Path:
+    found = Path(path).expanduser().absolute()
+    refuse_pickle(found)
+    if not found.is_file():
+        raise WeightsError(f"{path} does not exist. {advice}")
+    return found
 
 
 def refuse_pickle(path: Path) -> None:

@@ -46,6 +46,10 @@ def test_images_masks_and_what_is_left_out(tmp_path):
     [
         ({"images": []}, "has no images"),
         ({"images": [{"id": 1, "height": 4, "width": 6}]}, "image 0 .* has no 'file_name'"),
+        (
+            {"images": [{"id": "1", "file_name": "1.png", "height": 4, "width": 6}]},
+            "image 0 .* id '1' is no whole number",
+        ),
         ({"annotations": [{"segmentation": {}}]}, "annotation 0 .* has no 'image_id'"),
         (
             {"annotations": [{"image_id": 1, "segmentation": {"size": [6, 4], "counts": "0"}}]},
