@@ -85,7 +85,8 @@ class TrainDetector(Operator):
 
     def _ask_settings(self, form: Form) -> None:
         form.inputs.bool("show_settings", default=False, label="Show all settings")
-        if not form.ctx.params.get("show_settings"):
+        given = {"settings", "checkpoint_every", "pictures_every"} & set(form.ctx.params)
+        if not form.ctx.params.get("show_settings") and not given:  # from Python, some are
             return
         group = types.Object()
         scaled = config_of({"batch_size": form.given("batch_size", 16)})
