@@ -1,7 +1,8 @@
 # make demo    run ProMerge on real photographs and say how to look at the masks
 # make test    run the tests
+# make oldest  the tests that use FiftyOne, with the oldest that is supported
 # make lint    ruff and mypy
-# make clean   remove the environment and what was built
+# make clean   remove the environments and what was built
 #
 # Everything happens in .venv, made on first use; PYTHON=python3.12 chooses its Python (3.10 to 3.13).
 
@@ -9,9 +10,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+OLDEST := .venv-oldest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint wheel clean
+.PHONY: help demo test oldest lint wheel clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -40,6 +42,14 @@ test: $(READY)
 	fi
 	@$(BIN)/python -m pytest $(ARGS)
 
+# FiftyOne 1.15 does not say that it needs a graphql-core before 3.3.
+oldest:
+	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	@$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-e '.[dev,app-tests]' 'fiftyone==1.15.0' 'graphql-core<3.3'
+	@$(OLDEST)/bin/promerge doctor --install-mongod
+	@$(OLDEST)/bin/python -m pytest tests/dataset tests/operators tests/app $(ARGS)
+
 lint: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -49,4 +59,4 @@ wheel: $(READY)
 	@$(BIN)/python -m build --quiet --wheel
 
 clean:
-	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	@rm -rf $(VENV) $(OLDEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

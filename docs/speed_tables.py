@@ -9,7 +9,7 @@ from speed_results import cuts, iou, read, results, share, table
 
 NAMES = (
     "segmentation", "normalized_cut", "crf", "encoder", "end_to_end", "prompts", "table2", "count",
-    "writing", "exporting", "evaluation", "review",
+    "writing", "exporting", "evaluation", "review", "panels",
 )  # fmt: skip
 
 
@@ -298,11 +298,23 @@ def review() -> str:
     return table(["seconds of work for", *(f"{row['labels']:,} labels" for row in counts)], rows)
 
 
+def panels() -> str:
+    counts = results("panels")["counts"]
+    if counts is None:
+        return results("panels")["fiftyone_missing"]
+    slowest_first = sorted(counts[-1]["seconds"].items(), key=lambda item: -item[1]["median_s"])
+    rows = [
+        [name, *(f"{row['seconds'][name]['median_s']:.2f}" for row in counts)]
+        for name, _ in slowest_first
+    ]
+    return table(["seconds to open", *(f"{row['labels']:,} labels" for row in counts)], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (
         machine, segmentation, steps, normalized_cut, crf_counts, crf_agreement, crf_sizes,
         crf_torch, prompts, encoder, throughput, table2, count, writing, writing_parts, exporting,
-        evaluation, review,
+        evaluation, review, panels,
     )
 }  # fmt: skip

@@ -37,7 +37,7 @@ class Operator(foo.Operator):
         request = {
             "dataset_name": view._root_dataset.name,
             "view": view._serialize(),
-            "params": {"view_target": "CURRENT_VIEW", **params},
+            "params": dict(params),
         }
         ctx = ExecutionContext(operator_uri=self.uri, request_params=request)
         ctx.has_no_memory = True

@@ -26,6 +26,7 @@ __all__ = [
     "ImageLabels",
     "StoredLabel",
     "annotation_of",
+    "coco_id_field",
     "image_ids",
     "image_size",
     "read_documents",
@@ -253,9 +254,23 @@ def image_size(document: dict[str, Any]) -> tuple[int, int] | None:
     return (int(height), int(width)) if height and width else None
 
 
+def coco_id_field(samples: Any) -> str | None:
+    """The field with the images' COCO ids: ``coco_id``, or None.
+
+    FiftyOne's importer puts the name of the labels' field in front (``ground_truth_coco_id``) where
+    it was given one; such a field counts where it is the only one.
+    """
+    names = list(samples.get_field_schema())
+    named = [name for name in names if name.endswith("_coco_id")]
+    if "coco_id" in names:
+        return "coco_id"
+    return named[0] if len(named) == 1 else None
+
+
 def image_ids(samples: Any) -> list[int]:
     """The COCO ids of the images where all are known and differ, else 1, 2, 3, ..."""
-    ids = samples.values("coco_id") if samples.has_sample_field("coco_id") else []
+    field = coco_id_field(samples)
+    ids = samples.values(field) if field is not None else []
     if len(set(ids)) == len(samples) and all(isinstance(i, int) for i in ids):
         return list(ids)
     return list(range(1, len(samples) + 1))

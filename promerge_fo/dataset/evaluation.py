@@ -56,10 +56,11 @@ def evaluate_instances(
     The figures are those of pycocotools on what
     :func:`~promerge_fo.dataset.export_pseudo_labels` writes of the same samples with
     ``min_area=0``: every label is of one class, the labels of an image count in stored order, the
-    images in the order of their COCO ids (the field ``coco_id``) where all are known, else in that
-    of the samples. Labels with ``iscrowd`` count as COCO's crowds. Boxes are the tight ones of the
-    masks, where there are masks. Masks are measured where every label of both fields has one,
-    boxes always. Images that cannot be read, and whose size is not known, are left out.
+    images in the order of their COCO ids (``coco_id``, or the importer's ``*_coco_id``) where all
+    are known, else in that of the samples. Labels with ``iscrowd`` count as COCO's crowds. Boxes
+    are the tight ones of the masks, where there are masks. Masks are measured where every label of
+    both fields has one, boxes always. Images that cannot be read, and whose size is not known, are
+    left out.
 
     With an ``eval_key`` this is an evaluation run of FiftyOne: matches at IoU 0.5 are written to
     the labels (``eval_key``: "tp", "fp" or "fn"; ``{eval_key}_id`` and ``{eval_key}_iou`` of the

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import PurePath, PurePosixPath
 from typing import Any
 
-from promerge_fo.dataset.coco import image_ids
+from promerge_fo.dataset.coco import coco_id_field, image_ids
 from promerge_fo.dataset.json_stream import read_elements
 
 __all__ = ["ImageIndex"]
@@ -149,9 +149,10 @@ def _shared_start(a: Sequence[str], b: Sequence[str]) -> int:
 
 def _require_ids(samples: Any) -> None:
     """Refuse ids that are known of some images alone, or not different."""
-    if not samples.has_sample_field("coco_id"):
+    field = coco_id_field(samples)
+    if field is None:
         return
-    ids = samples.values("coco_id")
+    ids = samples.values(field)
     known = [number for number in ids if number is not None]
     if not known:
         return
@@ -163,6 +164,6 @@ def _require_ids(samples: Any) -> None:
             else f"{len(ids) - len(known)} of {len(ids)} images have none"
         )
         raise ValueError(
-            f"images cannot be told apart by their coco_id ({problem}); give the annotation file "
+            f"images cannot be told apart by their {field} ({problem}); give the annotation file "
             "that defines the ids, as annotations=..., or a view of images with different ids"
         )

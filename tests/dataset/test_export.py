@@ -76,12 +76,13 @@ def test_only_labels_with_a_wanted_tag(filled, tmp_path):
         assert summary["untagged"] == len(labels) - count
 
 
-def test_images_keep_their_coco_ids_where_all_have_one(filled, tmp_path):
+@pytest.mark.parametrize("field", ["coco_id", "ground_truth_coco_id"])  # as FiftyOne's importer
+def test_images_keep_their_coco_ids_where_all_have_one(filled, tmp_path, field):
     path = tmp_path / "a.json"
-    filled.set_values("coco_id", [139, 285, 632, 724])
+    filled.set_values(field, [139, 285, 632, 724])
     pfo.export_pseudo_labels(filled, "promerge", path)
     assert list(load(path).imgs) == [139, 285, 632, 724]
-    filled.set_values("coco_id", [139, 285, 632, None])
+    filled.set_values(field, [139, 285, 632, None])
     pfo.export_pseudo_labels(filled, "promerge", path)
     assert list(load(path).imgs) == [1, 2, 3, 4]
 

@@ -306,8 +306,8 @@ class NoIds:
     def __len__(self) -> int:
         return self._count
 
-    def has_sample_field(self, name: str) -> bool:
-        return False
+    def get_field_schema(self) -> dict[str, object]:
+        return {}
 
 
 def test_a_hundred_thousand_files_of_one_name():
