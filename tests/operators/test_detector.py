@@ -158,6 +158,58 @@ def test_an_export_from_the_form_is_what_is_trained_on(operator, form, segmented
     assert train.resolve_input(ctx).type.properties["annotations"].default == path
 
 
+def test_a_training_is_stopped_and_goes_on_by_the_same_form(
+    operator, segmented, training, monkeypatch
+):
+    """What trains is replaced: this is about what it is given, and how it ends."""
+    from fiftyone.operators.executor import ExecutionContext, Executor
+
+    import promerge_fo.detector as room
+    from promerge_fo.detector import training as home
+
+    given = {}
+
+    def train(annotations, output, config, *, progress, **more):
+        given.update(more, annotations=annotations, output=output, config=config)
+        bar = progress(1000)
+        while True:
+            bar.update(1)
+
+    monkeypatch.setattr(home, "train", train)
+    monkeypatch.setattr(room, "require_detectron2", lambda: None)
+    params = {
+        "annotations": "/data/pseudo",
+        "output": str(training),
+        "start": "scratch",
+        "weights": "/data/chosen-before.pth",
+        "device": "cpu",
+        "batch_size": 8,
+        "rounds": 2,
+        "settings": {"drop_loss_iou": 0.02, "iterations": None, "seed": None},
+    }
+    made = operator("train_detector")
+    request = {"dataset_name": segmented.name, "params": params}
+    ctx = ExecutionContext(operator_uri=made.uri, request_params=request, executor=Executor())
+    steps = made.execute(ctx)
+    first = next(steps)
+    assert "of 1,000 iterations" in first.body.params["label"]
+    assert operator("stop_runs")(segmented).result == {"stopped": 1}
+    said = list(steps)[-1].body.params["results"]["outcome"]
+    assert said.startswith("Stopped; the same form goes on from here. round 1: 3 of 4 iterations")
+    assert given == {
+        "annotations": "/data/pseudo",
+        "output": str(training),
+        "config": DetectorConfig().scaled(8).replace(drop_loss_iou=0.02),
+        "weights": None,
+        "image_root": None,
+        "rounds": 2,
+        "gpus": 0,
+        "num_workers": 0,
+        "checkpoint_every": 5000,
+        "pictures_every": 1000,
+    }
+
+
 class FakePanel:
     """What FiftyOne gives a panel of its state."""
 
