@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 import fiftyone.operators as foo
@@ -88,7 +89,10 @@ def _curves(losses: Any) -> dict[str, Any]:
     return {
         "progress": f"{losses}{'; done' if losses.finished else ''}",
         "iterations": (thin.iterations + 1).tolist(),
-        "values": {name: values.tolist() for name, values in thin.values.items()},
+        "values": {
+            name: [value if isfinite(value) else None for value in values.tolist()]
+            for name, values in thin.values.items()
+        },
     }
 
 

@@ -25,7 +25,8 @@ class Losses:
 
     Attributes:
         iterations: (n,) float64, numbers from 0, ascending; means of these where they are thinned.
-        values: by name, (n,) float64: ``total_loss``, its parts (``loss_mask``, ...) and ``lr``.
+        values: by name, (n,) float64: ``total_loss``, its parts (``loss_mask``, ...) and ``lr``;
+            NaN where a line lacks one.
         wanted: iterations of the whole round.
         finished: whether the detector is there.
     """
@@ -92,7 +93,8 @@ def read_losses(folder: str | os.PathLike[str]) -> dict[int, Losses]:
 def _read(path: Path, wanted: int, finished: bool) -> Losses:
     lines = _whole_lines(path)
     names = [name for name in lines[0] if name != "iteration"] if lines else []
-    table = np.array([[line[n] for n in ("iteration", *names)] for line in lines], dtype=np.float64)
+    columns = ("iteration", *names)
+    table = np.array([[line.get(n, np.nan) for n in columns] for line in lines], dtype=np.float64)
     if not lines:
         return Losses(np.zeros(0), {}, wanted, finished)
     return Losses(table[:, 0], dict(zip(names, table[:, 1:].T, strict=True)), wanted, finished)

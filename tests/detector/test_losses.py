@@ -49,6 +49,14 @@ def test_means_of_consecutive_iterations(training):
     assert first.thinned(10) is first
 
 
+def test_a_value_that_a_line_lacks(training):
+    with (training / "round1" / "losses.jsonl").open("a") as file:
+        file.write('{"iteration": 10, "total_loss": 3.0}\n')
+    first = read_losses(training)[1]
+    assert first.values["total_loss"][-1] == 3
+    assert np.isnan(first.values["loss_mask"]).tolist() == [False] * 10 + [True]
+
+
 def test_a_round_that_has_just_begun(training):
     (training / "round2" / "losses.jsonl").write_text("")
     begun = read_losses(training)[2]

@@ -16,6 +16,8 @@ import skimage
 from promerge_fo.cli import main
 from promerge_fo.detector import DetectorConfig
 
+pytestmark = pytest.mark.timeout(2400)  # three trainings
+
 SETTINGS = {
     "iterations": 100,
     "batch_size": 2,
@@ -119,7 +121,7 @@ def test_a_killed_training_goes_on_with_the_same_losses(trained, pseudo, tmp_pat
             call, env={**os.environ, "PYTHONPATH": path}, stdout=log, stderr=log
         )
         written = folder / "round1" / "losses.jsonl"
-        end = time.monotonic() + 400
+        end = time.monotonic() + 1200
         while process.poll() is None and time.monotonic() < end:
             if written.exists() and len(written.read_text().splitlines()) >= 24:
                 break

@@ -263,6 +263,13 @@ def test_the_panel_shows_the_losses_of_a_training(panel, training):
     made.on_load(ctx)
     assert ctx.panel.get_state("folder") == str(training)
     assert "total" in shown(made, ctx)
+    # JSON has no NaN
+    with (training / "round1" / "losses.jsonl").open("a") as file:
+        file.write('{"iteration": 3, "total_loss": NaN}\n')
+    made.look(ctx)
+    values = ctx.panel.get_state("curves")["1"]["values"]
+    assert values["total_loss"] == [5, 4, 3, None]
+    assert values["loss_mask"] == [0.5, 0.5, 0.5, None]
 
 
 def test_the_panel_says_what_is_wrong_with_a_folder(panel, tmp_path):
