@@ -1,6 +1,7 @@
 """The training panel, and what the forms say where detectron2 is missing."""
 
 import json
+import sys
 
 import pytest
 
@@ -56,9 +57,8 @@ def test_the_losses_of_a_folder_are_shown(app, dataset, photographs, fo, trainin
 
 def test_the_form_says_how_to_get_detectron2(app, dataset, photographs, fo, monkeypatch):
     from promerge_fo.dataset.plugin import install_plugin
-    from promerge_fo.detector import requirement
 
-    monkeypatch.setattr(requirement.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "detectron2", None)
     install_plugin()
     dataset.add_samples([fo.Sample(filepath=path) for path in photographs])
     page = app(dataset)
