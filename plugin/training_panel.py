@@ -125,9 +125,9 @@ def _line(name: str, each: dict[str, Any], key: str, k: int) -> dict[str, Any]:
 def _layout(title: str) -> dict[str, Any]:
     return {
         "title": {"text": title},
-        "height": 300,
+        "height": 320,
         "margin": {"l": 40, "r": 10, "t": 40, "b": 30},
-        "legend": {"orientation": "h", "y": -0.15},
+        "legend": {"orientation": "h", "x": 0, "y": -0.25},
         "showlegend": True,
         "xaxis": {"title": {"text": "iteration"}},
     }

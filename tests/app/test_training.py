@@ -47,7 +47,6 @@ def test_the_losses_of_a_folder_are_shown(app, dataset, photographs, fo, trainin
     wait_until(lambda: page.page.locator(".scatterlayer .trace path.js-line").count() == 3, 30)
     assert "Parts of the loss, round 1" in body.inner_text()
     assert {"mask", "cls stage0", "round 1"} <= set(body.inner_text().split("\n"))
-    page.picture("training-panel")
 
     with (training / "round1" / "losses.jsonl").open("a") as file:
         file.write(json.dumps({"iteration": 60, "total_loss": 2.4, "lr": 0.005}) + "\n")
