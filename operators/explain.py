@@ -12,8 +12,8 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from ..forms import Form, chosen_path
+from ..model_form import ENCODERS
 from ..operator import Operator
-from .segment_instances import ENCODERS
 from .show_run import choose_run
 
 

@@ -9,27 +9,10 @@ from fiftyone.core.media import MediaTypeError
 from fiftyone.operators import types
 
 from ..forms import Form, chosen_path, why_no_name
+from ..model_form import ask_encoder, ask_method, ask_preset, encoder_of, kind_of, start_of
 from ..operator import Operator
 from ..progress import follow, outcome
 
-PRESETS = {
-    "default": "the released code's masks, with scores that rank them",
-    "official": "the authors' released code, every score 1",
-    "paper": "Algorithm 1 of the paper, every score 1",
-    "fast": "a smaller encoder, for machines without a GPU",
-}
-METHODS = {
-    "promerge": "prompts, background vote, cascade filtering and merging (ECCV 2024)",
-    "maskcut": "normalised cuts, one after the other (CutLER, CVPR 2023)",
-    "tokencut": "one normalised cut, one mask (CVPR 2022)",
-}
-ENCODERS = {
-    "texture": "colour and texture without weights: shows that everything works, no measure",
-    "vit_base_patch8_224.dino": "DINO ViT-B/8, as in the paper",
-    "vit_small_patch8_224.dino": "DINO ViT-S/8, about a quarter of the time",
-    "vit_small_patch16_224.dino": "DINO ViT-S/16, for laptops",
-    "vit_base_patch16_224.dino": "DINO ViT-B/16",
-}
 #: Headings of the parameters, and those of all methods below them.
 GROUPS = {
     "Prompts": ("prompting", "stride", "seed", "tau_b", "norm_eps"),
@@ -70,11 +53,9 @@ class SegmentInstances(Operator):
             return form.property()
         form.inputs.view_target(ctx)
         _ask_field(form)
-        method = form.choose("method", METHODS, "Method")
-        kind = kind_of(method)
-        presets = {name: PRESETS[name] for name in kind.presets}
-        preset = form.choose("preset", presets, "Preset", default="default")
-        encoder = _ask_encoder(form)
+        kind = ask_method(form)
+        preset = ask_preset(form, kind)
+        encoder = ask_encoder(form)
         _ask_parameters(form, kind, preset)
         form.inputs.int(
             "batch_size",
@@ -89,7 +70,7 @@ class SegmentInstances(Operator):
             label="Do finished images again",
             description="otherwise, images with masks of these very settings are skipped",
         )
-        _tell_cost(form, method, encoder or _encoder_of(preset))
+        _tell_cost(form, kind.method, encoder or encoder_of(ctx, kind, preset))
         return form.property()
 
     def work(self, ctx: Any) -> Any:
@@ -99,8 +80,8 @@ class SegmentInstances(Operator):
         kind, preset = kind_of(params.get("method")), params.get("preset", "default")
         yield ctx.ops.set_progress(label="Loading the encoder", progress=0)
         model = load_model(
-            config=kind.preset(preset).replace(**_changes(params, kind, preset)),
-            encoder=params.get("encoder") or _encoder_of(preset),
+            config=start_of(ctx, kind, preset).replace(**_changes(params, kind, preset)),
+            encoder=params.get("encoder") or encoder_of(ctx, kind, preset),
             checkpoint=chosen_path(params.get("checkpoint")),
         )
         field = params.get("label_field", "promerge")
@@ -163,45 +144,13 @@ def _detections() -> Any:
     return fo.Detections
 
 
-def _ask_encoder(form: Form) -> str | None:
-    view = types.AutocompleteView()
-    for name, meaning in ENCODERS.items():
-        view.add_choice(name, label=name, description=meaning)
-    form.inputs.str(
-        "encoder",
-        default=form.last.get("encoder"),
-        label="Encoder",
-        description="a timm ViT, or 'texture', which needs no weights; the preset's if empty",
-        view=view,
-    )
-    form.inputs.file(
-        "checkpoint",
-        label="Checkpoint",
-        description="weights in DINO's or timm's layout, in place of the hub's",
-        view=types.FileExplorerView(button_label="Choose a file"),
-    )
-    return form.given("encoder")
-
-
-def _encoder_of(preset: str) -> str:
-    from promerge_fo.dataset.model import preset_encoder
-
-    return preset_encoder(preset)
-
-
-def kind_of(method: str | None) -> Any:
-    """The class of a method's configurations."""
-    from promerge_fo.config import METHODS
-
-    return METHODS[method or "promerge"]
-
-
 def _ask_parameters(form: Form, kind: Any, preset: str) -> None:
     """All parameters, in groups, as the preset has them."""
     form.inputs.bool("show_parameters", default=False, label="Show all parameters")
     if not form.ctx.params.get("show_parameters"):
         return
-    values = kind.preset(preset).to_dict()
+    start = start_of(form.ctx, kind, preset)
+    values = start.to_dict()
     records = {record["name"]: record for record in kind.describe()}
     group = types.Object()
     for heading, names in GROUPS.items():
@@ -212,7 +161,7 @@ def _ask_parameters(form: Form, kind: Any, preset: str) -> None:
             _ask_parameter(group, records[name], values[name])
     form.inputs.define_property(_group_of(kind, preset), group)
     try:
-        kind.preset(preset).replace(**_changes(form.ctx.params, kind, preset))
+        start.replace(**_changes(form.ctx.params, kind, preset))
     except (TypeError, ValueError) as error:
         form.refuse(str(error), "parameters_refused")
 

@@ -30,6 +30,7 @@ from .operators.segment_instances import SegmentInstances  # noqa: E402
 from .operators.show_run import ShowRun  # noqa: E402
 from .operators.stop_runs import StopRuns  # noqa: E402
 from .operators.train_detector import TrainDetector  # noqa: E402
+from .operators.tune import Tune  # noqa: E402
 from .operators.undo import Undo  # noqa: E402
 from .review_panel import ReviewPanel  # noqa: E402
 from .sample_panel import SamplePanel  # noqa: E402
@@ -44,6 +45,7 @@ OPERATORS = (
     Undo,
     EvaluateInstances,
     CompareFields,
+    Tune,
     ExportPseudoLabels,
     TrainDetector,
     Predict,

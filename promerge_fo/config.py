@@ -35,6 +35,7 @@ class Prompting(str, Enum):
     GRID = "grid"  #: every ``stride``-th patch of every ``stride``-th row
     RANDOM = "random"  #: as many patches as the grid has, drawn without repetition by ``seed``
     ITERATIVE = "iterative"  #: the grid, each prompt moved three times to its mask's centre
+    ATTENTIVE = "attentive"  #: the most typical patch of each FINCH cluster, no more than the grid
     ATTENTION = "attention"  #: the patches with the highest 5 % of ``prompt_scores`` (MHA)
 
 

@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from promerge_fo.config import Config, ProMergeConfig, Refine, Score, Status, run_hash
+from promerge_fo.config import (
+    Config,
+    ProMergeConfig,
+    Prompting,
+    Refine,
+    Score,
+    Status,
+    run_hash,
+)
 from promerge_fo.cpus import available_cpus
 from promerge_fo.encoder import Encoder
 from promerge_fo.encoder.base import PerImage
@@ -23,12 +31,13 @@ from promerge_fo.instances import Instances, Refined
 from promerge_fo.refine import complete, crf_batch, refine_resized
 from promerge_fo.refine.pydensecrf import load_reference
 from promerge_fo.segment import CutTrace, Trace, trace_segmentation
+from promerge_fo.segment.prompting import load_finch
 from promerge_fo.segment.scoring import with_agreement
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Pipeline", "Prepare", "Prepared"]
+__all__ = ["Encoded", "Pipeline", "Prepare", "Prepared"]
 
 T = TypeVar("T")
 ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
@@ -104,7 +113,8 @@ class Pipeline:
 
     Raises:
         ValueError: attention prompting with an encoder that has no class token.
-        ImportError: ``refine="pydensecrf"`` without the package ``pydensecrf2``.
+        ImportError: ``refine="pydensecrf"`` without the package ``pydensecrf2``, or attentive
+            prompting without ``finch-clust``.
 
     Examples:
         >>> from promerge_fo import load_encoder
@@ -132,6 +142,8 @@ class Pipeline:
             )
         if self.config.refine is Refine.PYDENSECRF:
             load_reference()
+        if isinstance(self.config, ProMergeConfig) and self.config.prompting is Prompting.ATTENTIVE:
+            load_finch()
         self.threads = threads or available_cpus()
         self.readers = readers or self.threads
         self.crf_device = resolve_device(
@@ -206,7 +218,7 @@ class Pipeline:
         together = 1 if self.encoder.device.type == "cpu" else batch_size
         finish = then or _itself
         if self.crf_device.type == "cpu":
-            rounds = [Round(self._encode_batch, together, lambda step: finish(self._finish(*step)))]
+            rounds = [Round(self._encode_batch, together, lambda step: finish(self.finish(*step)))]
         else:
             rounds = [
                 Round(self._encode_batch, together, lambda step: self._segment(*step)),
@@ -224,6 +236,21 @@ class Pipeline:
             features = self.encoder.encode(pixels)
         ready = mark(self.encoder.device)
         return [Encoded(*each, ready) for each in zip(features, scores, strict=True)]
+
+    def finish(self, prepared: Prepared, encoded: Encoded | Exception) -> Instances:
+        """Segment and refine one image whose features are there, with the CRF on the CPU.
+
+        It never raises; the status of an image that cannot be computed is "failed".
+
+        Args:
+            prepared: what :attr:`prepare` gave.
+            encoded: what :meth:`encode` gave, or the exception that it raised.
+        """
+        try:
+            patches = self._trace(encoded).instances
+            return self._scored(patches, self._refine(prepared, patches))
+        except Exception as error:
+            return _failed(prepared, error)
 
     def explain(self, image: ImageLike) -> tuple[Trace | CutTrace, Refined, Instances]:
         """What segmentation and refinement made of one image, and its instances.
@@ -261,14 +288,6 @@ class Pipeline:
             if len(batch) == 1:
                 return [error]
             return [encoded for prepared in batch for encoded in self._encode_each([prepared])]
-
-    def _finish(self, prepared: Prepared, encoded: Encoded | Exception) -> Instances:
-        """Segment and refine."""
-        try:
-            patches = self._trace(encoded).instances
-            return self._scored(patches, self._refine(prepared, patches))
-        except Exception as error:
-            return _failed(prepared, error)
 
     def _segment(
         self, prepared: Prepared, encoded: Encoded | Exception

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from promerge_fo.cli import detecting, exchange, machine, segmenting
+from promerge_fo.cli import detecting, exchange, machine, measuring, segmenting
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     segmenting.add_commands(commands)
     exchange.add_commands(commands)
+    measuring.add_commands(commands)
     detecting.add_commands(commands)
     machine.add_commands(commands)
     return parser

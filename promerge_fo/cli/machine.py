@@ -1,4 +1,4 @@
-"""``promerge reproduce``, ``doctor``, ``bench``, ``plugin``: the paper, and this machine."""
+"""``promerge doctor``, ``bench``, ``plugin``: this machine."""
 
 from __future__ import annotations
 
@@ -10,39 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from promerge_fo.cli.arguments import add_command, positive
-from promerge_fo.cli.progress import Progress
+from promerge_fo.cli.arguments import add_command
 
 
 def add_commands(commands: Any) -> None:
     """Declare the commands."""
-    made = add_command(
-        commands,
-        "reproduce",
-        reproduce,
-        "run the paper's tables, with its figures beside yours",
-        """
-        Run what the paper ran for one of its tables, and show its figures beside those found
-        here, and what differs in the conditions. The root holds a folder for each benchmark
-        (coco2017, coco20k, lvis, kitti, objects365, sa1b); those that are missing are named.
-        Masks and evaluations stay in FiftyOne, and are not computed twice.
-
-          promerge reproduce table1 --root data/ --limit 20
-          promerge reproduce table2 --root data/ --checkpoint dino_vitbase8_pretrain.pth
-        """,
-        usage="promerge reproduce table1|table2 --root DIR [options]",
-    )
-    made.add_argument("experiment", metavar="table1|table2", help="a table of the paper")
-    made.add_argument("--root", required=True, metavar="DIR", help="folder of the benchmarks")
-    made.add_argument("--limit", type=positive, metavar="N", help="only the first N images each")
-    made.add_argument(
-        "--methods", nargs="+", metavar="NAME", help="of the table's methods (all that are there)"
-    )
-    made.add_argument("--encoder", metavar="NAME", help="in place of the paper's")
-    made.add_argument("--checkpoint", metavar="FILE", help="the encoder's weights")
-    made.add_argument("--device", help="cuda, cpu (a GPU if there is one)")
-    made.add_argument("--output", metavar="FILE", help="also write the page (Markdown)")
-
     made = add_command(
         commands,
         "doctor",
@@ -71,26 +43,6 @@ def add_commands(commands: Any) -> None:
     made.add_argument(
         "--folder", help="a checkout or copy of the plugin (found by itself in a checkout)"
     )
-
-
-def reproduce(arguments: argparse.Namespace) -> int:
-    """``promerge reproduce``."""
-    from promerge_fo.dataset.reproduce import reproduce as run
-
-    outcome = run(
-        arguments.experiment,
-        arguments.root,
-        limit=arguments.limit,
-        methods=arguments.methods,
-        encoder=arguments.encoder,
-        checkpoint=arguments.checkpoint,
-        device=arguments.device,
-        progress=Progress,
-    )
-    print(outcome)
-    if arguments.output is not None:
-        Path(arguments.output).write_text(str(outcome))
-    return 0
 
 
 def doctor(arguments: argparse.Namespace) -> int:

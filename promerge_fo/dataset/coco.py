@@ -21,6 +21,7 @@ from pycocotools import mask as coco_mask
 from promerge_fo.cpus import available_cpus
 from promerge_fo.dataset.labels import pixel_crop
 from promerge_fo.dataset.progress import Progress
+from promerge_fo.instances import Instances
 
 __all__ = [
     "ImageLabels",
@@ -31,6 +32,7 @@ __all__ = [
     "image_size",
     "read_documents",
     "read_labels",
+    "records_of",
     "stored_labels",
 ]
 
@@ -193,13 +195,39 @@ def annotation_of(label: StoredLabel, size: tuple[int, int]) -> dict[str, Any] |
         height, width = size
         box = [x * width, y * height, w * width, h * height]
         return {"iscrowd": crowd, "area": box[2] * box[3], "bbox": box}
-    crop, top, left = pixel_crop(label, size)
+    record = _mask_record(*pixel_crop(label, size), size)
+    return None if record is None else {"iscrowd": crowd, **record}
+
+
+def records_of(instances: Instances) -> list[dict[str, Any]]:
+    """What COCO's JSON says of the masks of one image, as if they were labels that are stored.
+
+    Args:
+        instances: masks at the image's own size.
+
+    Returns:
+        What :func:`annotation_of` gives, and ``score``; masks without a pixel are left out.
+    """
+    height, width = instances.masks.shape[1:]
+    records = []
+    for mask, (x0, y0, x1, y1), score in zip(
+        instances.masks, instances.boxes.tolist(), instances.scores, strict=True
+    ):
+        record = _mask_record(mask[y0:y1, x0:x1], y0, x0, (height, width))
+        if record is not None:
+            records.append({"iscrowd": 0, **record, "score": float(score)})
+    return records
+
+
+def _mask_record(
+    crop: NDArray[np.bool_], top: int, left: int, size: tuple[int, int]
+) -> dict[str, Any] | None:
+    """RLE, area and box of a mask that is empty outside of a crop; None without a pixel."""
     counts, area, x0, y0, x1, y1 = _run_lengths(np.ascontiguousarray(crop.T), top, left, *size)
     if area == 0:
         return None
     rle = coco_mask.frPyObjects({"size": list(size), "counts": counts.tolist()}, *size)
     return {
-        "iscrowd": crowd,
         "area": int(area),
         "bbox": [int(x0), int(y0), int(x1 - x0), int(y1 - y0)],
         "segmentation": {"size": list(size), "counts": rle["counts"].decode("ascii")},

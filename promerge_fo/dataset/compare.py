@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from promerge_fo.dataset.coco import ImageLabels, read_labels
 from promerge_fo.dataset.coco_metrics import METRICS, IouType, Scores, bootstrap
 from promerge_fo.dataset.evaluation import score_field
+from promerge_fo.dataset.intervals import draw_images, interval
 from promerge_fo.dataset.labels import masks_of, require_detections, require_images
 from promerge_fo.dataset.progress import Progress
 from promerge_fo.images import ImageError, load_image
@@ -82,8 +83,7 @@ def compare_fields(
     scores = {field: score_field(images, field, gt_field) for field in fields}
     kind: IouType = "segm" if all("segm" in score for score in scores.values()) else "bbox"
     leading = {field: score[kind] for field, score in scores.items()}
-    rng = np.random.default_rng(seed)
-    draws = rng.multinomial(len(images), np.full(len(images), 1 / len(images)), size=resamples)
+    draws = draw_images(len(images), resamples, seed)
     drawn = {field: bootstrap(score.sweeps, draws) for field, score in leading.items()}
     return Comparison(samples, fields, gt_field, kind, images, leading, drawn, confidence)
 
@@ -148,22 +148,14 @@ class Comparison:
 
     def interval(self, field: str, metric: str) -> tuple[float, float]:
         """The bootstrap's interval of a figure."""
-        return self._interval(self.drawn[field][metric])
+        return interval(self.drawn[field][metric], self.confidence)
 
     def difference(self, field: str, metric: str) -> tuple[float, float, float]:
         """What a field has over the first one, and the interval of that."""
         first = self.fields[0]
         figures = self.scores[field].metrics[metric], self.scores[first].metrics[metric]
         apart = self.drawn[field][metric] - self.drawn[first][metric]
-        return (figures[0] - figures[1], *self._interval(apart))
-
-    def _interval(self, values: NDArray[np.float64]) -> tuple[float, float]:
-        values = values[np.isfinite(values)]
-        if not len(values):
-            return float("nan"), float("nan")
-        tail = 100 * (1 - self.confidence) / 2
-        low, high = np.percentile(values, [tail, 100 - tail])
-        return float(low), float(high)
+        return (figures[0] - figures[1], *interval(apart, self.confidence))
 
     def recalls(self, field: str) -> NDArray[np.float64]:
         """(images,) recall of each image, averaged over the IoUs; NaN without ground truth."""

@@ -19,7 +19,7 @@ from pycocotools import mask as coco_mask
 from promerge_fo.dataset.labels import LABEL
 from promerge_fo.instances import mask_boxes
 
-__all__ = ["BENCHMARKS", "Benchmark", "load_benchmark"]
+__all__ = ["BENCHMARKS", "Benchmark", "load_benchmark", "load_coco"]
 
 _BATCH = 100  # samples that are stored together
 _INFO = "promerge_benchmark"  # in dataset.info
@@ -134,15 +134,68 @@ def load_benchmark(
     dataset = _existing(dataset_name, origin)
     if dataset is not None and dataset.info[_INFO]["complete"]:
         return dataset
-    images = sorted(_images(name, folder), key=lambda image: image.number)[:limit]
-    numbers = {image.number for image in images}
-    if len(numbers) < len(images):
-        raise ValueError(f"{folder}: images of {name} share ids; is the annotation file whole?")
+    images = _in_order(_images(name, folder), f"{folder}: images of {name}", limit)
     if dataset is None:
         dataset = fo.Dataset(dataset_name, persistent=True)
         dataset.add_sample_field("coco_id", fo.IntField)
         dataset.info[_INFO] = {**origin, "complete": False}
         dataset.save()
+    _fill(dataset, images, progress)
+    dataset.info[_INFO] = {**origin, "complete": True}
+    dataset.save()
+    return dataset
+
+
+def load_coco(
+    annotations: str | os.PathLike[str],
+    images: str | os.PathLike[str],
+    dataset_name: str | None = None,
+    *,
+    persistent: bool = False,
+    limit: int | None = None,
+    progress: bool | None = None,
+) -> fo.Dataset:
+    """Images with ground truth in COCO's format as a dataset, class-agnostic.
+
+    Args:
+        annotations: a JSON file in COCO's format: polygons, RLE of either kind, boxes alone,
+            crowds.
+        images: the folder that its images lie in, or in folders below it.
+        dataset_name: of the dataset; FiftyOne makes one up by default.
+        persistent: whether the dataset stays when the database is next tidied up.
+        limit: only the first so many images, by their ids.
+        progress: whether to show a progress bar; FiftyOne's default if None.
+
+    Returns:
+        A new dataset like those of :func:`load_benchmark`.
+
+    Raises:
+        ValueError: a file that is not what it should be, or a dataset of this name.
+        FileNotFoundError: files that are missing; it says which.
+    """
+    file, folder = Path(annotations).expanduser(), Path(images).expanduser().resolve()
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is no file; give annotations in COCO's format (JSON)")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder; give the one that the images lie in")
+    origin = Benchmark(file.name, (), ("",), f"where {file.name} comes from")
+    found = _in_order(_from_coco(origin, folder, file), f"{file}: images", limit)
+    dataset = fo.Dataset(dataset_name, persistent=persistent)
+    dataset.add_sample_field("coco_id", fo.IntField)
+    _fill(dataset, found, progress)
+    return dataset
+
+
+def _in_order(images: Iterable[_Image], what: str, limit: int | None) -> list[_Image]:
+    """Images by their ids, up to a limit."""
+    found = sorted(images, key=lambda image: image.number)
+    if len({image.number for image in found}) < len(found):
+        raise ValueError(f"{what} share ids; is the annotation file whole?")
+    return found[:limit]
+
+
+def _fill(dataset: fo.Dataset, images: Sequence[_Image], progress: bool | None) -> None:
+    """Give a dataset those of the images that it does not have."""
     present = set(dataset.values("coco_id"))
     left = [image for image in images if image.number not in present]
     with fou.ProgressBar(total=len(images), progress=progress) as bar:
@@ -151,9 +204,6 @@ def load_benchmark(
             samples = [image.sample() for image in batch]
             dataset.add_samples(samples, progress=False)
             bar.update(len(samples))
-    dataset.info[_INFO] = {**origin, "complete": True}
-    dataset.save()
-    return dataset
 
 
 def _existing(name: str, origin: dict[str, Any]) -> fo.Dataset | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +14,7 @@ from numpy.typing import NDArray
 
 from promerge_fo.config import ProMergeConfig, Prompting
 
-__all__ = ["Prompts", "UnitFeatures", "prompt_masks"]
+__all__ = ["Prompts", "UnitFeatures", "load_finch", "prompt_masks"]
 
 ITERATIONS = 3  #: shifts of a prompt in iterative prompting (App. C)
 BLOCK = 512  #: patches whose cosines with others are calculated together
@@ -68,6 +71,10 @@ class UnitFeatures:
         at = torch.from_numpy(positions).to(self._raw.device)
         prompts = self._raw[:, at] * self._scale[at]
         return self._similarity(prompts.T)
+
+    def rows(self) -> NDArray[np.float32]:
+        """(h * w, C) float32: the features of each patch, written down after all."""
+        return (self._raw * self._scale).T.cpu().numpy()
 
     def means(self, masks: NDArray[np.bool_]) -> torch.Tensor:
         """(n, C) float32 on the features' device: mean feature of each of (n, h, w) masks."""
@@ -140,8 +147,11 @@ def prompt_masks(
 
     Returns:
         The prompts in raster order (iterative prompting: in the order of the grid they left).
+
+    Raises:
+        ImportError: attentive prompting without the package ``finch-clust``.
     """
-    positions = _positions(grid, config, prompt_scores)
+    positions = _positions(unit, grid, config, prompt_scores)
     affinities = unit.affinities(positions)
     if config.prompting is Prompting.ITERATIVE:
         for _ in range(ITERATIONS):
@@ -152,13 +162,18 @@ def prompt_masks(
 
 
 def _positions(
-    grid: tuple[int, int], config: ProMergeConfig, scores: NDArray[np.float32] | None
+    unit: UnitFeatures,
+    grid: tuple[int, int],
+    config: ProMergeConfig,
+    scores: NDArray[np.float32] | None,
 ) -> NDArray[np.int64]:
     patches = np.arange(grid[0] * grid[1], dtype=np.int64)
     on_grid = patches.reshape(grid)[:: config.stride, :: config.stride].ravel()
     if config.prompting is Prompting.RANDOM:
         drawn = np.random.default_rng(config.seed).choice(patches, len(on_grid), replace=False)
         return np.sort(drawn)
+    if config.prompting is Prompting.ATTENTIVE:
+        return _typical_patches(unit, grid, len(on_grid))
     if config.prompting is Prompting.ATTENTION:
         if scores is None:
             raise ValueError(
@@ -188,3 +203,42 @@ def _centres(
     centre_rows = np.rint(weights @ rows / area).astype(np.int64)
     centre_columns = np.rint(weights @ columns / area).astype(np.int64)
     return np.where(areas > 0, centre_rows * grid[1] + centre_columns, positions)
+
+
+def _typical_patches(unit: UnitFeatures, grid: tuple[int, int], most: int) -> NDArray[np.int64]:
+    """Of each cluster of patches, the one that is most like the cluster's mean.
+
+    FINCH (Sarfraz et al., CVPR 2019) joins each patch with its nearest neighbour, and the means of
+    the clusters again, until one is left: a hierarchy without parameters. The paper does not say
+    which of its levels it takes; here it is the finest with no more clusters than the grid has
+    prompts, or the coarsest where all have more.
+    """
+    patches = grid[0] * grid[1]
+    if patches == 1:
+        return np.zeros(1, dtype=np.int64)
+    levels, counts, _ = load_finch()(
+        unit.rows(), distance="cosine", ensure_early_exit=False, ann_threshold=patches
+    )
+    level = next((i for i, count in enumerate(counts) if count <= most), len(counts) - 1)
+    clusters = np.arange(counts[level])[:, None] == levels[:, level]
+    likeness = unit.similarity_maps(clusters.reshape(-1, *grid))
+    return np.sort(np.where(clusters, likeness, -np.inf).argmax(axis=1))
+
+
+def load_finch() -> Callable[..., Any]:
+    """The function ``FINCH`` of the package ``finch-clust``.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    try:
+        with warnings.catch_warnings():  # it tells of packages for more points than an image has
+            warnings.simplefilter("ignore")
+            from finch import FINCH
+    except ImportError as error:
+        raise ImportError(
+            f"prompting='attentive' clusters patches with the package finch-clust, which cannot be "
+            f"imported ({error}); pip install finch-clust, or choose another prompting"
+        ) from error
+    finch: Callable[..., Any] = FINCH
+    return finch

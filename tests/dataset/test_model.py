@@ -141,7 +141,7 @@ def test_labels_that_fiftyone_did_not_store_are_reported(fo, dataset, model, pho
 
 
 def test_a_batch_that_could_not_be_computed_is_reported(filled, model, monkeypatch, caplog):
-    finish, calls = model.pipeline._finish, []
+    finish, calls = model.pipeline.finish, []
 
     def broken(*arguments):
         calls.append(arguments)
@@ -149,7 +149,7 @@ def test_a_batch_that_could_not_be_computed_is_reported(filled, model, monkeypat
             raise RuntimeError("no luck")
         return finish(*arguments)
 
-    monkeypatch.setattr(model.pipeline, "_finish", broken)
+    monkeypatch.setattr(model.pipeline, "finish", broken)
     filled.apply_model(model, label_field="new", batch_size=2, num_workers=0)
     assert "no luck" in caplog.text
     assert "did not store the labels of 2 images" in caplog.text
@@ -194,8 +194,8 @@ def test_the_next_batches_are_computed_while_fiftyone_stores_one(
 ):
     import threading
 
-    finish, finished = model.pipeline._finish, threading.Semaphore(0)
-    monkeypatch.setattr(model.pipeline, "_finish", lambda *a: (finish(*a), finished.release())[0])
+    finish, finished = model.pipeline.finish, threading.Semaphore(0)
+    monkeypatch.setattr(model.pipeline, "finish", lambda *a: (finish(*a), finished.release())[0])
     add_labels, waited = fo.core.sample.SampleView.add_labels, []
 
     def when_all_are_finished(self, *arguments, **options):
@@ -232,14 +232,14 @@ def test_an_interrupted_run_is_recorded_as_such(
     fo, dataset, model, photographs, monkeypatch, caplog, stop
 ):
     dataset.add_samples([fo.Sample(filepath=path) for path in photographs])
-    finish, last = model.pipeline._finish, model.pipeline.prepare(photographs[3])
+    finish, last = model.pipeline.finish, model.pipeline.prepare(photographs[3])
 
     def interrupted(prepared, encoded):
         if np.array_equal(prepared.pixels, last.pixels):
             raise stop
         return finish(prepared, encoded)
 
-    monkeypatch.setattr(model.pipeline, "_finish", interrupted)
+    monkeypatch.setattr(model.pipeline, "finish", interrupted)
     with pytest.raises(stop):
         dataset.apply_model(
             model, label_field="promerge", batch_size=3, num_workers=0, skip_failures=False

@@ -92,6 +92,8 @@ def prompts(F: np.ndarray, p: dict, prompt_scores: np.ndarray | None) -> list[tu
             ((i, j) for i in range(h) for j in range(w)), key=lambda ij: -prompt_scores[ij]
         )
         return sorted(ranked[: int(np.ceil(0.05 * h * w))])
+    if p["prompting"] == "attentive":
+        return typical_patches(F, len(grid))
     if p["prompting"] == "iterative":
         moved = []
         for i, j in grid:
@@ -103,6 +105,43 @@ def prompts(F: np.ndarray, p: dict, prompt_scores: np.ndarray | None) -> list[tu
             moved.append((i, j))
         return moved
     return grid
+
+
+def typical_patches(F: np.ndarray, most: int) -> list[tuple[int, int]]:
+    """FINCH, level by level, up to the first with at most so many clusters.
+
+    As the package has it, it ends before a level of one cluster, or of only one cluster fewer.
+    """
+    h, w, _ = F.shape
+    points = F.reshape(h * w, -1)
+    clusters = [[k] for k in range(h * w)]
+    joined = False
+    while not joined or len(clusters) > most:
+        joined = True
+        means = [points[cluster].mean(axis=0) for cluster in clusters]
+        nearest = []
+        for a, mean in enumerate(means):
+            cosines = [
+                -2 if a == b else mean @ other / np.sqrt((mean @ mean) * (other @ other))
+                for b, other in enumerate(means)
+            ]
+            nearest.append(int(np.argmax(cosines)))
+        group = list(range(len(clusters)))
+        for a, b in enumerate(nearest):
+            old, new = group[a], group[b]
+            group = [new if g == old else g for g in group]
+        larger = [
+            [k for a, cluster in enumerate(clusters) if group[a] == g for k in cluster]
+            for g in dict.fromkeys(group)
+        ]
+        if len(clusters) < h * w and (len(larger) == 1 or len(clusters) - len(larger) <= 1):
+            break
+        clusters = larger
+    chosen = []
+    for cluster in clusters:
+        mean = points[cluster].mean(axis=0)
+        chosen.append(max(cluster, key=lambda k: points[k] @ mean))
+    return [divmod(k, w) for k in sorted(chosen)]
 
 
 def is_background(mask: np.ndarray) -> bool:

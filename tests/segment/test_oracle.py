@@ -5,6 +5,7 @@ import pytest
 
 from promerge_fo.config import ProMergeConfig
 from promerge_fo.segment import segment_features, trace_segmentation
+from tests.needs import need
 from tests.scenes import feature_scene
 from tests.segment import oracle
 
@@ -15,6 +16,8 @@ VARIANTS = {
     "random": ("official", {"prompting": "random", "seed": 5}),
     "iterative": ("official", {"prompting": "iterative"}),
     "attention": ("official", {"prompting": "attention"}),
+    "attentive": ("official", {"prompting": "attentive"}),
+    "attentive, few": ("official", {"prompting": "attentive", "stride": 9}),
     "union": ("paper", {"background_vote": "union"}),
     "split none": ("paper", {"split_components": "none"}),
     "split ratio": ("official", {"min_component_ratio": 0.05}),
@@ -38,6 +41,8 @@ SEEDS = range(6)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_against_oracle(variant: str):
     preset, changes = VARIANTS[variant]
+    if changes.get("prompting") == "attentive":
+        need("finch", "pip install finch-clust")
     config = ProMergeConfig.preset(preset).replace(**changes)
     instances = 0
     for seed in SEEDS:

@@ -1,0 +1,122 @@
+"""``promerge ablate`` and ``tune``: options to settings, and a report."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from promerge_fo import ProMergeConfig, cli
+from promerge_fo.cli.measuring import _flags, _values
+
+
+@pytest.fixture
+def named(fo, dataset, photographs):
+    """The photographs with a ground truth; gives the dataset's name."""
+    from promerge_fo.dataset import load_model, segment_dataset
+
+    dataset.add_samples([fo.Sample(filepath=path) for path in photographs])
+    config = ProMergeConfig(image_size=96, tau_b=0.3)
+    segment_dataset(dataset, load_model(config=config, encoder="texture"), "truth")
+    return dataset.name
+
+
+def run(name, folder, *options):
+    data = ["--dataset", name, "--gt-field", "truth", "--folder", str(folder)]
+    small = ["--encoder", "texture", "--image-size", "96"]
+    return cli.main(["ablate", *data, *small, *options])
+
+
+def test_a_grid(named, tmp_path, capsys):
+    assert run(named, tmp_path, "--vary", "stride=2,4", "--vary", "tau-b=0.2,0.3") == 0
+    printed = capsys.readouterr().out
+    page = (tmp_path / "report" / "report.md").read_text()
+    for name in ("stride=2, tau_b=0.2", "stride=4, tau_b=0.3"):
+        assert f"| {name} |" in printed
+        assert f"| {name} |" in page
+    # the last is what made the ground truth
+    line = next(x for x in page.splitlines() if x.startswith("| stride=4, tau_b=0.3 |"))
+    assert line.split("|")[2:4] == [" 100.00 ", " 100.00 [100.00, 100.00] "]
+    assert (tmp_path / "report" / "results.csv").read_text().count("\n") == 5
+
+
+def test_settings_from_a_file(named, tmp_path, capsys):
+    file = tmp_path / "settings.json"
+    small = {"image_size": 96}
+    file.write_text(json.dumps({"plain": small, "cuts": {"method": "maskcut", **small}}))
+    assert run(named, tmp_path, "--settings", str(file), "--limit", "2") == 0
+    printed = capsys.readouterr().out
+    assert "2 images against truth, encoder texture" in printed
+    assert "| plain |" in printed
+    assert "| cuts |" in printed
+
+
+def test_values_become_what_parameters_are():
+    values = _values(["stride=2,4", "filtering=ioa, nms", "fill_holes=true,False"], "promerge")
+    assert values == {
+        "stride": [2.0, 4.0],
+        "filtering": ["ioa", "nms"],
+        "fill_holes": [True, False],
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--vary", "stride"], "is not of the form NAME=V,V,...: stride=2,4,6"),
+        (["--vary", "cuts=1,2"], "--vary cuts is no parameter of promerge; its parameters are: "),
+        (["--vary", "stride=a"], "--vary stride: 'a' is not a number"),
+        (["--vary", "fill_holes=1"], "--vary fill_holes: '1' is not true or false"),
+        (["--vary", "stride=0"], "stride is 0, but must lie in [1, 1024]"),
+        (["--vary", "stride=2.5"], "stride is 2.5, but must be a whole number"),
+        (["--vary", "stride=2", "--vary", "stride=4"], "--vary stride is there twice"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_read(options, words, tmp_path, capsys):
+    assert run("no such dataset", tmp_path, *options) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_wrong_data_is_refused(fo, tmp_path, capsys):
+    vary = ["--vary", "stride=2", "--encoder", "texture", "--folder", str(tmp_path)]
+    assert cli.main(["ablate", "--dataset", "no such dataset", *vary]) == 2
+    assert "there is no dataset 'no such dataset'; the datasets are: " in capsys.readouterr().err
+    assert cli.main(["ablate", "--coco", "truth.json", *vary]) == 2
+    assert "--coco and --images go together" in capsys.readouterr().err
+    assert cli.main(["ablate", "--coco", "truth.json", "--images", str(tmp_path), *vary]) == 2
+    assert "truth.json is no file" in capsys.readouterr().err
+    (tmp_path / "truth.json").write_text("{}")
+    data = ["--coco", str(tmp_path / "truth.json"), "--images"]
+    assert cli.main(["ablate", *data, str(tmp_path), *vary]) == 2
+    assert "is no COCO annotation file" in capsys.readouterr().err
+    assert cli.main(["ablate", *data, str(tmp_path / "none"), *vary]) == 2
+    assert "is no folder; give the one that the images lie in" in capsys.readouterr().err
+
+
+def test_tuning(named, tmp_path, capsys):
+    data = ["tune", "--dataset", named, "--gt-field", "truth", "--folder", str(tmp_path)]
+    run = [*data, "--encoder", "texture", "--image-size", "96", "--folds", "2"]
+    out = tmp_path / "tuned.json"
+    assert cli.main([*run, "--tau-b", "-0.5", "--vary", "tau_b=0.3", "--output", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "Take 'tau_b=0.3'." in printed, printed
+    assert "to use the choice, add to the options: --tau-b 0.3\n" in printed
+    assert json.loads(out.read_text())["tuned"]["tau_b"] == 0.3
+    assert (tmp_path / "tuning" / "tuning.md").is_file()
+    both = tmp_path / "both.json"
+    plain = {"image_size": 96, "tau_b": -0.5}
+    both.write_text(json.dumps({"plain": plain, **json.loads(out.read_text())}))
+    assert cli.main([*run, "--settings", str(both)]) == 0
+    printed = capsys.readouterr().out
+    assert "Take 'tuned'." in printed
+    assert "--tau-b" not in printed
+    assert cli.main([*run, "--metric", "mAP"]) == 2
+    assert "there is no metric 'mAP'" in capsys.readouterr().err
+    assert cli.main([*run, "--vary", "cuts=1"]) == 2
+    assert "--vary cuts is no parameter of promerge" in capsys.readouterr().err
+
+
+def test_a_choice_is_written_as_options():
+    changes = {"stride": 2, "tau_b": 0.3, "fill_holes": False, "filtering": "nms"}
+    assert _flags(changes) == "--stride 2 --tau-b 0.3 --no-fill-holes --filtering nms"
+    assert _flags({"fill_holes": True}) == "--fill-holes"
