@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import fiftyone.operators as foo
 from fiftyone.core.media import MediaTypeError
 from fiftyone.operators import types
 
-from ..forms import Form, chosen_path, why_no_name
+from ..forms import Form, chosen_path
 from ..operator import Operator
 
 
@@ -38,15 +37,14 @@ class ImportPredictions(Operator):
             form.refuse(str(error))
             return form.property()
         form.inputs.view_target(ctx)
-        _ask_file(form, "path", "Predictions", "coco_instances_results.json", required=True)
-        _ask_file(
-            form,
+        form.ask_file("path", "Predictions", "coco_instances_results.json", required=True)
+        form.ask_file(
             "annotations",
             "Images",
             "a JSON file with 'images' that says which file each image_id is; not needed for "
             "images with a coco_id, or predictions made on this dataset's own export",
         )
-        self._ask_field(form)
+        form.ask_free_field("label_field", "predictions")
         form.inputs.float(
             "min_score", default=form.last.get("min_score"), min=0, max=1, label="Lowest score"
         )
@@ -54,23 +52,6 @@ class ImportPredictions(Operator):
             "top_k", default=form.last.get("top_k"), min=1, label="At most so many an image"
         )
         return form.property()
-
-    def _ask_field(self, form: Form) -> None:
-        form.inputs.str(
-            "label_field",
-            required=True,
-            default=form.last.get("label_field", "predictions"),
-            label="Label field",
-        )
-        name = form.given("label_field", "predictions")
-        wrong = why_no_name(name, "field")
-        if wrong:
-            form.refuse(wrong, "field_refused")
-        elif form.ctx.dataset.has_field(name):
-            form.warn("replaces", f"There is a field '{name}'")
-            form.inputs.bool("overwrite", default=False, label=f"Replace the labels in '{name}'")
-            if not form.ctx.params.get("overwrite"):
-                form.refuse("Tick the box, or choose another field.", "overwrite_refused")
 
     def work(self, ctx: Any) -> dict[str, Any]:
         from promerge_fo.dataset import import_predictions
@@ -93,18 +74,3 @@ class ImportPredictions(Operator):
         outputs = types.Object()
         outputs.str("report", label="Result", view=types.MarkdownView())
         return types.Property(outputs)
-
-
-def _ask_file(form: Form, name: str, label: str, description: str, required: bool = False) -> None:
-    form.inputs.str(
-        name,
-        required=required,
-        default=form.last.get(name),
-        label=label,
-        description=f"{description}; a path on the machine that the App's server runs on",
-    )
-    path = form.given(name)
-    if path and not Path(path).expanduser().is_file():
-        form.refuse(f"There is no file {path}.", f"{name}_refused")
-    elif required and not path:
-        form.refuse("Say which file.", f"{name}_refused")

@@ -23,15 +23,18 @@ from .operators.evaluate_instances import EvaluateInstances  # noqa: E402
 from .operators.explain import Explain  # noqa: E402
 from .operators.export_pseudo_labels import ExportPseudoLabels  # noqa: E402
 from .operators.import_predictions import ImportPredictions  # noqa: E402
+from .operators.predict import Predict  # noqa: E402
 from .operators.reject import Reject  # noqa: E402
 from .operators.review_instances import ReviewInstances  # noqa: E402
 from .operators.segment_instances import SegmentInstances  # noqa: E402
 from .operators.show_run import ShowRun  # noqa: E402
 from .operators.stop_runs import StopRuns  # noqa: E402
+from .operators.train_detector import TrainDetector  # noqa: E402
 from .operators.tune import Tune  # noqa: E402
 from .operators.undo import Undo  # noqa: E402
 from .review_panel import ReviewPanel  # noqa: E402
 from .sample_panel import SamplePanel  # noqa: E402
+from .training_panel import TrainingPanel  # noqa: E402
 
 OPERATORS = (
     SegmentInstances,
@@ -44,12 +47,14 @@ OPERATORS = (
     CompareFields,
     Tune,
     ExportPseudoLabels,
+    TrainDetector,
+    Predict,
     ImportPredictions,
     Explain,
     ShowRun,
     DeleteRun,
 )
-PANELS = (ReviewPanel, SamplePanel, ComparePanel)
+PANELS = (ReviewPanel, SamplePanel, ComparePanel, TrainingPanel)
 
 
 def register(plugin):  # type: ignore[no-untyped-def]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
@@ -62,6 +63,47 @@ class Form:
         )  # fmt: skip
         chosen = self.ctx.params.get(name, first)
         return chosen if chosen in known else first
+
+    def ask_file(self, name: str, label: str, description: str, required: bool = False) -> None:
+        """A file that is there, on the server's machine."""
+        self.ask_path(name, label, description, required)
+        path = self.given(name)
+        if path and not Path(path).expanduser().is_file():
+            self.refuse(f"There is no file {path}.", f"{name}_refused")
+        elif required and not path:
+            self.refuse("Say which file.", f"{name}_refused")
+
+    def ask_path(
+        self,
+        name: str,
+        label: str,
+        description: str,
+        required: bool = False,
+        default: str | None = None,
+    ) -> None:
+        """A path, on the server's machine."""
+        self.inputs.str(
+            name,
+            required=required,
+            default=self.last.get(name, default),
+            label=label,
+            description=f"{description}; a path on the machine that the App's server runs on",
+        )
+
+    def ask_free_field(self, name: str, default: str) -> None:
+        """The name of a new field, or of one whose labels may be replaced (``overwrite``)."""
+        self.inputs.str(
+            name, required=True, default=self.last.get(name, default), label="Label field"
+        )
+        field = self.given(name, default)
+        wrong = why_no_name(field, "field")
+        if wrong:
+            self.refuse(wrong, "field_refused")
+        elif self.ctx.dataset.has_field(field):
+            self.warn("replaces", f"There is a field '{field}'")
+            self.inputs.bool("overwrite", default=False, label=f"Replace the labels in '{field}'")
+            if not self.ctx.params.get("overwrite"):
+                self.refuse("Tick the box, or choose another field.", "overwrite_refused")
 
     def refuse(self, text: str, name: str = "refused") -> None:
         """Say what is wrong; the operator cannot run until it is mended."""

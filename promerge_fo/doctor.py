@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import platform
 import sys
@@ -44,6 +45,7 @@ def examine() -> Iterator[Finding]:
         ("reference CRF", _reference_crf),
         ("database", _database),
         ("FiftyOne", _fiftyone),
+        ("detector", _detector),
     )
     for subject, check in checks:
         try:
@@ -159,6 +161,20 @@ def _fiftyone() -> Finding:
             "opened by an older one: set FIFTYONE_DATABASE_DIR to another folder",
         )
     return Finding("FiftyOne", "ok", f"{fiftyone.__version__}, {datasets} datasets")
+
+
+def _detector() -> Finding:
+    from promerge_fo.detector import require_detectron2
+
+    if importlib.util.find_spec("detectron2") is None:
+        return Finding(
+            "detector",
+            "note",
+            "detectron2 is not installed; only promerge train and promerge predict need it",
+            "build it as docs/detector.md says",
+        )
+    require_detectron2()
+    return Finding("detector", "ok", f"detectron2 {_version('detectron2')}")
 
 
 def _version(package: str) -> str:

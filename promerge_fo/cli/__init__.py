@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from promerge_fo.cli import exchange, machine, measuring, segmenting
+from promerge_fo.cli import detecting, exchange, machine, measuring, segmenting
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,5 +38,6 @@ def _parser() -> argparse.ArgumentParser:
     segmenting.add_commands(commands)
     exchange.add_commands(commands)
     measuring.add_commands(commands)
+    detecting.add_commands(commands)
     machine.add_commands(commands)
     return parser

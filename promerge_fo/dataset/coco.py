@@ -241,7 +241,8 @@ def _run_lengths(columns, top, left, height, width):  # type: ignore[no-untyped-
     Returns:
         (k,) int64 lengths, background first; the area; and the tight box, x0, y0, x1, y1.
     """
-    counts = np.empty(columns.size + 3, np.int64)
+    # a column of h pixels has (h + 1) // 2 stretches at most, each with its background before it
+    counts = np.empty(columns.shape[0] * (columns.shape[1] + 1) + 1, np.int64)
     n, area, end = 0, 0, 0  # end: the pixel after the last one of the foreground
     x0, y0, x1, y1 = width, height, 0, 0
     for x in range(columns.shape[0]):

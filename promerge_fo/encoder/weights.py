@@ -15,7 +15,7 @@ from promerge_fo.files import sha256_of
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Weights", "WeightsError", "load_weights"]
+__all__ = ["Weights", "WeightsError", "load_weights", "plain_state", "read_checkpoint"]
 
 HUB_TIMEOUT_S = 5.0
 """Seconds after which the Hugging Face hub counts as out of reach."""
@@ -68,7 +68,7 @@ def load_weights(model: torch.nn.Module, name: str, checkpoint: str | Path | Non
     else:
         path = Path(checkpoint).expanduser()
         source = str(path.resolve())
-    _fill(model, name, path, _plain(_read(path), path))
+    _fill(model, name, path, plain_state(read_checkpoint(path), path))
     return Weights(sha256_of(path), source)
 
 
@@ -137,8 +137,15 @@ def _no_weights(name: str, reason: str) -> WeightsError:
     )
 
 
-def _read(path: Path) -> Any:
-    """What a checkpoint file holds; no code in it is executed."""
+def read_checkpoint(path: Path) -> Any:
+    """What a checkpoint file holds; no code in it is executed.
+
+    Args:
+        path: a ``.safetensors`` file, or one that ``torch.save`` wrote.
+
+    Raises:
+        WeightsError: the file is missing or broken, or holds code.
+    """
     import torch
 
     if not path.is_file():
@@ -171,8 +178,16 @@ def _not_a_checkpoint(path: Path, reason: str) -> WeightsError:
     )
 
 
-def _plain(content: Any, path: Path) -> dict[str, torch.Tensor]:
-    """The bare state dict: unwrapped, without prefixes, tensors only."""
+def plain_state(content: Any, path: Path) -> dict[str, torch.Tensor]:
+    """The bare state dict: unwrapped, without prefixes, tensors only.
+
+    Args:
+        content: what :func:`read_checkpoint` gives.
+        path: for messages.
+
+    Raises:
+        WeightsError: there are no tensors.
+    """
     import torch
 
     while isinstance(content, Mapping):

@@ -1,0 +1,256 @@
+"""Pseudo-labels as training reads them: COCO's JSON, held in few large arrays."""
+
+from __future__ import annotations
+
+import json
+import os
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from promerge_fo.dataset.json_stream import read_elements
+from promerge_fo.dataset.untrusted_masks import EntryError, crop_of
+
+__all__ = ["Annotations", "find_annotations", "read_annotations"]
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """Images with the masks that are to be learned, a class of one kind: objects.
+
+    Masks are kept as they stand in the file, compressed, and in one piece of memory, which the
+    workers of a data loader share: a million images take hardly more than the file's own size.
+
+    Attributes:
+        ids: (n,) int64, the images' ids in the file.
+        sizes: (n, 2) int64, height and width as they are shown.
+        left_out: annotations that are not learned from, by reason: "crowd", "without mask",
+            "empty mask", "of no image".
+    """
+
+    ids: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    left_out: Mapping[str, int]
+    _paths: NDArray[np.bytes_]  # (n,) image files
+    _first: NDArray[np.int64]  # (n + 1,) the first mask of each image
+    _offsets: NDArray[np.int64]  # (m + 1,) where each mask's counts begin
+    _counts: NDArray[np.uint8]  # all compressed counts, one after the other
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def path(self, index: int) -> str:
+        """An image's file."""
+        return os.fsdecode(self._paths[index])
+
+    def rles(self, index: int) -> list[dict[str, Any]]:
+        """One image's masks, as pycocotools reads them."""
+        size = self.sizes[index].tolist()
+        first, last = self._first[index], self._first[index + 1]
+        offsets = self._offsets[first : last + 1]
+        return [{"size": size, "counts": self._counts[a:b].tobytes()} for a, b in pairwise(offsets)]
+
+    def masks(self, index: int) -> NDArray[np.bool_]:
+        """One image's masks: (n, H, W) bool."""
+        rles = self.rles(index)
+        if not rles:
+            return np.zeros((0, *self.sizes[index]), dtype=np.bool_)
+        return np.asarray(coco_mask.decode(rles), dtype=np.bool_).transpose(2, 0, 1)
+
+    def with_masks(self) -> NDArray[np.int64]:
+        """The indices of images that have a mask at least."""
+        return np.flatnonzero(np.diff(self._first))
+
+
+def find_annotations(
+    path: str | os.PathLike[str], image_root: str | os.PathLike[str] | None = None
+) -> tuple[Path, Path]:
+    """The annotation file and the folder of its images.
+
+    Args:
+        path: a COCO annotation file, or the folder of an export (its ``annotations/train.json`` or
+            ``annotations/instances.json``).
+        image_root: the folder that the file's names are relative to; None looks into the manifest
+            that an export has beside it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: nothing says where the images lie.
+    """
+    given = Path(path).expanduser().absolute()
+    file = given
+    if given.is_dir():
+        candidates = [given / "annotations" / f"{name}.json" for name in ("train", "instances")]
+        found = next((c for c in candidates if c.is_file()), None)
+        if found is None:
+            raise FileNotFoundError(
+                f"{given} holds neither annotations/train.json nor annotations/instances.json; "
+                "give the annotation file"
+            )
+        file = found
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist; give a COCO annotation file (.json)")
+    if image_root is not None:
+        root = Path(image_root).expanduser().absolute()
+    else:
+        root = _root_of_export(file)
+    if not root.is_dir():
+        raise ValueError(f"{root} is no folder; give the one that holds the images as image_root")
+    return file, root
+
+
+def _root_of_export(file: Path) -> Path:
+    folder = file.parent.parent
+    if file.parent.name == "annotations" and (folder / "images").is_dir():
+        return folder / "images"  # it may have been moved since it was exported
+    for manifest in (file.with_suffix(".manifest.json"), folder / "manifest.json"):
+        try:
+            root = json.loads(manifest.read_text())["image_root"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        return Path(root)
+    raise ValueError(
+        f"nothing beside {file} says where its images lie; give the folder that their names are "
+        "relative to as image_root (--image-root)"
+    )
+
+
+def read_annotations(
+    path: str | os.PathLike[str], image_root: str | os.PathLike[str]
+) -> Annotations:
+    """Read a COCO annotation file; its categories become one.
+
+    As detectron2 does, crowds are left out; boxes without a mask are too.
+
+    Args:
+        path: with ``images`` and ``annotations``, whose masks are RLE (compressed or not) or
+            polygons; read as a stream.
+        image_root: the folder that file names are relative to.
+
+    Raises:
+        ValueError: not such a file, or an entry that cannot be right, which is named: an image
+            without id, name or size, an id twice, a mask that does not fit its image.
+    """
+    content = _Content(Path(path), os.fspath(image_root))
+    waiting: list[tuple[int, Any]] = []  # annotations that come before the images
+    for section, place, entry in read_elements(path):
+        if section == "images":
+            content.add("image", place, entry)
+        elif section == "annotations" and content.index:
+            content.add("annotation", place, entry)
+        elif section == "annotations":
+            waiting.append((place, entry))
+    if not content.index:
+        raise ValueError(f"{path} has no images; give a COCO annotation file, such as an export")
+    for place, entry in waiting:
+        content.add("annotation", place, entry)
+    return content.sorted_by_image()
+
+
+class _Content:
+    """What has been read of a file.
+
+    Attributes:
+        index: the images' places by their ids.
+    """
+
+    def __init__(self, path: Path, root: str) -> None:
+        self.index: dict[int, int] = {}
+        self._path, self._root = path, root
+        self._paths: list[bytes] = []
+        self._sizes, self._owners, self._offsets = array("q"), array("q"), array("q", [0])
+        self._counts = bytearray()
+        names = ("crowd", "without mask", "empty mask", "of no image")
+        self._left_out = dict.fromkeys(names, 0)
+
+    def add(self, kind: str, place: int, entry: Any) -> None:
+        """Take an entry.
+
+        Args:
+            kind: "image" or "annotation".
+            place: in its list, from 0.
+            entry: what JSON holds there.
+
+        Raises:
+            ValueError: it cannot be right.
+        """
+        try:
+            if kind == "image":
+                self._add_image(entry)
+            elif reason := self._add_mask(entry):
+                self._left_out[reason] += 1
+        except (KeyError, TypeError, ValueError) as error:
+            what = f"has no {error}" if isinstance(error, KeyError) else f"cannot be read: {error}"
+            raise ValueError(f"{self._path}: {kind} {place} (from 0) {what}") from error
+
+    def _add_image(self, entry: dict[str, Any]) -> None:
+        if not isinstance(entry["id"], int):
+            raise ValueError(f"its id {entry['id']!r} is no whole number")
+        if entry["id"] in self.index:
+            raise ValueError(f"its id {entry['id']} is that of another image")
+        path = os.path.join(self._root, entry["file_name"])  # noqa: PTH118 (fast)
+        self._sizes.extend((int(entry["height"]), int(entry["width"])))
+        self.index[entry["id"]] = len(self._paths)
+        self._paths.append(os.fsencode(path))
+
+    def _add_mask(self, entry: dict[str, Any]) -> str:
+        """Take a mask; returns why it is left out, or nothing."""
+        owner = self.index.get(entry["image_id"])
+        if owner is None:
+            return "of no image"
+        if entry.get("iscrowd", 0) or entry.get("ignore", 0):
+            return "crowd"
+        if not entry.get("segmentation"):
+            return "without mask"
+        try:
+            size = self._sizes[2 * owner : 2 * owner + 2]
+            self._counts.extend(_compressed(entry["segmentation"], size))
+        except EntryError as error:
+            if error.what == "empty":
+                return "empty mask"
+            raise
+        self._owners.append(owner)
+        self._offsets.append(len(self._counts))
+        return ""
+
+    def sorted_by_image(self) -> Annotations:
+        """All of it, with each image's masks one after the other, in the file's order."""
+        owners = np.asarray(self._owners, dtype=np.int64)
+        starts = np.asarray(self._offsets, dtype=np.int64)
+        counts = np.frombuffer(self._counts, dtype=np.uint8)
+        order = np.argsort(owners, kind="stable")
+        if not np.array_equal(order, np.arange(len(order))):
+            counts = np.concatenate([counts[starts[k] : starts[k + 1]] for k in order])
+            starts = np.concatenate([[0], np.cumsum(np.diff(starts)[order])])
+        return Annotations(
+            np.fromiter(self.index, np.int64, len(self.index)),
+            np.asarray(self._sizes, dtype=np.int64).reshape(-1, 2),
+            self._left_out,
+            np.array(self._paths),
+            np.searchsorted(owners[order], np.arange(len(self.index) + 1)),
+            starts,
+            counts,
+        )
+
+
+def _compressed(segmentation: Any, size: Sequence[int]) -> bytes:
+    """The compressed counts of a mask, which is checked: RLE of either kind, or polygons.
+
+    Raises:
+        EntryError: it does not fit the image, or has no pixel.
+    """
+    height, width = size
+    crop = crop_of(segmentation, (height, width))
+    if isinstance(segmentation, dict) and isinstance(segmentation["counts"], str):
+        return segmentation["counts"].encode("ascii")
+    whole = np.zeros((height, width), dtype=np.uint8, order="F")
+    rows, columns = crop.mask.shape
+    whole[crop.top : crop.top + rows, crop.left : crop.left + columns] = crop.mask
+    return bytes(coco_mask.encode(whole)["counts"])

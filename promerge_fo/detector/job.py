@@ -1,0 +1,51 @@
+"""What the processes of a training are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from promerge_fo.detector.config import DetectorConfig
+
+__all__ = ["FINAL", "RECORD", "Job"]
+
+FINAL = "model_final.pth"
+"""The trained detector, in the folder of its round."""
+
+RECORD = "training.json"
+"""Settings, and what was trained on, in the folder of a training."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One round.
+
+    Attributes:
+        labels: the annotation file.
+        root: the folder that its names are relative to.
+        place: the folder of the round, which is there.
+        config: the settings.
+        start: weights to start from; None for random ones.
+        whole: ``start`` holds a detector, not a backbone.
+        device: "cuda" or "cpu".
+        workers: processes that make batches.
+        checkpoint_every: iterations between two checkpoints.
+        pictures_every: iterations between two looks at sample predictions.
+        say: takes lines of progress.
+        progress: given a number of iterations, makes a bar; where there is one process.
+    """
+
+    labels: Path
+    root: Path
+    place: Path
+    config: DetectorConfig
+    start: Path | None
+    whole: bool
+    device: str
+    workers: int
+    checkpoint_every: int
+    pictures_every: int
+    say: Callable[[str], Any]
+    progress: Callable[[int], Any] | None = None

@@ -1,0 +1,289 @@
+"""A trained detector over images: predictions in the file that COCO's tools exchange."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from promerge_fo.cpus import available_cpus
+from promerge_fo.dataset.json_stream import read_elements
+from promerge_fo.detector.annotations import find_annotations
+from promerge_fo.detector.config import DetectorConfig, detectron2_config
+from promerge_fo.detector.data import resized, target_size
+from promerge_fo.detector.job import FINAL, RECORD
+from promerge_fo.detector.requirement import require_detectron2
+from promerge_fo.detector.weights import layout_of, load_detector, read_detector
+from promerge_fo.images import ImageError, load_image
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["PredictionReport", "detect", "find_detector", "load_trained", "predict"]
+
+
+@dataclass(frozen=True)
+class PredictionReport:
+    """What a prediction run did.
+
+    Attributes:
+        path: of the predictions.
+        images: that were looked at.
+        predictions: that were written.
+        failed: images that could not be read, each as a line that says why.
+    """
+
+    path: str
+    images: int
+    predictions: int
+    failed: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        text = f"{self.path}: {self.predictions} predictions on {self.images} images"
+        if self.failed:
+            text += f"\n{len(self.failed)} images could not be read:"
+            text += "".join(f"\n  {line}" for line in self.failed[:10])
+        return text
+
+
+def predict(
+    detector: str | os.PathLike[str],
+    images: Any,
+    output: str | os.PathLike[str] = "coco_instances_results.json",
+    *,
+    image_root: str | os.PathLike[str] | None = None,
+    min_score: float = 0.0,
+    batch_size: int = 1,
+    device: str | None = None,
+    num_workers: int | None = None,
+    config: DetectorConfig | None = None,
+    progress: Callable[[int], Any] | None = None,
+) -> PredictionReport:
+    """Run a detector over images and write what it finds.
+
+    The file is a list of ``image_id``, ``category_id`` (1), ``bbox`` (XYWH in pixels), ``score``
+    and ``segmentation`` (compressed RLE at the image's size), the best of an image first; it is
+    written as a stream, and appears when it is whole.
+    :func:`~promerge_fo.dataset.import_predictions` takes it into a dataset.
+
+    Args:
+        detector: a checkpoint (``.pth``) of a class-agnostic Cascade Mask R-CNN with ResNet-50 (of
+            :func:`~promerge_fo.detector.train`, or CutLER's), or the folder of a training, whose
+            last round is taken.
+        images: a COCO annotation file or the folder of an export, whose ``images`` are taken with
+            their ids; or a FiftyOne dataset or view, numbered as exports of it are.
+        output: the file to write, which replaces one that exists.
+        image_root: for an annotation file: the folder that its names are relative to.
+        min_score: the lowest score to write, in [0, 1].
+        batch_size: images that the network takes together. Images of a batch are padded to one
+            size, which changes results a little.
+        device: "cuda", "cpu"; None is a GPU if there is one.
+        num_workers: processes that read images; None is one for each CPU core, 8 at most.
+        config: size of images and number of detections; None is that of the training, where its
+            record lies beside the checkpoint.
+        progress: given the number of images, makes a bar with ``update(n)`` and ``close()``.
+
+    Raises:
+        ImportError: detectron2 cannot be imported.
+        WeightsError: no such checkpoint, or one of another network.
+        ValueError: there are no images, or the score is out of its range.
+    """
+    import torch
+
+    require_detectron2()
+    if not 0 <= min_score <= 1:
+        raise ValueError(f"min_score is {min_score}, but must lie in [0, 1]")
+    checkpoint = find_detector(detector)
+    listed = _listed(images, image_root)
+    config = config or _config_beside(checkpoint)
+    model = load_trained(checkpoint, config, device)
+    loader: Any = torch.utils.data.DataLoader(
+        _Images([path for _, path in listed]),  # type: ignore[arg-type]
+        batch_size=batch_size,
+        num_workers=min(8, available_cpus()) if num_workers is None else num_workers,
+        collate_fn=list,
+    )
+    target = Path(output).expanduser().absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(target.name + ".partial")
+    bar = progress(len(listed)) if progress is not None else None
+    failed: list[str] = []
+    written = 0
+    try:
+        with partial.open("w") as out:
+            out.write("[")
+            ids = iter([number for number, _ in listed])
+            for batch in loader:
+                numbers = [next(ids) for _ in batch]
+                failed += [item for item in batch if isinstance(item, str)]
+                readable = [
+                    (n, item)
+                    for n, item in zip(numbers, batch, strict=True)
+                    if not isinstance(item, str)
+                ]
+                found = detect(model, [image for _, image in readable], config)
+                for (number, _), result in zip(readable, found, strict=True):
+                    written += _write(out, number, result, min_score, first=written == 0)
+                if bar is not None:
+                    bar.update(len(batch))
+            out.write("\n]\n")
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+        if bar is not None:
+            bar.close()
+    return PredictionReport(str(target), len(listed) - len(failed), written, tuple(failed))
+
+
+def find_detector(detector: str | os.PathLike[str]) -> Path:
+    """The checkpoint that a path means: the file, or the last finished round of a training.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    given = Path(detector).expanduser().absolute()
+    if not given.is_dir():
+        return given  # whether it is there is said where it is read
+    rounds = sorted(
+        given.glob(f"round*/{FINAL}"),
+        key=lambda path: int(path.parent.name.removeprefix("round") or 0),
+    )
+    if not rounds:
+        raise FileNotFoundError(
+            f"{given} holds no trained detector (round1/{FINAL}); let the training finish, "
+            "or give one of its checkpoints (.pth)"
+        )
+    return rounds[-1]
+
+
+def load_trained(
+    checkpoint: str | os.PathLike[str], config: DetectorConfig, device: str | None = None
+) -> torch.nn.Module:
+    """A detector ready to predict.
+
+    Args:
+        checkpoint: a ``.pth`` file.
+        config: number of detections.
+        device: "cuda", "cpu"; None is a GPU if there is one.
+
+    Raises:
+        WeightsError: no such checkpoint, or one of another network.
+    """
+    from promerge_fo.detector.network import build
+    from promerge_fo.encoder.device import resolve_device
+
+    place = resolve_device(device)
+    state = read_detector(checkpoint)
+    model = build(detectron2_config(config, str(place), layout_of(state, checkpoint)))
+    load_detector(model, state, checkpoint)
+    return model.eval()
+
+
+def detect(
+    model: torch.nn.Module, images: Sequence[NDArray[np.uint8]], config: DetectorConfig
+) -> list[Any]:
+    """What a detector finds on images.
+
+    Args:
+        model: in evaluation mode.
+        images: (H, W, 3) uint8 RGB, each of its own size.
+        config: the size at which the network sees them.
+
+    Returns:
+        For each image detectron2's ``Instances`` on the CPU, best first, at the image's own size:
+        ``pred_boxes``, ``scores``, ``pred_classes`` and ``pred_masks`` (n, H, W) bool.
+    """
+    import torch
+
+    if not images:
+        return []
+    inputs = []
+    for image in images:
+        size = target_size(image.shape[:2], config.test_short_side, config.long_side)
+        pixels = np.ascontiguousarray(resized(image, size).transpose(2, 0, 1))
+        inputs.append(
+            {
+                "image": torch.from_numpy(pixels),
+                "height": image.shape[0],
+                "width": image.shape[1],
+            }
+        )
+    with torch.inference_mode():
+        return [output["instances"].to("cpu") for output in model(inputs)]
+
+
+def _write(out: IO[str], number: int, found: Any, min_score: float, first: bool) -> int:
+    """One image's predictions; returns how many were written. Masks of no pixel are left out."""
+    keep = (found.scores >= min_score) & found.pred_masks.flatten(1).any(dim=1)
+    found = found[keep]
+    if len(found) == 0:
+        return 0
+    masks = np.asfortranarray(found.pred_masks.numpy().astype(np.uint8).transpose(1, 2, 0))
+    boxes = found.pred_boxes.tensor.numpy().astype(np.float64)
+    boxes[:, 2:] -= boxes[:, :2]
+    for rle, box, score in zip(coco_mask.encode(masks), boxes, found.scores, strict=True):
+        entry = {
+            "image_id": number,
+            "category_id": 1,
+            "bbox": [round(float(x), 2) for x in box],
+            "score": float(score),
+            "segmentation": {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")},
+        }
+        out.write("\n" if first else ",\n")
+        json.dump(entry, out)
+        first = False
+    return len(found)
+
+
+class _Images:
+    """Images by number, read where they are asked for; text says why one cannot be read."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._paths = np.array([os.fsencode(path) for path in paths])  # shared by workers
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8] | str:
+        try:
+            return load_image(os.fsdecode(self._paths[index]))
+        except ImageError as error:
+            return str(error)
+
+
+def _listed(images: Any, image_root: str | os.PathLike[str] | None) -> list[tuple[int, str]]:
+    """The id and the file of every image."""
+    if isinstance(images, (str, os.PathLike)):
+        file, root = find_annotations(images, image_root)
+        listed = list(_images_of(file, root))
+    else:
+        from promerge_fo.dataset.coco import image_ids
+        from promerge_fo.dataset.labels import require_images
+
+        require_images(images)
+        listed = list(zip(image_ids(images), images.values("filepath"), strict=True))
+    if not listed:
+        raise ValueError(f"{images} holds no images; give others")
+    return listed
+
+
+def _images_of(file: Path, root: Path) -> Iterator[tuple[int, str]]:
+    for section, _, entry in read_elements(file):
+        if section == "images":
+            yield entry["id"], str(root / entry["file_name"])
+
+
+def _config_beside(checkpoint: Path) -> DetectorConfig:
+    """The settings of the training that made a checkpoint; the defaults where they are unknown."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        record = json.loads((checkpoint.parent.parent / RECORD).read_text())
+        return DetectorConfig.from_dict(record["config"])
+    return DetectorConfig()

@@ -1,0 +1,139 @@
+"""Labels of the next round: what a detector is sure of, and what it has not found of the old ones.
+
+As CutLER describes it: a detector cleans its labels and finds objects that they miss. So its
+confident predictions become labels; of the labels that it was trained on, those that are the same
+object as such a prediction make way for it, and the others stay.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from promerge_fo.dataset.json_stream import read_elements
+from promerge_fo.detector.annotations import Annotations, read_annotations
+
+__all__ = ["merge_labels", "same_objects"]
+
+
+def same_objects(
+    labels: list[dict[str, Any]], predictions: list[dict[str, Any]], iou: float
+) -> NDArray[np.bool_]:
+    """Which labels are the same object as one of the predictions.
+
+    Args:
+        labels: n masks as compressed RLE.
+        predictions: m masks as compressed RLE.
+        iou: IoU above which two masks are one object.
+
+    Returns:
+        (n,) bool.
+    """
+    if not labels or not predictions:
+        return np.zeros(len(labels), dtype=np.bool_)
+    ious = np.asarray(coco_mask.iou(labels, predictions, [0] * len(predictions)))
+    return np.asarray(ious.max(axis=1) > iou)
+
+
+def merge_labels(
+    annotations: str | os.PathLike[str],
+    predictions: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    min_score: float = 0.7,
+    iou: float = 0.5,
+) -> dict[str, int]:
+    """Write the labels of the next round, in the layout of the old ones.
+
+    Args:
+        annotations: the labels that the detector was trained on.
+        predictions: its predictions on the same images, in their order, as
+            :func:`~promerge_fo.detector.predict` writes them.
+        output: the file to write.
+        min_score: the lowest score of a prediction that becomes a label.
+        iou: IoU with such a prediction above which an old label makes way.
+
+    Returns:
+        ``images``, ``predicted`` (new labels), ``kept`` and ``replaced`` (old ones).
+
+    Raises:
+        ValueError: the predictions are not of these images in this order.
+    """
+    labels = read_annotations(annotations, "")
+    groups = _by_image(predictions, min_score)
+    number, found = next(groups, (None, []))
+    counts = Counter(images=len(labels), predicted=0, kept=0, replaced=0)
+    target = Path(output)
+    partial = target.with_name(target.name + ".partial")
+    with partial.open("w") as out:
+        out.write('{"images": [')
+        for k in range(len(labels)):
+            out.write(",\n" if k else "\n")
+            json.dump(_image(labels, k), out)
+        out.write('\n], "annotations": [')
+        for k in range(len(labels)):
+            image_id = int(labels.ids[k])
+            new: list[dict[str, Any]] = []
+            if number == image_id:
+                new = found
+                number, found = next(groups, (None, []))
+            old = labels.rles(k)
+            replaced = same_objects(old, [entry["segmentation"] for entry in new], iou)
+            merged = [{"score": entry["score"], **_mask(entry["segmentation"])} for entry in new]
+            merged += [_mask(rle) for rle, gone in zip(old, replaced, strict=True) if not gone]
+            for entry in merged:
+                written = counts["predicted"] + counts["kept"]
+                counts["predicted" if "score" in entry else "kept"] += 1
+                out.write(",\n" if written else "\n")
+                json.dump({"id": written + 1, "image_id": image_id, **entry}, out)
+            counts["replaced"] += int(replaced.sum())
+        out.write('\n], "categories": [{"id": 1, "name": "fg"}]}\n')
+    if number is not None:
+        partial.unlink()
+        raise ValueError(
+            f"{predictions} has predictions of image {number} where none were expected; it must be "
+            f"of the images of {annotations}, in their order"
+        )
+    partial.replace(target)
+    return dict(counts)
+
+
+def _by_image(path: str | os.PathLike[str], min_score: float) -> Iterator[tuple[int, list[Any]]]:
+    """Each image's id and its confident predictions; images without any are passed over."""
+    entries = (e.value for e in read_elements(path) if e.value["score"] >= min_score)
+    for image_id, group in groupby(entries, key=lambda entry: int(entry["image_id"])):
+        yield image_id, list(group)
+
+
+def _image(labels: Annotations, k: int) -> dict[str, Any]:
+    height, width = labels.sizes[k].tolist()
+    return {
+        "id": int(labels.ids[k]),
+        "file_name": labels.path(k),
+        "height": height,
+        "width": width,
+    }
+
+
+def _mask(rle: dict[str, Any]) -> dict[str, Any]:
+    """What COCO's JSON says of a mask."""
+    counts = rle["counts"]
+    return {
+        "category_id": 1,
+        "iscrowd": 0,
+        "area": int(coco_mask.area(rle)),
+        "bbox": [float(x) for x in coco_mask.toBbox(rle)],
+        "segmentation": {
+            "size": list(rle["size"]),
+            "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts,
+        },
+    }

@@ -1,0 +1,230 @@
+"""Training: rounds of it, each of which goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from promerge_fo.cpus import available_cpus
+from promerge_fo.detector.annotations import find_annotations
+from promerge_fo.detector.config import DetectorConfig
+from promerge_fo.detector.job import FINAL, RECORD, Job
+from promerge_fo.detector.prediction import predict
+from promerge_fo.detector.requirement import require_detectron2
+from promerge_fo.detector.self_training import merge_labels
+from promerge_fo.detector.weights import require_backbone
+from promerge_fo.files import sha256_of
+
+__all__ = ["require_folder", "train"]
+
+
+def train(
+    annotations: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    config: DetectorConfig | None = None,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    image_root: str | os.PathLike[str] | None = None,
+    rounds: int = 1,
+    gpus: int | None = None,
+    num_workers: int | None = None,
+    checkpoint_every: int = 5000,
+    pictures_every: int = 1000,
+    say: Callable[[str], Any] = print,
+    progress: Callable[[int], Any] | None = None,
+) -> Path:
+    """Train the detector on pseudo-labels (ProMerge+, where they are ProMerge's).
+
+    The same call goes on where an earlier one was stopped, with the same batches and so with the
+    same losses. Every round has a folder in the output::
+
+        output/training.json                settings, and what was trained on
+        output/round1/losses.jsonl          every iteration's losses
+        output/round1/events.out.tfevents*  losses and sample predictions, for TensorBoard
+        output/round1/model_0004999.pth     checkpoints, the last two
+        output/round1/model_final.pth       the trained detector
+        output/round2/pseudo_labels.json    what a second round is trained on
+
+    A later round starts from the detector of the one before, and has its confident predictions as
+    labels beside those of the old labels that it did not find.
+
+    Args:
+        annotations: a COCO annotation file, or the folder of an export.
+        output: a folder; what it holds of the same training is gone on with.
+        config: settings; None is the paper's. For another batch size: ``config.scaled(n)``.
+        weights: the ResNet-50 to start from: DINO's ``dino_resnet50_pretrain.pth``, as in the
+            paper. None starts from random weights.
+        image_root: the folder that file names are relative to; an export's manifest knows it.
+        rounds: how often to train; more than one is self-training.
+        gpus: how many to use; None is all, 0 the CPU.
+        num_workers: processes for each GPU that make batches; None is a share of the CPU cores, 8
+            at most.
+        checkpoint_every: iterations between two checkpoints.
+        pictures_every: iterations between two looks at sample predictions.
+        say: takes lines of progress; with several GPUs, something that can be pickled.
+        progress: given the number of iterations that a round has to do, makes a bar with
+            ``update(n)`` and ``close()``. Where ``update`` raises KeyboardInterrupt, the training
+            ends with a checkpoint. Not for several GPUs.
+
+    Returns:
+        The path of the trained detector.
+
+    Raises:
+        ImportError: detectron2 cannot be imported.
+        WeightsError: weights that cannot be read, or are of another network.
+        FileNotFoundError: no annotation file.
+        ValueError: the folder holds another training, nothing has a mask, images and annotations
+            do not fit together, or arguments are out of their range.
+        RuntimeError: the loss became infinite.
+        KeyboardInterrupt: Ctrl-C, or the bar's.
+    """
+    require_detectron2()
+    import torch
+    from detectron2.engine import launch
+
+    config = config or DetectorConfig()
+    available = torch.cuda.device_count()
+    processes = available if gpus is None else gpus
+    if rounds < 1 or not 0 <= processes <= available:
+        raise ValueError(
+            f"rounds is {rounds} and gpus {gpus}, but rounds must be 1 or more, and gpus 0 to "
+            f"{available}, which is how many there are"
+        )
+    if progress is not None and processes > 1:
+        raise ValueError(f"a bar shows one process, but there are {processes}; give gpus=1")
+    file, root = find_annotations(annotations, image_root)
+    folder = Path(output).expanduser().absolute()
+    start = None if weights is None else require_backbone(weights)
+    _keep_record(folder, config, file, start)
+    device = "cuda" if processes else "cpu"
+    workers = available_cpus() // max(1, processes) if num_workers is None else num_workers
+    labels = file
+    for number in range(1, rounds + 1):
+        place = folder / f"round{number}"
+        place.mkdir(exist_ok=True)
+        if number > 1:
+            labels = _next_labels(labels, root, start, place, config, device, say)
+        if (place / FINAL).is_file():
+            say(f"round {number} of {rounds} is done: {place / FINAL}")
+        else:
+            say(f"round {number} of {rounds}: {config.iterations:,} iterations on {device}")
+            job = Job(
+                labels,
+                root,
+                place,
+                config,
+                start,
+                number > 1,
+                device,
+                min(8, workers),
+                checkpoint_every,
+                pictures_every,
+                say,
+                progress,
+            )
+            launch(_train_round, max(1, processes), dist_url="auto", args=(job,))
+        start = place / FINAL
+    assert start is not None
+    return start
+
+
+def require_folder(output: str | os.PathLike[str]) -> Path:
+    """The folder of a training, which need not be there.
+
+    Raises:
+        ValueError: it holds other things.
+    """
+    folder = Path(output).expanduser().absolute()
+    if folder.is_dir() and not (folder / RECORD).is_file() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty, and holds no training; give another folder")
+    return folder
+
+
+def _keep_record(folder: Path, config: DetectorConfig, file: Path, weights: Path | None) -> None:
+    """Write down what is trained from what; refuse a folder with checkpoints of another training.
+
+    Raises:
+        ValueError: the folder is not free.
+    """
+    record = {
+        "config": config.to_dict(),
+        "annotations": sha256_of(file),
+        "weights": None if weights is None else sha256_of(weights),
+    }
+    path = require_folder(folder) / RECORD
+    if path.is_file():
+        known = json.loads(path.read_text())
+        others = [name for name in record if known.get(name) != record[name]]
+        if others and any(folder.glob("round*/*.pth")):
+            raise ValueError(
+                f"{folder} holds a training of other {' and '.join(others)}; give another folder, "
+                f"or what {path} says, to go on with that one"
+            )
+        if not others:
+            return
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        **record,
+        "annotation_file": str(file),
+        "weights_file": None if weights is None else str(weights),
+        "versions": {name: version(name) for name in ("torch", "detectron2")},
+    }
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _next_labels(
+    labels: Path,
+    root: Path,
+    detector: Path | None,
+    place: Path,
+    config: DetectorConfig,
+    device: str,
+    say: Callable[[str], Any],
+) -> Path:
+    """The labels of the next round; made once."""
+    assert detector is not None
+    merged = place / "pseudo_labels.json"
+    if not merged.is_file():
+        say(f"predicting on the images of {labels}")
+        predictions = place / "predictions.json"
+        report = predict(
+            detector,
+            labels,
+            predictions,
+            image_root=root,
+            min_score=config.confident,
+            device=device,
+            config=config,
+        )
+        say(str(report))
+        counts = merge_labels(
+            labels,
+            predictions,
+            merged,
+            min_score=config.confident,
+            iou=config.same_object_iou,
+        )
+        say(
+            f"{merged}: {counts['predicted']} predictions and {counts['kept']} old labels; "
+            f"{counts['replaced']} made way"
+        )
+    return merged
+
+
+def _train_round(job: Job) -> None:
+    """Train in this process, from the last checkpoint if there is one."""
+    from promerge_fo.detector.loop import run
+
+    # detectron2 reports an error at length before it raises it
+    logging.getLogger("detectron2").addHandler(logging.NullHandler())
+    try:
+        run(job)
+    except FloatingPointError as error:
+        raise RuntimeError(
+            f"{error}. Start anew in another folder with a smaller learning rate"
+        ) from error

@@ -1,0 +1,240 @@
+"""Weights for the detector: DINO's ResNet-50, and checkpoints; no code in them is executed."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from promerge_fo.detector.config import Layout
+from promerge_fo.encoder.weights import WeightsError, plain_state, read_checkpoint
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "layout_of",
+    "load_backbone",
+    "load_detector",
+    "read_detector",
+    "refuse_pickle",
+    "require_backbone",
+    "require_detector",
+    "to_detectron2_names",
+]
+
+DINO_RESNET50 = (
+    "https://dl.fbaipublicfiles.com/dino/dino_resnet50_pretrain/dino_resnet50_pretrain.pth"
+)
+"""Where the authors of DINO publish its ResNet-50."""
+
+_DETECTORS = (
+    "Give a class-agnostic Cascade Mask R-CNN with ResNet-50: one that promerge train has made "
+    "(model_final.pth), or CutLER's"
+)
+_BACKBONE = "backbone.bottom_up."
+_PART = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
+# torchvision's names, and where detectron2 has the same tensors
+_RENAMES = [
+    (re.compile(r"conv1\.weight"), r"stem.conv1.weight"),
+    (re.compile(rf"bn1\.{_PART}"), r"stem.conv1.norm.\1"),
+    (re.compile(r"layer(\d)\.(\d+)\.conv(\d)\.weight"), r"res{stage}.\2.conv\3.weight"),
+    (re.compile(rf"layer(\d)\.(\d+)\.bn(\d)\.{_PART}"), r"res{stage}.\2.conv\3.norm.\4"),
+    (re.compile(r"layer(\d)\.(\d+)\.downsample\.0\.weight"), r"res{stage}.\2.shortcut.weight"),
+    (re.compile(rf"layer(\d)\.(\d+)\.downsample\.1\.{_PART}"), r"res{stage}.\2.shortcut.norm.\3"),
+]
+_UNUSED = ("fc.", "head.")
+
+
+def read_detector(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """The tensors of a detector's checkpoint, read without executing anything in it.
+
+    Args:
+        path: a ``.pth`` file that ``promerge train`` or detectron2 wrote.
+
+    Returns:
+        Tensors by name.
+
+    Raises:
+        WeightsError: the file is missing, broken, without tensors, or a pickle.
+    """
+    import torch
+
+    path = Path(path).expanduser()
+    refuse_pickle(path)
+    content = read_checkpoint(path)
+    if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
+        content = content["model"]
+    tensors = content.items() if isinstance(content, Mapping) else ()
+    state = {str(k).removeprefix("module."): v for k, v in tensors if isinstance(v, torch.Tensor)}
+    if not state:
+        raise WeightsError(f"checkpoint {path} holds no weights. {_DETECTORS}")
+    return state
+
+
+def require_backbone(path: str | os.PathLike[str]) -> Path:
+    """The file of a backbone, which is there and no pickle; it is not read.
+
+    Raises:
+        WeightsError: it is not.
+    """
+    return _there(path, f"DINO's ResNet-50 is published at {DINO_RESNET50}")
+
+
+def require_detector(path: str | os.PathLike[str]) -> Path:
+    """The file of a detector, which is there and no pickle; it is not read.
+
+    Raises:
+        WeightsError: it is not.
+    """
+    return _there(path, _DETECTORS)
+
+
+def _there(path: str | os.PathLike[str], advice: str) -> Path:
+    found = Path(path).expanduser().absolute()
+    refuse_pickle(found)
+    if not found.is_file():
+        raise WeightsError(f"{path} does not exist. {advice}")
+    return found
+
+
+def refuse_pickle(path: Path) -> None:
+    """Raise an error for a file that only Python's pickle reads.
+
+    Raises:
+        WeightsError: its name ends in ``.pkl`` or ``.pickle``.
+    """
+    if path.suffix.lower() in (".pkl", ".pickle"):
+        raise WeightsError(
+            f"{path} is a pickle, which executes whatever its author put into it when it is read; "
+            "it is refused. Take the .pth that the same authors publish (DINO's ResNet-50 lies at "
+            f"{DINO_RESNET50}), or, where you trust the file, convert it with torch.save in an "
+            "environment that you can throw away"
+        )
+
+
+def to_detectron2_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A ResNet's tensors under the names that detectron2 gives them.
+
+    Args:
+        state: in torchvision's layout (``conv1``, ``bn1``, ``layer1.0.conv1``, ...), which is that
+            of DINO's ResNet-50; the classifier's weights (``fc``) and heads are left out.
+
+    Returns:
+        The same tensors as ``stem.conv1``, ``res2.0.conv1``, ..., their normalisation as ``.norm``.
+
+    Raises:
+        ValueError: a tensor that no ResNet of torchvision has.
+    """
+    renamed = {}
+    for name, tensor in state.items():
+        if name.startswith(_UNUSED):
+            continue
+        renamed[_renamed(name)] = tensor
+    return renamed
+
+
+def _renamed(name: str) -> str:
+    for pattern, template in _RENAMES:
+        if found := pattern.fullmatch(name):
+            if "{stage}" in template:  # torchvision counts layers from 1, detectron2 stages from 2
+                template = template.replace("{stage}", str(int(found[1]) + 1))
+            return found.expand(template)
+    raise ValueError(f"{name!r} is no tensor of a ResNet as torchvision names them")
+
+
+def load_backbone(model: torch.nn.Module, path: str | os.PathLike[str]) -> None:
+    """Fill the detector's ResNet-50, and nothing else of it.
+
+    Args:
+        model: detectron2's.
+        path: DINO's ``dino_resnet50_pretrain.pth`` or its full checkpoint, of which the teacher is
+            taken; or any ResNet-50 in torchvision's layout.
+
+    Raises:
+        WeightsError: the file cannot be read, or holds another model.
+    """
+    path = Path(path).expanduser()
+    refuse_pickle(path)
+    state = plain_state(read_checkpoint(path), path)
+    advice = (
+        f"Give DINO's ResNet-50 ({DINO_RESNET50}), or another ResNet-50 in torchvision's layout"
+    )
+    try:
+        renamed = {_BACKBONE + k: v for k, v in to_detectron2_names(state).items()}
+    except ValueError as error:
+        raise WeightsError(f"{path} holds no ResNet-50: {error}. {advice}") from error
+    wanted = {k: v for k, v in model.state_dict().items() if k.startswith(_BACKBONE)}
+    _require_fit(renamed, wanted, f"{path} holds another network than ResNet-50", advice)
+    model.load_state_dict(renamed, strict=False)
+
+
+def layout_of(state: Mapping[str, torch.Tensor], path: Any) -> Layout:
+    """What a checkpoint's names say of the network that it is of.
+
+    Args:
+        state: what :func:`read_detector` gives.
+        path: for messages.
+
+    Raises:
+        WeightsError: it is no Cascade Mask R-CNN of detectron2, or one that knows classes.
+    """
+
+    def count(pattern: str) -> int:
+        return sum(re.fullmatch(pattern, name) is not None for name in state)
+
+    classes = state.get("roi_heads.box_predictor.0.cls_score.weight")
+    if classes is None or "backbone.bottom_up.stem.conv1.weight" not in state:
+        raise WeightsError(f"checkpoint {path} is of another network. {_DETECTORS}")
+    if len(classes) != 2:
+        raise WeightsError(f"checkpoint {path} knows {len(classes) - 1} classes. {_DETECTORS}")
+    return Layout(
+        pyramid_norm="backbone.fpn_lateral2.norm.weight" in state,
+        box_convolutions=count(r"roi_heads\.box_head\.0\.conv\d+\.weight"),
+        box_layers=count(r"roi_heads\.box_head\.0\.fc\d+\.weight"),
+        mask_norm="roi_heads.mask_head.mask_fcn1.norm.weight" in state,
+    )
+
+
+def load_detector(model: torch.nn.Module, state: Mapping[str, torch.Tensor], path: Any) -> None:
+    """Fill a whole detector.
+
+    Args:
+        model: detectron2's, of the layout that :func:`layout_of` found.
+        state: what :func:`read_detector` found in the file.
+        path: for messages.
+
+    Raises:
+        WeightsError: a tensor is missing, unknown or of another shape.
+    """
+    _require_fit(state, model.state_dict(), f"{path} does not fit the detector", _DETECTORS)
+    known = model.state_dict().keys()
+    model.load_state_dict({k: v for k, v in state.items() if k in known}, strict=False)
+
+
+def _require_fit(
+    state: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], what: str, advice: str
+) -> None:
+    """Every tensor that is wanted must be there and fit; counters of batches are not wanted."""
+    counters, anchors = ".num_batches_tracked", "anchor_generator.cell_anchors"
+    constants = ("pixel_mean", "pixel_std")
+    missing = [k for k in wanted if k not in state and not k.endswith((counters, *constants))]
+    unknown = [
+        k
+        for k in state
+        if k not in wanted and not k.endswith((counters, *constants)) and anchors not in k
+    ]
+    other = [k for k in wanted if k in state and wanted[k].shape != state[k].shape]
+    problems = [
+        f"{len(names)} tensors {kind}, such as {names[0]}"
+        for kind, names in (
+            ("are missing", missing),
+            ("are unknown", unknown),
+            ("have another shape", other),
+        )
+        if names
+    ]
+    if problems:
+        raise WeightsError(f"{what}: {'; '.join(problems)}. {advice}")
