@@ -1,12 +1,12 @@
-"""Files: what names their content."""
+"""Files: what names their content, and names that strangers give them."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
-__all__ = ["sha256_of"]
+__all__ = ["require_inside", "sha256_of"]
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
@@ -16,3 +16,24 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
+
+
+def require_inside(name: str) -> str:
+    """The name of a file that lies in a folder or below it, wherever that folder is.
+
+    Args:
+        name: as an annotation file gives it, with slashes of either kind.
+
+    Returns:
+        The name as it is.
+
+    Raises:
+        ValueError: it is an absolute path, or leads up.
+    """
+    path = PureWindowsPath(name)  # knows both kinds of separators
+    if ".." in path.parts or path.root or path.drive:
+        raise ValueError(
+            f"the image {name!a:.200} leads out of the folder of the images; a file with such "
+            "names is not to be trusted"
+        )
+    return name

@@ -105,6 +105,7 @@ OUTSIDE = ["../secret.png", "/etc/hostname", "a/../../secret.png", "..\\secret.p
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_an_annotation_file_opens_nothing_outside_of_its_folder(fo, tmp_path, name):
     from promerge_fo.dataset import load_benchmark
+    from promerge_fo.detector.annotations import read_annotations
 
     root = tmp_path / "root"
     (root / "val2017").mkdir(parents=True)
@@ -125,6 +126,9 @@ def test_an_annotation_file_opens_nothing_outside_of_its_folder(fo, tmp_path, na
     with pytest.raises(ValueError, match="leads out of the folder of the images"):
         load_benchmark("sa1b", apart, "outside")
     assert not fo.dataset_exists("outside")
+
+    with pytest.raises(ValueError, match="leads out of the folder of the images"):
+        read_annotations(root / "instances_val2017.json", root / "val2017")
 
 
 @pytest.mark.parametrize("name", OUTSIDE)

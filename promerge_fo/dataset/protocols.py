@@ -7,7 +7,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from promerge_fo.dataset.labels import LABEL
+from promerge_fo.files import require_inside
 from promerge_fo.instances import mask_boxes
 
 __all__ = ["BENCHMARKS", "Benchmark", "load_benchmark", "load_coco"]
@@ -314,8 +315,7 @@ def _from_sa1b(benchmark: Benchmark, files: Sequence[Path]) -> Iterator[_Image]:
     for file in files:
         content = _json(file)
         image = content["image"]
-        _require_inside(benchmark, image["file_name"])
-        path = file.parent / image["file_name"]
+        path = file.parent / require_inside(image["file_name"])
         if not path.is_file():
             missing.append(path.name)
             continue
@@ -338,7 +338,7 @@ def _find(benchmark: Benchmark, root: Path, names: Sequence[str]) -> list[str]:
     elsewhere: dict[str, list[Path]] | None = None
     paths, missing = [], []
     for name in names:
-        _require_inside(benchmark, name)
+        require_inside(name)
         places = [folder / part for folder in folders for part in (name, Path(name).name)]
         path = next((place for place in places if place.is_file()), None)
         if path is None:
@@ -355,20 +355,6 @@ def _find(benchmark: Benchmark, root: Path, names: Sequence[str]) -> list[str]:
     if missing:
         raise _missing_images(benchmark, root, missing, len(names))
     return paths
-
-
-def _require_inside(benchmark: Benchmark, name: str) -> None:
-    """Refuse the name of a file that would lie outside of the folder that it is looked for in.
-
-    Raises:
-        ValueError: it is an absolute path, or leads up.
-    """
-    windows = PureWindowsPath(name)  # knows both kinds of separators
-    if ".." in windows.parts or windows.root or windows.drive:
-        raise ValueError(
-            f"an annotation file of {benchmark.title} names an image {name!a:.200}, which leads "
-            "out of the folder of the images; such a file is not to be trusted"
-        )
 
 
 def _missing_images(

@@ -17,6 +17,7 @@ from pycocotools import mask as coco_mask
 
 from promerge_fo.dataset.json_stream import read_elements
 from promerge_fo.dataset.untrusted_masks import EntryError, crop_of
+from promerge_fo.files import require_inside
 
 __all__ = ["Annotations", "find_annotations", "read_annotations"]
 
@@ -195,7 +196,8 @@ class _Content:
             raise ValueError(f"its id {entry['id']!r} is no whole number")
         if entry["id"] in self.index:
             raise ValueError(f"its id {entry['id']} is that of another image")
-        path = os.path.join(self._root, entry["file_name"])  # noqa: PTH118 (fast)
+        name = require_inside(entry["file_name"])
+        path = os.path.join(self._root, name)  # noqa: PTH118 (fast)
         self._sizes.extend((int(entry["height"]), int(entry["width"])))
         self.index[entry["id"]] = len(self._paths)
         self._paths.append(os.fsencode(path))
