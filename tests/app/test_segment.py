@@ -17,7 +17,8 @@ def test_masks_are_made_by_the_operator_and_seen(app, dataset, photographs, fo):
     page.operator("ProMerge: segment instances")
     page.fill("Encoder", "texture")
     page.execute("Segment")
-    wait_until(lambda: dataset.reload() or dataset.has_field("promerge.status"), 120)
+    page.finish("images/s")
+    dataset.reload()
     statuses = dataset.values("promerge.status")
     assert len(statuses) == 4
     assert set(statuses) <= {"ok", "no_background", "background_too_small", "all_filtered"}
