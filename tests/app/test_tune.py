@@ -35,7 +35,8 @@ def test_settings_are_tuned_and_become_a_preset(app, dataset, photographs, fo, t
     page.fill("Label field", "fine")
     page.choose("Preset", "tuned")
     page.execute("Segment")
-    wait_until(lambda: dataset.reload() or dataset.has_field("fine.status"), 120)
+    page.finish("images/s")
+    dataset.reload()
     record = pfo.load_run(dataset, pfo.list_runs(dataset)[-1])
     assert record["config"] == better.to_dict()
     assert record["encoder"]["name"] == "texture"
