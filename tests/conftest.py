@@ -1,9 +1,8 @@
-"""FiftyOne for tests: a database, plugins and folders of their own, started when first used."""
+"""FiftyOne for tests: a database, plugins and folders of their own."""
 
 from __future__ import annotations
 
 import os
-import sys
 import uuid
 
 import numpy as np
@@ -12,18 +11,20 @@ import pytest
 from benchmarks.database import isolate, start_server, why_not
 from tests.needs import missing
 
-# FiftyOne reads this when it is imported, which happens in the fixture below or not at all.
+# FiftyOne reads this when it is imported, which some test modules do as soon as they are collected.
 _ROOT = isolate(f"promerge_test_{uuid.uuid4().hex}")
+_WHY_NOT = None
+if "FIFTYONE_DATABASE_URI" not in os.environ:
+    _WHY_NOT = why_not()
+    if _WHY_NOT is None:
+        os.environ["FIFTYONE_DATABASE_URI"] = start_server(_ROOT)
 
 
 @pytest.fixture(scope="session")
 def fo():
     """The fiftyone module, connected to an empty database, which is dropped at the end."""
-    if "FIFTYONE_DATABASE_URI" not in os.environ and "fiftyone" not in sys.modules:
-        reason = why_not()
-        if reason is not None:
-            missing(reason)
-        os.environ["FIFTYONE_DATABASE_URI"] = start_server(_ROOT)
+    if _WHY_NOT is not None:
+        missing(_WHY_NOT)
     import fiftyone
 
     yield fiftyone
