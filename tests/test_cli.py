@@ -104,6 +104,37 @@ def test_a_second_run_does_what_is_new(fo, folder, capsys):
     assert {path: again[path] for path in ids} == ids
 
 
+def test_single_images_are_segmented_and_no_others(fo, folder, tmp_path, capsys):
+    first, *_, last = sorted(set(folder.iterdir()) - {folder / "broken.jpg"})
+    output = tmp_path / "masks.json"
+    assert (
+        main(["segment", str(last), str(last), str(first), "--output", str(output), *TEXTURE]) == 0
+    )
+    dataset = fo.load_dataset("photos")
+    assert dataset.persistent
+    assert dataset.values("filepath") == [str(last), str(first)]
+    shown = json.loads(output.read_text())["images"]
+    assert [image["file_name"] for image in shown] == [last.name, first.name]
+    ids = label_ids(dataset)
+
+    other = sorted(set(folder.iterdir()) - {folder / "broken.jpg"})[1]
+    assert main(["segment", str(other), *TEXTURE]) == 0
+    assert set(label_ids(dataset)) == {str(first), str(last), str(other)}
+    assert main(["segment", str(folder), *TEXTURE]) == 0  # the rest
+    assert "3 images were done before" in capsys.readouterr().out
+    again = label_ids(dataset)
+    assert len(again) == 5
+    assert {path: again[path] for path in ids} == ids
+
+    assert main(["segment", str(first), str(folder), *TEXTURE]) == 2
+    assert "is no file; give image files, or else one folder or" in capsys.readouterr().err
+    apart = tmp_path / "apart" / first.name
+    apart.parent.mkdir()
+    apart.write_bytes(first.read_bytes())
+    assert main(["segment", str(apart), "--name", "photos", *TEXTURE]) == 2
+    assert "of other images than those in" in capsys.readouterr().err
+
+
 def test_failed_images_are_run_again_alone(fo, folder, capsys):
     command = ["segment", str(folder), *TEXTURE]
     broken = folder / "00.jpg"  # among the first three

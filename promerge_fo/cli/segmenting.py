@@ -26,25 +26,30 @@ def add_commands(commands: Any) -> None:
         commands,
         "segment",
         segment,
-        "give a folder of images or a dataset instance masks",
+        "give a folder of images, single images or a dataset instance masks",
         """
-        Give a folder of images, or a dataset that is in FiftyOne, instance masks.
+        Give a folder of images, single images, or a dataset that is in FiftyOne, instance masks.
 
-        A folder becomes a dataset of the same name, or adds its new images to that dataset.
+        A folder becomes a dataset of the same name, or adds its new images to that dataset; so
+        do single images, by the folder that they share, and nothing else of it is segmented.
         Images that have masks of the very same settings are skipped, so a run that was stopped
         goes on where it was; --overwrite makes them anew, --retry-failed runs those alone that
         failed. "promerge status" says how far a run is.
 
           promerge segment photos/
           promerge segment photos/ --preset fast --output masks.json
+          promerge segment photos/cat.jpg photos/dog.jpg
           promerge segment my-dataset --label-field fine --tau-b 0.3 --limit 20
           promerge segment photos/ --method maskcut --cuts 6
           promerge segment photos/ --engine ray --shards /shared/shards --address auto
         """,
-        usage="promerge segment DIR|DATASET [options]",
+        usage="promerge segment DIR|DATASET|IMAGE... [options]",
     )
     made.add_argument(
-        "source", metavar="DIR|DATASET", help="a folder of images, or a dataset's name"
+        "sources",
+        nargs="+",
+        metavar="DIR|DATASET|IMAGE",
+        help="a folder of images, a dataset's name, or image files",
     )
     made.add_argument("--name", help="name of the dataset made of a folder (the folder's name)")
     made.add_argument("--label-field", help="field for the masks (the method's name)")
@@ -134,11 +139,15 @@ def add_commands(commands: Any) -> None:
 
 def segment(arguments: argparse.Namespace) -> int:
     """``promerge segment``."""
-    from promerge_fo.dataset.segment import open_source
+    from promerge_fo.dataset.segment import open_images, open_source
 
     _check_engine(arguments)
     config = config_of(arguments)  # what is cheap to check comes before what takes time
-    dataset = open_source(arguments.source, arguments.name)
+    sources = arguments.sources
+    if len(sources) > 1 or Path(sources[0]).expanduser().is_file():
+        samples = open_images(sources, arguments.name)
+    else:
+        samples = open_source(sources[0], arguments.name)
     model = model_of(arguments, config)
     label_field = arguments.label_field or arguments.method
     shared = {
@@ -149,25 +158,25 @@ def segment(arguments: argparse.Namespace) -> int:
         "progress": Progress,
     }
     run = _on_ray if arguments.engine == "ray" else _here
-    report = run(arguments, dataset, model, label_field, shared)
+    report = run(arguments, samples, model, label_field, shared)
     if report.skipped:
         print(f"{report.skipped} images were done before (--overwrite does them again)")
-    _tell_failures(dataset, label_field, model.hash)
+    _tell_failures(samples, label_field, model.hash)
     if arguments.output is not None:
         from promerge_fo.dataset.export import export_pseudo_labels
 
-        summary = export_pseudo_labels(dataset, label_field, arguments.output, min_area=0.0)
+        summary = export_pseudo_labels(samples, label_field, arguments.output, min_area=0.0)
         print(f"{summary['path']}: {summary['annotations']} masks of {summary['images']} images")
     if report.interrupted:
         print("stopped; what was done is kept. Run the same command again to go on.")
         return 130
-    print(f"look at the masks: fiftyone app launch {dataset.name}")
+    print(f"look at the masks: fiftyone app launch {samples._root_dataset.name}")
     return 0
 
 
 def _here(
     arguments: argparse.Namespace,
-    dataset: Any,
+    samples: Any,
     model: ProMergeModel,
     label_field: str,
     shared: dict[str, Any],
@@ -176,12 +185,12 @@ def _here(
 
     if arguments.num_workers is not None:
         model.pipeline.readers = arguments.num_workers
-    return segment_dataset(dataset, model, label_field, output_dir=arguments.output_dir, **shared)
+    return segment_dataset(samples, model, label_field, output_dir=arguments.output_dir, **shared)
 
 
 def _on_ray(
     arguments: argparse.Namespace,
-    dataset: Any,
+    samples: Any,
     model: ProMergeModel,
     label_field: str,
     shared: dict[str, Any],
@@ -190,7 +199,7 @@ def _on_ray(
 
     checkpoint = arguments.checkpoint and str(Path(arguments.checkpoint).expanduser().resolve())
     return segment_on_ray(
-        dataset,
+        samples,
         Recipe(model.pipeline.identity(), checkpoint, arguments.compile),
         label_field,
         shards=arguments.shards or "promerge-shards",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,14 @@ from promerge_fo.dataset.resume import finished, images_of_other_runs, outstandi
 from promerge_fo.dataset.runs import find_records, register
 from promerge_fo.dataset.status import Heartbeat
 
-__all__ = ["Report", "find_dataset", "open_source", "segment_dataset", "warn_of_other_runs"]
+__all__ = [
+    "Report",
+    "find_dataset",
+    "open_images",
+    "open_source",
+    "segment_dataset",
+    "warn_of_other_runs",
+]
 
 logger = logging.getLogger("fiftyone.promerge")
 
@@ -87,25 +95,64 @@ def open_source(source: str, name: str | None = None) -> Any:
             f"the datasets: {known}"
         )
     name = source if by_name else name or folder.name
-    dataset, present = None, set()
-    if fo.dataset_exists(name):
-        dataset = fo.load_dataset(name)
-        present = set(dataset.values("filepath"))
-        if not any(Path(path).is_relative_to(folder) for path in present):
-            if by_name:
-                return dataset
-            raise ValueError(
-                f"there is a dataset {name!r} already, of other images than those in {folder}; "
-                f"choose another name with --name, or segment it by its name"
-            )
+    present = _images_of(name)
+    if present is not None and not any(Path(path).is_relative_to(folder) for path in present):
+        if by_name:
+            return fo.load_dataset(name)
+        raise _other_images(name, folder)
     paths = sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
         raise ValueError(
             f"{folder} holds no images (looked for {', '.join(sorted(IMAGE_SUFFIXES))})"
         )
-    if dataset is None:
-        dataset = fo.Dataset(name, persistent=True)
-    new = (fo.Sample(filepath=path) for path in paths if path not in present)
+    return _with_images(name, paths, present)
+
+
+def open_images(files: Sequence[str], name: str | None = None) -> Any:
+    """A view of some image files, in a persistent dataset that has them or gets them.
+
+    Args:
+        files: paths.
+        name: of the dataset; by default, that of the folder that all of them share.
+
+    Returns:
+        A ``fiftyone.DatasetView`` of these images, in this order.
+
+    Raises:
+        ValueError: a path is no file, or the dataset is of other images.
+    """
+    for file in files:
+        if not Path(file).expanduser().is_file():
+            raise ValueError(
+                f"{file!r} is no file; give image files, or else one folder or one dataset"
+            )
+    paths = list(dict.fromkeys(str(Path(file).expanduser().resolve()) for file in files))
+    folder = Path(os.path.commonpath([Path(path).parent for path in paths]))
+    name = name or folder.name or "images"
+    present = _images_of(name)
+    if present is not None and not any(Path(path).is_relative_to(folder) for path in present):
+        raise _other_images(name, folder)
+    return _with_images(name, paths, present).select_by("filepath", paths, ordered=True)
+
+
+def _images_of(name: str) -> set[str] | None:
+    """The files of a dataset, or None where there is none of this name."""
+    if not fo.dataset_exists(name):
+        return None
+    return set(fo.load_dataset(name).values("filepath"))
+
+
+def _other_images(name: str, folder: Path) -> ValueError:
+    return ValueError(
+        f"there is a dataset {name!r} already, of other images than those in {folder}; "
+        f"choose another name with --name, or segment it by its name"
+    )
+
+
+def _with_images(name: str, paths: Iterable[str], present: set[str] | None) -> Any:
+    """The dataset with these images; None is present where it is to be made."""
+    dataset = fo.Dataset(name, persistent=True) if present is None else fo.load_dataset(name)
+    new = (fo.Sample(filepath=path) for path in paths if path not in (present or ()))
     dataset.add_samples(new, progress=False)
     return dataset
 
