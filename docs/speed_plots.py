@@ -100,7 +100,7 @@ def scale(axes: Any) -> None:
         axes[1].plot(done, [sample[name] for sample in samples], style, label=label)
     axes[1].set(xlabel="images done", ylabel="MB", title=f"memory, {counts[-1]:,} images")
     for ax in axes:
-        ax.set_ylim(0, 1.2 * ax.get_ylim()[1])
+        ax.set_ylim(0, 1.4 * ax.get_ylim()[1])  # room for the legend
         ax.legend(fontsize=7)
 
 
