@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import fiftyone.operators as foo
-from fiftyone.core.media import MediaTypeError
 from fiftyone.operators import types
 
 from ..forms import Form, detection_fields, why_no_name
@@ -30,14 +29,9 @@ class EvaluateInstances(Operator):
         )
 
     def resolve_input(self, ctx: Any) -> types.Property:
-        from promerge_fo.dataset import require_images
-
         form = Form(ctx, "ProMerge: evaluate instances", "Evaluate")
         fields = detection_fields(ctx.dataset)
-        try:
-            require_images(ctx.view)
-        except MediaTypeError as error:
-            form.refuse(str(error))
+        if form.refuse_without_images():
             return form.property()
         if len(fields) < 2:
             form.refuse(

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import fiftyone.operators as foo
-from fiftyone.core.media import MediaTypeError
 from fiftyone.operators import types
 
 from ..forms import Form, chosen_path, detection_fields
@@ -46,14 +45,9 @@ class ExportPseudoLabels(Operator):
         )
 
     def resolve_input(self, ctx: Any) -> types.Property:
-        from promerge_fo.dataset import require_images
-
         form = Form(ctx, "ProMerge: export pseudo-labels", "Export")
         fields = detection_fields(ctx.dataset)
-        try:
-            require_images(ctx.view)
-        except MediaTypeError as error:
-            form.refuse(str(error))
+        if form.refuse_without_images():
             return form.property()
         if not fields:
             form.refuse("This dataset has no field of detections: segment instances first.")

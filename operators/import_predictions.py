@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import fiftyone.operators as foo
-from fiftyone.core.media import MediaTypeError
 from fiftyone.operators import types
 
 from ..forms import Form, chosen_path
@@ -28,13 +27,8 @@ class ImportPredictions(Operator):
         )
 
     def resolve_input(self, ctx: Any) -> types.Property:
-        from promerge_fo.dataset import require_images
-
         form = Form(ctx, "ProMerge: import predictions", "Import")
-        try:
-            require_images(ctx.view)
-        except MediaTypeError as error:
-            form.refuse(str(error))
+        if form.refuse_without_images():
             return form.property()
         form.inputs.view_target(ctx)
         form.ask_file("path", "Predictions", "coco_instances_results.json", required=True)

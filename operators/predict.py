@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import fiftyone.operators as foo
-from fiftyone.core.media import MediaTypeError
 from fiftyone.operators import types
 
 from ..forms import Form, chosen_path
@@ -34,13 +33,8 @@ class Predict(Operator):
         )
 
     def resolve_input(self, ctx: Any) -> types.Property:
-        from promerge_fo.dataset import require_images
-
         form = Form(ctx, "ProMerge: predict with a trained detector", "Predict")
-        try:
-            require_images(ctx.view)
-        except MediaTypeError as error:
-            form.refuse(str(error))
+        if form.refuse_without_images():
             return form.property()
         refuse_without_detectron2(form)
         form.inputs.view_target(ctx)

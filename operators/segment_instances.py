@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import fiftyone.operators as foo
-from fiftyone.core.media import MediaTypeError
 from fiftyone.operators import types
 
 from ..forms import Form, chosen_path, why_no_name
@@ -43,13 +42,8 @@ class SegmentInstances(Operator):
         )
 
     def resolve_input(self, ctx: Any) -> types.Property:
-        from promerge_fo.dataset import require_images
-
         form = Form(ctx, "ProMerge: instance masks without labels", "Segment")
-        try:
-            require_images(ctx.view)
-        except MediaTypeError as error:
-            form.refuse(str(error))
+        if form.refuse_without_images():
             return form.property()
         form.inputs.view_target(ctx)
         _ask_field(form)

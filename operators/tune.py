@@ -7,7 +7,6 @@ from typing import Any
 
 import fiftyone as fo
 import fiftyone.operators as foo
-from fiftyone.core.media import MediaTypeError
 from fiftyone.operators import types
 
 from ..forms import Form, chosen_path, detection_fields
@@ -45,14 +44,9 @@ class Tune(Operator):
         )
 
     def resolve_input(self, ctx: Any) -> types.Property:
-        from promerge_fo.dataset import require_images
-
         form = Form(ctx, "ProMerge: tune settings", "Tune")
         fields = detection_fields(ctx.dataset)
-        try:
-            require_images(ctx.view)
-        except MediaTypeError as error:
-            form.refuse(str(error))
+        if form.refuse_without_images():
             return form.property()
         if not fields:
             form.refuse("A field of detections is needed, with the ground truth of some 50 images.")

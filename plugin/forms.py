@@ -105,6 +105,17 @@ class Form:
             if not self.ctx.params.get("overwrite"):
                 self.refuse("Tick the box, or choose another field.", "overwrite_refused")
 
+    def refuse_without_images(self) -> bool:
+        """Refuse a view of video, 3D or groups, with what to select; returns whether it is one."""
+        from promerge_fo.dataset import require_images
+
+        try:
+            require_images(self.ctx.view)
+        except fom.MediaTypeError as error:
+            self.refuse(str(error))
+            return True
+        return False
+
     def refuse(self, text: str, name: str = "refused") -> None:
         """Say what is wrong; the operator cannot run until it is mended."""
         self.inputs.view(name, types.Error(label="This does not work yet", description=text))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -164,13 +164,9 @@ def ablate(arguments: argparse.Namespace) -> int:
     from promerge_fo.dataset.ablating import ablate as run
 
     base = config_of(arguments)  # what is cheap to check comes before what takes time
-    if arguments.settings is None:
-        settings = grid(base, **_values(arguments.vary, arguments.method))
-    else:
-        settings = _settings_in(arguments.settings)
-    samples = _samples(arguments)
+    settings = _settings(arguments, base, grid)
     ablation = run(
-        samples,
+        _samples(arguments),
         settings,
         arguments.gt_field,
         encoder=model_of(arguments, base).pipeline.encoder,
@@ -188,13 +184,9 @@ def tune(arguments: argparse.Namespace) -> int:
     from promerge_fo.dataset.tuning import tune as run
 
     base = config_of(arguments)
-    if arguments.settings is None:
-        settings = search_space(base, **_values(arguments.vary or [], arguments.method))
-    else:
-        settings = _settings_in(arguments.settings)
-    samples = _samples(arguments)
+    settings = _settings(arguments, base, search_space)
     tuning = run(
-        samples,
+        _samples(arguments),
         settings,
         arguments.gt_field,
         encoder=model_of(arguments, base).pipeline.encoder,
@@ -225,8 +217,13 @@ def _flags(changes: Mapping[str, Any]) -> str:
     return " ".join(flags)
 
 
-def _settings_in(path: str) -> dict[str, Config]:
-    return settings_of(json.loads(Path(path).read_text()))
+def _settings(
+    arguments: argparse.Namespace, base: Config, around: Callable[..., dict[str, Config]]
+) -> dict[str, Config]:
+    """The settings of a file, or those that ``around`` makes of the base and of ``--vary``."""
+    if arguments.settings is not None:
+        return settings_of(json.loads(Path(arguments.settings).read_text()))
+    return around(base, **_values(arguments.vary or [], arguments.method))
 
 
 def _values(vary: list[str], method: str) -> dict[str, list[Any]]:
