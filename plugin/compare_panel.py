@@ -132,6 +132,7 @@ class ComparePanel(foo.Panel):
         pair = [evaluations[key] for key in _pair(ctx)]
         fields = dict.fromkeys([*(config.pred_field for config in pair), pair[0].gt_field])
         ctx.ops.set_view(view)
+        ctx.ops.open_panel("Samples")  # the grid, where the panel hides it
         ctx.ops.set_active_fields(list(fields))
 
 

@@ -91,6 +91,7 @@ class ReviewPanel(foo.Panel):
             ctx.ops.notify("Choose the other field that disagrees", variant="warning")
             return
         open_page(ctx, **settings)
+        ctx.ops.open_panel("Samples")  # the grid, where the panel hides it
 
     def accept_selected(self, ctx: Any) -> None:
         self._decide_selected(ctx, "accept")
@@ -137,6 +138,7 @@ class ReviewPanel(foo.Panel):
         low, high = ctx.panel.get_state("counted")["bounds"][name][int(ctx.params["idx"])]
         field = ctx.panel.get_state("label_field")
         ctx.ops.set_view(select_between(ctx.dataset, field, name, low, high))
+        ctx.ops.open_panel("Samples")  # the grid, where the panel hides it
 
     def _decide_selected(self, ctx: Any, what: str) -> None:
         from promerge_fo.dataset import review

@@ -92,8 +92,7 @@ def open_page(ctx: Any, **settings: Any) -> Any:
     kept = {name: settings[name] for name in (*names, "reviewer")}
     remember(ctx, **kept, page=page._dataset.name, samples=samples.view()._serialize())
     if first:
-        if hasattr(ctx.dataset, "activate_label_schemas"):  # the Annotate tab is younger than 1.6
-            enable_annotation(ctx.dataset, settings["label_field"])
+        enable_annotation(ctx.dataset, settings["label_field"])
         ctx.ops.reload_dataset()  # the App learns of the attributes, and of the tab
     ctx.ops.clear_selected_samples()
     if len(page):

@@ -15,8 +15,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-import fiftyone as fo
-
 from promerge_fo.dataset.review_updates import (
     ATTRIBUTES,
     area_of,
@@ -261,15 +259,9 @@ def enable_annotation(samples: Any, label_field: str) -> None:
     Raises:
         fiftyone.core.media.MediaTypeError: the samples have no images.
         ValueError: a field that does not hold detections.
-        RuntimeError: this FiftyOne has no Annotate tab.
     """
     prepare_review(samples, label_field)
     dataset = samples._root_dataset
-    if not hasattr(dataset, "update_label_schema"):
-        raise RuntimeError(
-            f"FiftyOne {fo.__version__} has no Annotate tab; 1.13 and later have: "
-            "pip install --upgrade fiftyone"
-        )
     if label_field not in dataset.label_schemas:
         schema = dataset.generate_label_schemas(label_field, scan_samples=False)
         for attribute in schema["attributes"]:

@@ -40,5 +40,6 @@ def test_evaluations_are_compared_and_what_differs_is_opened(app, compared):
     page.page.get_by_text("Open the gains").click()
     count = f"{len(gains)} sample{'s' * (len(gains) != 1)}"
     wait_until(lambda: count in body.inner_text(), 30)
+    page["panel-tab-promerge_compare"].click()
     page.page.locator(".barlayer .point path").last.click(force=True)
     wait_until(lambda: "1 sample" in body.inner_text(), 30)
