@@ -52,11 +52,11 @@ soak: $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cluster]'
 	@$(BIN)/python -m benchmarks soak
 
-# The first FiftyOne with a brush for masks; it does not say that it needs a graphql-core before 3.3.
+# The first FiftyOne with a brush for masks, and two packages that it needs and does not declare.
 oldest:
 	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
 	@$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check \
-		-e '.[dev,app-tests]' 'fiftyone==1.18.0' 'graphql-core<3.3'
+		-e '.[dev,app-tests]' 'fiftyone==1.18.0' 'graphql-core<3.3' 'protobuf>=7.35'
 	@$(OLDEST)/bin/promerge doctor --install-mongod
 	@$(OLDEST)/bin/python -m pytest tests/dataset tests/operators tests/app $(ARGS)
 

@@ -8,7 +8,8 @@ from typing import Any
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
-COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f")
+from .look import COLOURS, column, layout
+
 BARS = ("AP", "AP50", "AP75", "AR1", "AR10", "AR100")
 SHOWN = 20  # samples of the greatest gain, and of the greatest loss
 
@@ -57,20 +58,28 @@ class ComparePanel(foo.Panel):
         menus = ctx.panel.state.menus or {}
         chosen = {key: evaluations[key] for key in menus.get("runs") or () if key in evaluations}
         kind = "bbox" if menus.get("kind") == "boxes" else "segm"
-        row = panel.h_stack("menus", gap=2)
+        rows = panel.v_stack("menus", gap=2)
         several = types.DropdownView(multiple=True)
         for key in evaluations:
             several.add_choice(key, label=key)
-        row.list("runs", types.String(), label="Evaluations", view=several)
-        row.enum("kind", ["masks", "boxes"], label="Of")
-        row.btn("refresh", label="Look again", icon="refresh", on_click=self.on_load)
+        rows.list("runs", types.String(), label="Evaluations", view=several)
+        rows.enum("kind", ["masks", "boxes"], label="Of")
+        panel.btn("refresh", label="Look again", icon="refresh", on_click=self.on_load)
         measured = {key: c.figures[kind] for key, c in chosen.items() if kind in c.figures}
-        panel.plot("bars", data=_bars(measured, evaluations), layout=_layout("AP and AR, percent"))
+        panel.plot(
+            "bars",
+            data=_bars(measured, evaluations),
+            layout=layout("AP and AR, percent", lines=len(measured), barmode="group"),
+        )
         for iou in ("0.50", "0.75"):
             panel.plot(
                 f"curve_{iou[2:]}",
                 data=_curves(chosen, evaluations, iou),
-                layout=_layout(f"Precision and recall at IoU {iou}"),
+                layout=layout(
+                    f"Precision over recall at IoU {iou}",
+                    xaxis={"range": [0, 1], "title": {"text": "recall"}},
+                    yaxis={"range": [0, 1.05]},
+                ),
             )
         panel.md(_table(measured, evaluations), name="figures")
         row = panel.h_stack("pair", gap=2)
@@ -78,7 +87,7 @@ class ComparePanel(foo.Panel):
         row.enum("baseline", list(evaluations), label="over")
         if set(_pair(ctx)) <= set(evaluations):
             self._gains(ctx, panel)
-        return types.Property(panel, view=types.GridView(orientation="vertical", gap=2))
+        return types.Property(panel, view=column())
 
     def _gains(self, ctx: Any, panel: types.Object) -> None:
         key, base = _pair(ctx)
@@ -98,8 +107,8 @@ class ComparePanel(foo.Panel):
                     "marker": {"color": ["#2ca02c" if g > 0 else "#d62728" for g in gains]},
                 }
             ],
-            layout=_layout(
-                f"Gain in recall at IoU 0.5, {key} over {base}: click opens the image",
+            layout=layout(
+                "Gain in recall at IoU 0.5",
                 height=120 + 18 * len(ids),
                 yaxis={"automargin": True, "autorange": "reversed"},
             ),
@@ -205,17 +214,3 @@ def _table(measured: dict[str, Any], evaluations: dict[str, Any]) -> str:
         rows[name] = ["-" if value < 0 else f"{value:.1f}" for value in values]
     lines = ["| | " + " | ".join(measured) + " |", "| --- |" + " --- |" * len(measured)]
     return "\n".join([*lines, *(f"| {name} | {' | '.join(row)} |" for name, row in rows.items())])
-
-
-def _layout(title: str, height: int = 260, **more: Any) -> dict[str, Any]:
-    margin = {"l": 40, "r": 10, "t": 40, "b": 30}
-    legend = {"orientation": "h", "y": -0.15}
-    return {
-        "title": {"text": title},
-        "height": height,
-        "margin": margin,
-        "barmode": "group",
-        "legend": legend,
-        "showlegend": True,
-        **more,
-    }

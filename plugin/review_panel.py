@@ -9,6 +9,7 @@ from fiftyone.operators import types
 
 from .decision import selected
 from .forms import choose_field, detection_fields
+from .look import column, layout
 from .operators.review_instances import choose_order, choose_other
 from .review_state import field_of, on_page, open_page, recall, remember, show_decided, undo_scope
 
@@ -170,7 +171,7 @@ class ReviewPanel(foo.Panel):
         counted = ctx.panel.get_state("counted")
         if not fields or counted is None:
             panel.md("No field of this dataset holds masks. **Segment instances** makes some.")
-            return types.Property(panel, view=types.GridView(orientation="vertical"))
+            return types.Property(panel, view=column())
         panel.md(f"**{counted['progress']}**", name="progress_text")
         self._buttons(panel)
         self._inputs(ctx, panel, fields)
@@ -178,7 +179,7 @@ class ReviewPanel(foo.Panel):
             if name == "score" and counted["missing"]:
                 title = f"{title}; {counted['missing']:,} have none"
             self._plot(panel, name, title, counted)
-        return types.Property(panel, view=types.GridView(orientation="vertical", gap=2))
+        return types.Property(panel, view=column())
 
     def _buttons(self, panel: types.Object) -> None:
         rows = (
@@ -236,19 +237,12 @@ class ReviewPanel(foo.Panel):
             for state, counts in counted["bars"][name].items()
         ]
         ticks = bars[::4]
-        layout = {
-            "title": {"text": title},
-            "barmode": "stack",
-            "bargap": 0.05,
-            "height": 200,
-            "margin": {"l": 40, "r": 10, "t": 30, "b": 25},
-            "showlegend": False,
-            "xaxis": {
-                "tickvals": [bar - 0.5 for bar in ticks] if name != "masks" else ticks,
-                "ticktext": [_show(name, edges[bar]) for bar in ticks],
-            },
+        axis = {
+            "tickvals": [bar - 0.5 for bar in ticks] if name != "masks" else ticks,
+            "ticktext": [_show(name, edges[bar]) for bar in ticks],
         }
-        panel.plot(f"{name}_plot", data=data, layout=layout, on_click=self.open_bar)
+        style = layout(title, 200, barmode="stack", bargap=0.05, xaxis=axis)
+        panel.plot(f"{name}_plot", data=data, layout=style, on_click=self.open_bar)
 
 
 def _settings(ctx: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from .forms import choose_field, detection_fields
+from .look import column
 from .review_state import field_of, recall, remember
 
 
@@ -90,7 +91,7 @@ class SamplePanel(foo.Panel):
         field, masks = ctx.panel.get_state("label_field"), ctx.panel.get_state("masks") or []
         if not fields:
             panel.md("No field of this dataset holds masks. **Segment instances** makes some.")
-            return types.Property(panel, view=types.GridView(orientation="vertical"))
+            return types.Property(panel, view=column())
         decided = sum(mask["review"] is not None for mask in masks)
         panel.md(f"**{decided} of {len(masks)} masks decided**", name="progress_text")
         choose_field(
@@ -107,7 +108,7 @@ class SamplePanel(foo.Panel):
             line = panel.h_stack(f"mask_{i}", gap=1, align_y="center")
             line.md(_describe(i, mask, mask["id"] in selected), name=f"text_{i}")
             _buttons(line, str(i), self.decide_one, label=mask["id"])
-        return types.Property(panel, view=types.GridView(orientation="vertical", gap=1))
+        return types.Property(panel, view=column(gap=1))
 
 
 def _buttons(

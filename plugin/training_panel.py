@@ -8,10 +8,16 @@ from typing import Any
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
+from .look import COLOURS, column, layout
 from .trainings import keep_training, trainings
 
-COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f")
 POINTS = 400  # of a curve; each is a mean of the iterations around it
+STYLE = {
+    "height": 320,
+    "showlegend": True,
+    "legend": {"orientation": "h", "x": 0, "y": -0.25},
+    "xaxis": {"title": {"text": "iteration"}},
+}
 
 
 class TrainingPanel(foo.Panel):
@@ -73,14 +79,14 @@ class TrainingPanel(foo.Panel):
         else:
             lines = [f"Round {number}: {each['progress']}" for number, each in rounds.items()]
             panel.md("\n\n".join(lines), name="progress")
-            panel.plot("total", data=_totals(rounds), layout=_layout("Loss"))
+            panel.plot("total", data=_totals(rounds), layout=layout("Loss", **STYLE))
             for number, each in rounds.items():
                 panel.plot(
                     f"parts_{number}",
                     data=_parts(each),
-                    layout=_layout(f"Parts of the loss, round {number}"),
+                    layout=layout(f"Parts of the loss, round {number}", **STYLE),
                 )
-        return types.Property(panel, view=types.GridView(orientation="vertical", gap=2))
+        return types.Property(panel, view=column())
 
 
 def _curves(losses: Any) -> dict[str, Any]:
@@ -119,15 +125,4 @@ def _line(name: str, each: dict[str, Any], key: str, k: int) -> dict[str, Any]:
         "x": each["iterations"],
         "y": each["values"].get(key, []),
         "line": {"color": COLOURS[k % len(COLOURS)]},
-    }
-
-
-def _layout(title: str) -> dict[str, Any]:
-    return {
-        "title": {"text": title},
-        "height": 320,
-        "margin": {"l": 40, "r": 10, "t": 40, "b": 30},
-        "legend": {"orientation": "h", "x": 0, "y": -0.25},
-        "showlegend": True,
-        "xaxis": {"title": {"text": "iteration"}},
     }
