@@ -72,11 +72,13 @@ class ComparePanel(foo.Panel):
             layout=layout("AP and AR, percent", lines=len(measured), barmode="group"),
         )
         for iou in ("0.50", "0.75"):
+            curves = _curves(chosen, evaluations, iou)
             panel.plot(
                 f"curve_{iou[2:]}",
-                data=_curves(chosen, evaluations, iou),
+                data=curves,
                 layout=layout(
                     f"Precision over recall at IoU {iou}",
+                    lines=len(curves),
                     xaxis={"range": [0, 1], "title": {"text": "recall"}},
                     yaxis={"range": [0, 1.05]},
                 ),

@@ -22,7 +22,10 @@ def layout(title: str, height: int = 260, lines: int = 0, **more: Any) -> dict[s
         "title": {
             "text": title,
             "font": {"size": 14},
-            **{"x": 0, "y": 1, "yanchor": "top", "pad": {"t": 8}},
+            "x": 0,
+            "y": 1,
+            "yanchor": "top",
+            "pad": {"t": 8},
         },
         "height": height + above,
         "margin": {"l": 40, "r": 10, "t": 35 + above, "b": 30},
