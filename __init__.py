@@ -47,7 +47,7 @@ def load_model(model_name: str, model_path: str, **kwargs: Any) -> Any:
         model_path: where :func:`download_model` put the weights.
         kwargs: arguments of :func:`promerge_fo.load_model`, such as ``device`` or ``preset``.
     """
-    from promerge_fo import load_model
+    from promerge_fo.dataset.runs.model import load_model
 
     encoder = ENCODERS[model_name]
     if encoder == "texture":

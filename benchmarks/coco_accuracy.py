@@ -18,7 +18,9 @@ from pycocotools.cocoeval import COCOeval
 from tqdm import tqdm
 
 from benchmarks.record import write
-from promerge_fo import Pipeline, ProMergeConfig, load_encoder
+from promerge_fo.config import ProMergeConfig
+from promerge_fo.encoder import load_encoder
+from promerge_fo.pipeline import Pipeline
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.memory import apart, now_mb, peak_mb
 from benchmarks.settings import Settings
 from benchmarks.subjects import instant, photograph_files
-from promerge_fo import Pipeline
+from promerge_fo.pipeline import Pipeline
 
 COUNTS = (10, 100, 1000)
 FULL_COUNTS = (*COUNTS, 10_000)

@@ -45,7 +45,7 @@ class Database:
     """A mongod that can be killed and comes back with what its disk has."""
 
     def __init__(self, folder: Path) -> None:
-        from promerge_fo.dataset.mongod import find_mongod
+        from promerge_fo.install.mongod import find_mongod
 
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -254,7 +254,9 @@ def copies(photographs: Sequence[str], folder: Path, count: int) -> list[str]:
 
 def pipeline() -> Any:
     """The texture encoder at a small size; it keeps every mask that it finds."""
-    from promerge_fo import Pipeline, ProMergeConfig, load_encoder
+    from promerge_fo.config import ProMergeConfig
+    from promerge_fo.encoder import load_encoder
+    from promerge_fo.pipeline import Pipeline
 
     config = ProMergeConfig(image_size=96, min_refined_iou=0)
     return Pipeline(load_encoder("texture", image_size=96), config)
@@ -273,7 +275,7 @@ def main() -> int:
     import fiftyone as fo
 
     from promerge_fo.cluster import segment_on_ray
-    from promerge_fo.dataset.patience import patiently
+    from promerge_fo.dataset.database import patiently
 
     def opened() -> Any:
         dataset = fo.load_dataset(DATASET, create_if_necessary=True)

@@ -21,8 +21,8 @@ from benchmarks.memory import apart, now_mb, peak_mb, reset_peak
 from benchmarks.settings import Settings
 from benchmarks.subjects import blobs, photographs
 from benchmarks.timing import one_thread, quartiles, take_turns
-from promerge_fo import refine_masks
 from promerge_fo.images import load_image
+from promerge_fo.refine import refine_masks
 from promerge_fo.refine.dense_crf import (
     BILATERAL_CORNERS,
     ITERATIONS,

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from promerge_fo.dataset.mongod import MongodError, find_mongod
+from promerge_fo.install.mongod import MongodError, find_mongod
 
 
 def why_not() -> str | None:

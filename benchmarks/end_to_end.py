@@ -26,8 +26,10 @@ from benchmarks.subjects import (
     stand_in,
 )
 from benchmarks.timing import measure, one_thread, quartiles, synchronise, take_turns
-from promerge_fo import Pipeline, ProMergeConfig, segment_features
+from promerge_fo.config import ProMergeConfig
+from promerge_fo.pipeline import Pipeline
 from promerge_fo.refine import refine_batch, refine_resized
+from promerge_fo.segment import segment_features
 
 BATCHES = (8, 16, 32)
 #: Images of a run on a CPU; on a GPU, a few of the largest batches.

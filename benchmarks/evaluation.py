@@ -40,9 +40,8 @@ def of_images(images: int) -> dict[str, Any]:
     start()
     import fiftyone as fo
 
-    from promerge_fo.dataset import evaluate_instances
-    from promerge_fo.dataset.coco import read_labels
-    from promerge_fo.dataset.evaluation import score_field
+    from promerge_fo.dataset.evaluation.evaluate import evaluate_instances, score_field
+    from promerge_fo.dataset.stored_labels import read_labels
 
     rng = np.random.default_rng(0)
     warm_up = _dataset(4, rng)

@@ -40,7 +40,8 @@ def of_count(count: int) -> dict[str, Any]:
     start()
     import fiftyone as fo
 
-    from promerge_fo.dataset import export_pseudo_labels, import_predictions
+    from promerge_fo.dataset.exchange.export import export_pseudo_labels
+    from promerge_fo.dataset.exchange.imports import import_predictions
 
     # elsewhere, as what makes the masks stays in memory
     name = apart("benchmarks.exporting:fill", count=count)["dataset"]
@@ -77,7 +78,7 @@ def fill(count: int) -> dict[str, str]:
     from bson import ObjectId
 
     from benchmarks.writing import SIZE, stored_instances
-    from promerge_fo.dataset import to_detections
+    from promerge_fo.dataset.labels import to_detections
 
     dataset = fo.Dataset("stubs", persistent=True)
     metadata = fo.ImageMetadata(width=SIZE[1], height=SIZE[0])

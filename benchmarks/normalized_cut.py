@@ -22,8 +22,9 @@ from benchmarks.memory import apart
 from benchmarks.settings import Settings
 from benchmarks.subjects import golden_features, photographs
 from benchmarks.timing import quartiles, synchronise
-from promerge_fo import MaskCutConfig, load_encoder
+from promerge_fo.config import MaskCutConfig
 from promerge_fo.cpus import available_cpus
+from promerge_fo.encoder import load_encoder
 from promerge_fo.segment import CutTrace, normalized_cut, trace_segmentation
 from promerge_fo.segment.eigenvector import Eigenvector, second_eigenvector
 from promerge_fo.segment.patch_graph import PatchGraph

@@ -38,7 +38,7 @@ def of_count(images: int) -> dict[str, Any]:
     import fiftyone.operators as foo
     from fiftyone.operators.executor import ExecutionContext, Executor
 
-    from promerge_fo.dataset.plugin import install_plugin
+    from promerge_fo.install.plugin import install_plugin
 
     install_plugin()
     dataset = fill(images)
@@ -79,8 +79,8 @@ def evaluate(dataset: Any) -> None:
     """Two evaluations as they are stored, of figures and counts that are made up."""
     import fiftyone as fo
 
-    from promerge_fo.dataset.coco_metrics import METRICS
-    from promerge_fo.dataset.evaluation import InstanceEvaluationConfig
+    from promerge_fo.dataset.evaluation.coco_metrics import METRICS
+    from promerge_fo.dataset.evaluation.evaluate import InstanceEvaluationConfig
 
     for key in RUNS:
         config = InstanceEvaluationConfig(

@@ -31,9 +31,10 @@ from skimage import data
 from benchmarks.record import write
 from benchmarks.subjects import PHOTOGRAPHS, golden_features
 from benchmarks.timing import quartiles, take_turns
-from promerge_fo import ProMergeConfig, load_encoder, segment_features
-from promerge_fo.encoder import Encoder
+from promerge_fo.config import ProMergeConfig
+from promerge_fo.encoder import Encoder, load_encoder
 from promerge_fo.instances import Instances
+from promerge_fo.segment import segment_features
 
 MODELS = ("vit_small_patch8_224.dino", "vit_base_patch8_224.dino")
 CONFIG = ProMergeConfig.preset("official")

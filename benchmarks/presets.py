@@ -20,7 +20,8 @@ from skimage import data
 from benchmarks.record import write
 from benchmarks.subjects import ENCODERS, random_vit
 from benchmarks.timing import quartiles, synchronise
-from promerge_fo import Pipeline, ProMergeConfig
+from promerge_fo.config import ProMergeConfig
+from promerge_fo.pipeline import Pipeline
 from promerge_fo.segment import segment_features
 
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from benchmarks.settings import Settings
 from benchmarks.subjects import golden_features, photographs
 from benchmarks.timing import one_thread, quartiles, take_turns
-from promerge_fo import ProMergeConfig, segment_features
+from promerge_fo.config import ProMergeConfig
 from promerge_fo.refine import refine_batch, refine_masks
+from promerge_fo.segment import segment_features
 
 STRIDES = (2, 4, 6, 8, 10, 15, 30)
 

@@ -53,8 +53,9 @@ class StubRecipe:
         import torch
 
         from benchmarks.subjects import golden_features
-        from promerge_fo import Pipeline, ProMergeConfig
+        from promerge_fo.config import ProMergeConfig
         from promerge_fo.encoder import Encoder, Resize
+        from promerge_fo.pipeline import Pipeline
 
         class Stub(Encoder):
             def __init__(self) -> None:
@@ -78,8 +79,8 @@ def of_count(count: int) -> dict[str, Any]:
     import fiftyone as fo
 
     from promerge_fo.cluster import segment_on_ray
-    from promerge_fo.dataset import export_pseudo_labels
-    from promerge_fo.dataset.segment import open_source
+    from promerge_fo.dataset.exchange.export import export_pseudo_labels
+    from promerge_fo.dataset.samples import open_source
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -17,8 +17,8 @@ import torch
 from benchmarks.settings import Settings
 from benchmarks.subjects import golden_features
 from benchmarks.timing import one_thread, quartiles, synchronise, take_turns
-from promerge_fo import ProMergeConfig, segment_features
-from promerge_fo.segment import promerge
+from promerge_fo.config import ProMergeConfig
+from promerge_fo.segment import promerge, segment_features
 
 STRIDES = (4, 2)
 PRESETS = ("official", "default")

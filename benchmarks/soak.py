@@ -109,8 +109,8 @@ def _undisturbed(paths: list[str]) -> dict[str, Any]:
     start()
     import fiftyone as fo
 
-    from promerge_fo.dataset import segment_dataset
-    from promerge_fo.dataset.model import ProMergeModel
+    from promerge_fo.dataset.runs.model import ProMergeModel
+    from promerge_fo.dataset.runs.segment import segment_dataset
 
     dataset = fo.Dataset()
     dataset.add_samples([fo.Sample(filepath=path) for path in paths])

@@ -17,7 +17,8 @@ import numpy as np
 from benchmarks.settings import Settings
 from benchmarks.subjects import ENCODERS, STAND_IN_NOTE, encoder_of, photograph_files, stand_in
 from benchmarks.timing import synchronise
-from promerge_fo import Pipeline, ProMergeConfig
+from promerge_fo.config import ProMergeConfig
+from promerge_fo.pipeline import Pipeline
 
 #: Table 2 of the paper, images a second, on its hardware.
 PAPER = {

@@ -18,8 +18,11 @@ from benchmarks.memory import apart, peak_mb
 from benchmarks.settings import Settings
 from benchmarks.subjects import blobs, instant, photographs
 from benchmarks.timing import quartiles
-from promerge_fo import Instances, Pipeline, ProMergeConfig, refine_masks
+from promerge_fo.config import ProMergeConfig
 from promerge_fo.flow import Round, flow
+from promerge_fo.instances import Instances
+from promerge_fo.pipeline import Pipeline
+from promerge_fo.refine import refine_masks
 
 COUNTS = (100, 1000, 10_000)
 SIZE = (480, 640)
@@ -86,7 +89,7 @@ def parts(images: int) -> dict[str, Any]:
     import bson
     import fiftyone.core.odm as foo
 
-    from promerge_fo.dataset import to_detections
+    from promerge_fo.dataset.labels import to_detections
 
     stored = stored_instances()
     collection = foo.get_db_conn()["written_alone"]
@@ -128,7 +131,7 @@ def of_count(count: int) -> dict[str, Any]:
     start()
     import fiftyone as fo
 
-    from promerge_fo.dataset.model import ProMergeModel
+    from promerge_fo.dataset.runs.model import ProMergeModel
 
     pipeline = Stored(instant(Settings()))
     pipeline.stored = stored_instances()

@@ -23,8 +23,9 @@ def main() -> None:
     os.environ["FIFTYONE_DATABASE_NAME"] = "promerge_docs"  # read when FiftyOne is imported
     import fiftyone as fo
 
-    from promerge_fo import demo, load_encoder
+    from promerge_fo import demo
     from promerge_fo.dataset import tune
+    from promerge_fo.encoder import load_encoder
 
     with tempfile.TemporaryDirectory() as folder:
         demo.run(Path(folder), "texture")
@@ -44,7 +45,11 @@ def reproduce_all(dataset, encoder, folder: Path) -> str:  # type: ignore[no-unt
     """All stored ablations, as sections of the page."""
     from make_figures import shrink
 
-    from promerge_fo.dataset.reproduce import list_experiments, load_experiment, reproduce
+    from promerge_fo.dataset.experiments.reproduction import (
+        list_experiments,
+        load_experiment,
+        reproduce,
+    )
 
     names = [n for n in list_experiments() if load_experiment(n)["kind"] == "ablation"]
     parts, started = [], time.perf_counter()

@@ -30,7 +30,9 @@ def main() -> None:
     import fiftyone as fo
 
     from promerge_fo import demo
-    from promerge_fo.dataset import compare_fields, load_model, segment_dataset
+    from promerge_fo.dataset.evaluation.comparison import compare_fields
+    from promerge_fo.dataset.runs.model import load_model
+    from promerge_fo.dataset.runs.segment import segment_dataset
 
     with tempfile.TemporaryDirectory() as folder:
         demo.run(Path(folder), "texture")

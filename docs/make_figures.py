@@ -12,10 +12,12 @@ from pathlib import Path
 import fiftyone as fo
 from PIL import Image
 
-from promerge_fo import MaskCutConfig, Pipeline, ProMergeConfig, load_encoder
+from promerge_fo.config import MaskCutConfig, ProMergeConfig
 from promerge_fo.demo import DATASET
 from promerge_fo.demo import run as run_demo
+from promerge_fo.encoder import load_encoder
 from promerge_fo.figures import explain_image, save
+from promerge_fo.pipeline import Pipeline
 
 IMAGES = Path(__file__).parent / "images"
 

@@ -21,9 +21,9 @@ from PIL import Image  # noqa: E402
 from playwright.sync_api import sync_playwright  # noqa: E402
 from skimage import data  # noqa: E402
 
-from promerge_fo import ProMergeConfig  # noqa: E402
 from promerge_fo import dataset as pfo  # noqa: E402
-from promerge_fo.dataset.plugin import install_plugin  # noqa: E402
+from promerge_fo.config import ProMergeConfig  # noqa: E402
+from promerge_fo.install.plugin import install_plugin  # noqa: E402
 from tests.app.conftest import FLAGS, App  # noqa: E402
 
 IMAGES = Path(__file__).parent / "images"

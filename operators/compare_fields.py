@@ -69,7 +69,8 @@ class CompareFields(Operator):
         return form.property()
 
     def work(self, ctx: Any) -> Any:
-        from promerge_fo.dataset import compare_fields, evaluate_instances
+        from promerge_fo.dataset.evaluation.comparison import compare_fields
+        from promerge_fo.dataset.evaluation.evaluate import evaluate_instances
         from promerge_fo.dataset.progress import steps_of
 
         params, view = ctx.params, ctx.target_view()

@@ -37,7 +37,7 @@ class DeleteRun(Operator):
         return form.property()
 
     def work(self, ctx: Any) -> dict[str, Any]:
-        from promerge_fo.dataset import delete_run
+        from promerge_fo.dataset.provenance import delete_run
 
         cleared = delete_run(ctx.dataset, ctx.params["run"])
         ctx.ops.reload_dataset()

@@ -64,7 +64,7 @@ class EvaluateInstances(Operator):
         return form.property()
 
     def work(self, ctx: Any) -> Any:
-        from promerge_fo.dataset import evaluate_instances
+        from promerge_fo.dataset.evaluation.evaluate import evaluate_instances
         from promerge_fo.dataset.progress import steps_of
 
         params = ctx.params

@@ -32,7 +32,7 @@ class Explain(Operator):
 
     def resolve_input(self, ctx: Any) -> types.Property:
         from promerge_fo.config import METHODS
-        from promerge_fo.dataset import list_runs, load_run
+        from promerge_fo.dataset.provenance import list_runs, load_run
 
         form = Form(ctx, "ProMerge: explain an image", "Explain")
         if _sample_id(ctx) is None:
@@ -53,7 +53,7 @@ class Explain(Operator):
         return form.property()
 
     def work(self, ctx: Any) -> dict[str, Any]:
-        from promerge_fo.dataset import load_run
+        from promerge_fo.dataset.provenance import load_run
         from promerge_fo.figures import explain_image, save
 
         params, checkpoint = ctx.params, chosen_path(ctx.params.get("checkpoint"))
@@ -89,13 +89,14 @@ def _sample_id(ctx: Any) -> str | None:
 @lru_cache(maxsize=1)
 def _of_run(dataset: str, run_hash: str, key: str, checkpoint: str | None) -> Any:
     """A run's model, kept for the next image."""
-    from promerge_fo.dataset import load_run, model_of_run
+    from promerge_fo.dataset.provenance import load_run
+    from promerge_fo.dataset.runs.model import model_of_run
 
     return model_of_run(load_run(fo.load_dataset(dataset), key), checkpoint)
 
 
 @lru_cache(maxsize=1)
 def _of_encoder(encoder: str, checkpoint: str | None) -> Any:
-    from promerge_fo.dataset import load_model
+    from promerge_fo.dataset.runs.model import load_model
 
     return load_model(encoder=encoder, checkpoint=checkpoint)

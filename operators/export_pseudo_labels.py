@@ -128,7 +128,7 @@ class ExportPseudoLabels(Operator):
                 form.refuse("Tick the box, or choose another folder.", "overwrite_refused")
 
     def work(self, ctx: Any) -> Any:
-        from promerge_fo.dataset import export_pseudo_labels
+        from promerge_fo.dataset.exchange.export import export_pseudo_labels
         from promerge_fo.dataset.progress import steps_of
 
         params = ctx.params

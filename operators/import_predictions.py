@@ -48,7 +48,7 @@ class ImportPredictions(Operator):
         return form.property()
 
     def work(self, ctx: Any) -> dict[str, Any]:
-        from promerge_fo.dataset import import_predictions
+        from promerge_fo.dataset.exchange.imports import import_predictions
 
         params = ctx.params
         report = import_predictions(

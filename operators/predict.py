@@ -86,7 +86,7 @@ class Predict(Operator):
             form.refuse(str(error), "detector_refused")
 
     def work(self, ctx: Any) -> Any:
-        from promerge_fo.dataset import import_predictions
+        from promerge_fo.dataset.exchange.imports import import_predictions
         from promerge_fo.detector import predict
 
         params, target = ctx.params, ctx.target_view()

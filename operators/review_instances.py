@@ -40,7 +40,7 @@ class ReviewInstances(foo.Operator):
         reviewer: str | None = None,
     ) -> Any:
         """Open a review from Python; arguments as those of ``promerge_fo.dataset.review_queue``."""
-        from promerge_fo.dataset import label_path
+        from promerge_fo.dataset.review.updates import label_path
 
         label_path(samples, label_field)  # FiftyOne's own validation does not name the fields
         params = {
@@ -84,7 +84,7 @@ class ReviewInstances(foo.Operator):
         return types.Property(inputs, view=types.View(label=self.config.label))
 
     def execute(self, ctx: Any) -> dict[str, Any]:
-        from promerge_fo.dataset import review_progress
+        from promerge_fo.dataset.review.decisions import review_progress
 
         last = recall(ctx)
         field = ctx.params.get("label_field") or field_of(ctx)

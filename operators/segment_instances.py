@@ -76,7 +76,8 @@ class SegmentInstances(Operator):
         return form.property()
 
     def work(self, ctx: Any) -> Any:
-        from promerge_fo.dataset import load_model, segment_dataset
+        from promerge_fo.dataset.runs.model import load_model
+        from promerge_fo.dataset.runs.segment import segment_dataset
 
         params = ctx.params
         kind, preset = kind_of(params.get("method")), params.get("preset", "default")
@@ -195,7 +196,7 @@ def _changes(params: dict[str, Any], kind: Any, preset: str) -> dict[str, Any]:
 
 def _tell_cost(form: Form, method: str, encoder: str) -> None:
     """How many images, and how long, as far as this machine has shown."""
-    from promerge_fo.dataset.runs import last_rate
+    from promerge_fo.dataset.provenance import last_rate
     from promerge_fo.words import duration
 
     count = form.ctx.target_view().count()

@@ -57,7 +57,9 @@ class ShowRun(Operator):
         return form.property()
 
     def work(self, ctx: Any) -> Any:
-        from promerge_fo.dataset import load_run, model_of_run, segment_dataset
+        from promerge_fo.dataset.provenance import load_run
+        from promerge_fo.dataset.runs.model import model_of_run
+        from promerge_fo.dataset.runs.segment import segment_dataset
 
         record = load_run(ctx.dataset, ctx.params["run"])
         yield ctx.ops.set_progress(label="Loading the encoder", progress=0)
@@ -83,7 +85,7 @@ def choose_run(form: Form, methods: Collection[str] | None = None) -> dict[str, 
     Returns:
         The run's record, or None where there is no run, which the form then says.
     """
-    from promerge_fo.dataset import list_runs, load_run
+    from promerge_fo.dataset.provenance import list_runs, load_run
 
     dataset = form.ctx.dataset
     records = {key: load_run(dataset, key) for key in reversed(list_runs(dataset))}

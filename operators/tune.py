@@ -86,8 +86,8 @@ class Tune(Operator):
         return form.property()
 
     def work(self, ctx: Any) -> Any:
-        from promerge_fo.dataset import load_model, tune
-        from promerge_fo.dataset.model import preset_encoder
+        from promerge_fo.dataset import tune
+        from promerge_fo.dataset.runs.model import load_model, preset_encoder
 
         params = ctx.params
         kind, preset = kind_of(params.get("method")), params.get("preset", "default")
@@ -126,7 +126,7 @@ def _default_folder() -> Path:
 
 def _ask_values(form: Form, kind: Any) -> None:
     """The values to try of each parameter."""
-    from promerge_fo.dataset.tuning import SEARCH
+    from promerge_fo.dataset.experiments.tuning import SEARCH
 
     form.inputs.bool("show_parameters", default=False, label="Show all parameters")
     shown = form.ctx.params.get("show_parameters")
@@ -151,8 +151,8 @@ def _group_of(kind: Any) -> str:
 
 def _settings(params: dict[str, Any], kind: Any, preset: str) -> dict[str, Any]:
     """What the form asks to try, the preset itself first."""
-    from promerge_fo.dataset.settings import values_of
-    from promerge_fo.dataset.tuning import SEARCH, search_space
+    from promerge_fo.dataset.experiments.settings import values_of
+    from promerge_fo.dataset.experiments.tuning import SEARCH, search_space
 
     given = params.get(_group_of(kind))
     if given is None:

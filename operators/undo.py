@@ -26,7 +26,7 @@ class Undo(foo.Operator):
 
     def __call__(self, samples: Any, label_field: str) -> Any:
         """Take back from Python; arguments as those of ``promerge_fo.dataset.undo``."""
-        from promerge_fo.dataset import label_path
+        from promerge_fo.dataset.review.updates import label_path
 
         label_path(samples, label_field)  # FiftyOne's own validation does not name the fields
         params = {"label_field": label_field, "scope": "view"}
@@ -42,7 +42,7 @@ class Undo(foo.Operator):
         return types.Property(inputs, view=types.View(label=self.config.label))
 
     def execute(self, ctx: Any) -> dict[str, Any]:
-        from promerge_fo.dataset import undo
+        from promerge_fo.dataset.review.decisions import undo
 
         field = ctx.params.get("label_field") or field_of(ctx)
         in_view = ctx.params.get("scope") == "view"

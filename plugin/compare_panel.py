@@ -133,7 +133,7 @@ class ComparePanel(foo.Panel):
         self._open(ctx, losses=True)
 
     def _open(self, ctx: Any, losses: bool) -> None:
-        from promerge_fo.dataset import samples_by_gain
+        from promerge_fo.dataset.evaluation.comparison import samples_by_gain
 
         self._show(ctx, samples_by_gain(ctx.dataset, *_pair(ctx), losses=losses))
 
@@ -154,15 +154,14 @@ def _pair(ctx: Any) -> tuple[str | None, str | None]:
 
 
 def _evaluations(ctx: Any) -> dict[str, Any]:
-    from promerge_fo.dataset import list_evaluations
+    from promerge_fo.dataset.evaluation.evaluate import list_evaluations
 
     return list_evaluations(ctx.dataset)
 
 
 def _greatest(ctx: Any, key: str, base: str) -> tuple[list[str], list[str], list[float]]:
     """Samples of the greatest gains and losses: ids, file names, gains."""
-    from promerge_fo.dataset import samples_by_gain
-    from promerge_fo.dataset.compare import recall_gain
+    from promerge_fo.dataset.evaluation.comparison import recall_gain, samples_by_gain
 
     found: dict[str, tuple[str, float]] = {}
     for losses in (False, True):

@@ -76,7 +76,7 @@ class Decision(foo.Operator):
         reviewer: str | None = None,
     ) -> Any:
         """Decide from Python; arguments as those of ``promerge_fo.dataset``."""
-        from promerge_fo.dataset import label_path
+        from promerge_fo.dataset.review.updates import label_path
 
         label_path(samples, label_field)  # FiftyOne's own validation does not name the fields
         params = {"label_field": label_field, "ids": ids, "scope": "view", "reviewer": reviewer}
@@ -112,7 +112,7 @@ class Decision(foo.Operator):
         return types.Property(inputs, view=types.View(label=self.config.label))
 
     def execute(self, ctx: Any) -> dict[str, Any]:
-        from promerge_fo.dataset import review
+        from promerge_fo.dataset.review import decisions as review
 
         field = ctx.params.get("label_field") or field_of(ctx)
         reviewer = ctx.params.get("reviewer", recall(ctx)["reviewer"]) or None

@@ -107,7 +107,7 @@ class Form:
 
     def refuse_without_images(self) -> bool:
         """Refuse a view of video, 3D or groups, with what to select; returns whether it is one."""
-        from promerge_fo.dataset import require_images
+        from promerge_fo.dataset.samples import require_images
 
         try:
             require_images(self.ctx.view)

@@ -90,7 +90,7 @@ def start_of(ctx: Any, kind: Any, preset: str) -> Any:
 
 def encoder_of(ctx: Any, kind: Any, preset: str) -> str:
     """The encoder that a preset takes where none is named."""
-    from promerge_fo.dataset.model import preset_encoder
+    from promerge_fo.dataset.runs.model import preset_encoder
 
     tuned = tuned_of(ctx, kind) if preset == TUNED else None
     return preset_encoder(preset) if tuned is None else str(tuned["encoder"])

@@ -54,7 +54,7 @@ class ReviewPanel(foo.Panel):
 
     def count(self, ctx: Any) -> None:
         """Count labels again, after decisions and for another field."""
-        from promerge_fo.dataset import review_histograms
+        from promerge_fo.dataset.review.histograms import review_histograms
 
         field = ctx.panel.get_state("label_field")
         if field is None or field not in detection_fields(ctx.dataset):
@@ -102,7 +102,7 @@ class ReviewPanel(foo.Panel):
 
     def decide_marked(self, ctx: Any) -> None:
         """Thumbs up are accepted and thumbs down rejected."""
-        from promerge_fo.dataset import decide
+        from promerge_fo.dataset.review.decisions import decide
 
         marks: dict[str, list[str]] = {"default": [], "alt": []}
         for mark in ctx.selected_samples:
@@ -122,7 +122,7 @@ class ReviewPanel(foo.Panel):
         self._decide_shown(ctx, "reject")
 
     def take_back(self, ctx: Any) -> None:
-        from promerge_fo.dataset import undo
+        from promerge_fo.dataset.review.decisions import undo
 
         field = ctx.panel.get_state("label_field")
         count = undo(undo_scope(ctx, field), field)
@@ -133,7 +133,7 @@ class ReviewPanel(foo.Panel):
 
     def open_bar(self, ctx: Any) -> None:
         """A bar was clicked: show what it counts."""
-        from promerge_fo.dataset import select_between
+        from promerge_fo.dataset.review.histograms import select_between
 
         name = ctx.params["path"].split(".")[-1].removesuffix("_plot")
         low, high = ctx.panel.get_state("counted")["bounds"][name][int(ctx.params["idx"])]
@@ -142,7 +142,7 @@ class ReviewPanel(foo.Panel):
         ctx.ops.open_panel("Samples")  # the grid, where the panel hides it
 
     def _decide_selected(self, ctx: Any, what: str) -> None:
-        from promerge_fo.dataset import review
+        from promerge_fo.dataset.review import decisions as review
 
         chosen = selected(ctx, ctx.panel.get_state("label_field"))
         if chosen is None:
@@ -153,7 +153,7 @@ class ReviewPanel(foo.Panel):
         self._decided(ctx, f"{count:,} {what}ed")
 
     def _decide_shown(self, ctx: Any, what: str) -> None:
-        from promerge_fo.dataset import review
+        from promerge_fo.dataset.review import decisions as review
 
         field = field_of(ctx) if ctx.view._is_patches else ctx.panel.get_state("label_field")
         reviewer = _settings(ctx)["reviewer"] or None

@@ -44,7 +44,7 @@ def samples_of(ctx: Any) -> Any:
 
 def why_not(ctx: Any) -> types.Property | None:
     """The form that says why nothing can be reviewed here, or None."""
-    from promerge_fo.dataset import require_images
+    from promerge_fo.dataset.samples import require_images
 
     try:
         require_images(ctx.view)
@@ -82,7 +82,8 @@ def open_page(ctx: Any, **settings: Any) -> Any:
     Returns:
         The patches that are shown, or would be: none where everything is decided.
     """
-    from promerge_fo.dataset import enable_annotation, review_queue
+    from promerge_fo.dataset.review.decisions import enable_annotation
+    from promerge_fo.dataset.review.queue import review_queue
 
     samples = samples_of(ctx)
     settings = {**recall(ctx), **settings}

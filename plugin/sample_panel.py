@@ -41,7 +41,7 @@ class SamplePanel(foo.Panel):
 
     def list_masks(self, ctx: Any) -> None:
         """Read the masks of the image again."""
-        from promerge_fo.dataset import list_labels
+        from promerge_fo.dataset.review.decisions import list_labels
 
         field = ctx.panel.get_state("label_field")
         samples = _sample(ctx)
@@ -67,14 +67,14 @@ class SamplePanel(foo.Panel):
 
     def take_back(self, ctx: Any) -> None:
         """Undo the last decision on this image."""
-        from promerge_fo.dataset import undo
+        from promerge_fo.dataset.review.decisions import undo
 
         count = undo(_sample(ctx), ctx.panel.get_state("label_field"))
         ctx.ops.notify(f"{count} as before" if count else "There is no decision to take back")
         self._changed(ctx)
 
     def _decide(self, ctx: Any, what: str, ids: list[str] | None) -> None:
-        from promerge_fo.dataset import review
+        from promerge_fo.dataset.review import decisions as review
 
         reviewer = ctx.panel.get_state("reviewer") or None
         getattr(review, what)(_sample(ctx), ctx.panel.get_state("label_field"), ids, reviewer)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from promerge_fo.dataset.model import ProMergeModel
+    from promerge_fo.dataset.runs.model import ProMergeModel
 
 __all__ = ["PHOTOGRAPHS", "add_outlines", "run"]
 
@@ -40,7 +40,8 @@ def run(folder: Path, encoder: str | None = None) -> int:
     Returns:
         The exit status: 0 where every photograph was segmented.
     """
-    from promerge_fo.dataset.segment import open_source, segment_dataset
+    from promerge_fo.dataset.runs.segment import segment_dataset
+    from promerge_fo.dataset.samples import open_source
 
     photographs = folder / "photographs"
     photographs.mkdir(parents=True, exist_ok=True)
@@ -98,8 +99,8 @@ def add_outlines(dataset: Any) -> None:
 
 
 def _model(encoder: str | None) -> ProMergeModel:
-    from promerge_fo.dataset.model import load_model
-    from promerge_fo.encoder import WeightsError
+    from promerge_fo.dataset.runs.model import load_model
+    from promerge_fo.encoder.weights import WeightsError
 
     if encoder is not None:
         return load_model(encoder=encoder)

@@ -24,15 +24,17 @@ from promerge_fo.config import (
     run_hash,
 )
 from promerge_fo.cpus import available_cpus
-from promerge_fo.encoder import Encoder, load_encoder
-from promerge_fo.encoder.base import PerImage
+from promerge_fo.encoder import load_encoder
+from promerge_fo.encoder.base import Encoder, PerImage
 from promerge_fo.encoder.device import mark, own_stream, resolve_device
 from promerge_fo.flow import Round, flow
 from promerge_fo.images import ImageError, as_rgb, load_image
 from promerge_fo.instances import Instances, Refined
 from promerge_fo.refine import complete, crf_batch, refine_resized
 from promerge_fo.refine.pydensecrf import load_reference
-from promerge_fo.segment import CutTrace, Trace, trace_segmentation
+from promerge_fo.segment import trace_segmentation
+from promerge_fo.segment.normalized_cut import CutTrace
+from promerge_fo.segment.promerge import Trace
 from promerge_fo.segment.prompting import load_finch
 from promerge_fo.segment.scoring import with_agreement
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from promerge_fo import doctor
 from promerge_fo.cli import main
 from promerge_fo.config import METHODS
+from promerge_fo.install import doctor
 
 TEXTURE = ["--encoder", "texture", "--image-size", "160", "--num-workers", "2"]
 
@@ -224,7 +224,7 @@ def test_a_name_of_both_a_folder_and_a_dataset(fo, folder, monkeypatch):
 
 
 def test_interrupted_runs_keep_what_is_done(fo, folder, capsys, monkeypatch):
-    from promerge_fo.dataset.model import ProMergeModel
+    from promerge_fo.dataset.runs.model import ProMergeModel
 
     real, batches = ProMergeModel.predict_all, []
 
@@ -328,7 +328,7 @@ def test_demo_falls_back_loudly(fo, tmp_path, capsys, monkeypatch):
     assert "app launch promerge-demo" in printed
     assert len(re.findall(r"^\w+ +\d+ x \d+ +\d+ ", printed, re.MULTILINE)) == 6
     assert (tmp_path / "demo" / "promerge-demo.png").stat().st_size > 100_000
-    from promerge_fo.dataset import mask_of
+    from promerge_fo.dataset.labels import mask_of
 
     dataset = fo.load_dataset("promerge-demo")
     assert set(dataset.values("promerge.status")) == {"ok"}
@@ -349,7 +349,7 @@ def test_doctor_says_what_works(fo, capsys):
 
 
 def test_doctor_names_the_remedy(monkeypatch, tmp_path, capsys):
-    from promerge_fo.dataset import mongod
+    from promerge_fo.install import mongod
 
     monkeypatch.setattr(mongod, "mongod_location", lambda: tmp_path / "mongod")
     monkeypatch.delenv("FIFTYONE_DATABASE_URI", raising=False)

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from promerge_fo import Instances
 from promerge_fo.cli import main
+from promerge_fo.instances import Instances
 
 
 @pytest.fixture
 def named(fo, tmp_path):
     """A dataset "shapes" of four images with two masks each, the second one small."""
-    from promerge_fo.dataset import to_detections
+    from promerge_fo.dataset.labels import to_detections
 
     dataset = fo.Dataset("shapes")
     for number in range(4):
@@ -58,7 +58,7 @@ def test_export_and_import(named, tmp_path, capsys):
 
 
 def test_every_option_of_export_is_handed_on(named, tmp_path, monkeypatch):
-    from promerge_fo.dataset import export
+    from promerge_fo.dataset.exchange import export
 
     given = {}
 

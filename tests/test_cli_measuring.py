@@ -6,14 +6,16 @@ import json
 
 import pytest
 
-from promerge_fo import ProMergeConfig, cli
+from promerge_fo import cli
 from promerge_fo.cli.measuring import _flags, _values
+from promerge_fo.config import ProMergeConfig
 
 
 @pytest.fixture
 def named(fo, dataset, photographs):
     """The photographs with a ground truth; gives the dataset's name."""
-    from promerge_fo.dataset import load_model, segment_dataset
+    from promerge_fo.dataset.runs.model import load_model
+    from promerge_fo.dataset.runs.segment import segment_dataset
 
     dataset.add_samples([fo.Sample(filepath=path) for path in photographs])
     config = ProMergeConfig(image_size=96, tau_b=0.3)

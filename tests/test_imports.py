@@ -40,12 +40,15 @@ def test_importing_the_package_loads_nothing_heavy():
 
 
 def test_the_database_can_be_examined_where_fiftyone_cannot_be_imported():
-    code = "from promerge_fo.dataset.mongod import mongod_location; print(mongod_location())"
+    code = "from promerge_fo.install.mongod import mongod_location; print(mongod_location())"
     assert "mongod" in run("sys.modules.pop('fiftyone', None)\n" + code, ("eta", "mongoengine"))
 
 
 def test_exports_and_imports_do_without_torch(fo):
-    run("import promerge_fo.dataset.export, promerge_fo.dataset.predictions", ("torch", "timm"))
+    run(
+        "import promerge_fo.dataset.exchange.export, promerge_fo.dataset.exchange.imports",
+        ("torch", "timm"),
+    )
 
 
 def test_without_ray_it_is_said_how_to_get_it():

@@ -13,17 +13,11 @@ from PIL import Image
 from scipy.stats import spearmanr
 from skimage import data
 
-from promerge_fo import (
-    MaskCutConfig,
-    Pipeline,
-    ProMergeConfig,
-    TokenCutConfig,
-    load_encoder,
-    refine_masks,
-    segment_features,
-)
-from promerge_fo.pipeline import Prepared
-from promerge_fo.refine import crf_batch
+from promerge_fo.config import MaskCutConfig, ProMergeConfig, TokenCutConfig
+from promerge_fo.encoder import load_encoder
+from promerge_fo.pipeline import Pipeline, Prepared
+from promerge_fo.refine import crf_batch, refine_masks
+from promerge_fo.segment import segment_features
 from tests.coco_ap import average_precision
 from tests.scenes import feature_scene, iou_matrix
 

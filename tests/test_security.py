@@ -104,7 +104,7 @@ OUTSIDE = ["../secret.png", "/etc/hostname", "a/../../secret.png", "..\\secret.p
 
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_an_annotation_file_opens_nothing_outside_of_its_folder(fo, tmp_path, name):
-    from promerge_fo.dataset import load_benchmark
+    from promerge_fo.dataset.evaluation.benchmark_sets import load_benchmark
     from promerge_fo.detector.annotations import read_annotations
 
     root = tmp_path / "root"
@@ -134,7 +134,7 @@ def test_an_annotation_file_opens_nothing_outside_of_its_folder(fo, tmp_path, na
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_predictions_reach_only_images_of_the_dataset(fo, dataset, tmp_path, monkeypatch, name):
     """Names are looked up among the samples; not even their existence is asked of the disk."""
-    from promerge_fo.dataset import import_predictions
+    from promerge_fo.dataset.exchange.imports import import_predictions
 
     Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
     inside = tmp_path / "images" / "a.png"
@@ -157,8 +157,8 @@ def test_predictions_reach_only_images_of_the_dataset(fo, dataset, tmp_path, mon
 
 
 def test_masks_of_files_are_checked_against_their_image():
-    from promerge_fo.dataset.prediction_intake import label_document
-    from promerge_fo.dataset.untrusted_masks import EntryError
+    from promerge_fo.annotations.untrusted_masks import EntryError
+    from promerge_fo.dataset.stored_labels import label_document
 
     rle = {"size": [4, 4], "counts": [2, 3, 11]}
     assert label_document({"segmentation": rle}, (4, 4), 0.5, "fg")["area"] == 3 / 16

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from promerge_fo import __version__
+    from promerge_fo.versions import __version__
 
     parser = argparse.ArgumentParser(
         prog="promerge",

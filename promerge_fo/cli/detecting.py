@@ -119,7 +119,7 @@ def _add_workers(made: Any) -> None:
 
 def train(arguments: argparse.Namespace) -> int:
     """``promerge train``."""
-    from promerge_fo.detector import train as run
+    from promerge_fo.detector.training import train as run
 
     names = [record["name"] for record in DetectorConfig.describe()]
     given = {name: getattr(arguments, name) for name in names}
@@ -146,7 +146,7 @@ def train(arguments: argparse.Namespace) -> int:
 
 def predict(arguments: argparse.Namespace) -> int:
     """``promerge predict``."""
-    from promerge_fo.detector import predict as run
+    from promerge_fo.detector.prediction import predict as run
 
     report = run(
         arguments.detector,

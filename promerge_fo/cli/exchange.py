@@ -102,8 +102,8 @@ def add_commands(commands: Any) -> None:
 
 def export(arguments: argparse.Namespace) -> int:
     """``promerge export``."""
-    from promerge_fo.dataset.export import export_pseudo_labels
-    from promerge_fo.dataset.selection import LEFT_OUT
+    from promerge_fo.dataset.exchange.export import export_pseudo_labels
+    from promerge_fo.dataset.exchange.selection import LEFT_OUT
 
     summary = export_pseudo_labels(
         _samples(arguments),
@@ -134,7 +134,7 @@ def export(arguments: argparse.Namespace) -> int:
 
 def import_(arguments: argparse.Namespace) -> int:
     """``promerge import``."""
-    from promerge_fo.dataset.predictions import import_predictions
+    from promerge_fo.dataset.exchange.imports import import_predictions
 
     report = import_predictions(
         _samples(arguments),

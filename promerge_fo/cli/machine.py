@@ -47,10 +47,10 @@ def add_commands(commands: Any) -> None:
 
 def doctor(arguments: argparse.Namespace) -> int:
     """``promerge doctor``."""
-    from promerge_fo.doctor import examine
+    from promerge_fo.install.doctor import examine
 
     if arguments.install_mongod:
-        from promerge_fo.dataset.mongod import install_mongod
+        from promerge_fo.install.mongod import install_mongod
 
         print(f"mongod: {install_mongod()}")
         return 0
@@ -85,7 +85,7 @@ def bench(arguments: Sequence[str]) -> int:
 
 def plugin_install(arguments: argparse.Namespace) -> int:
     """``promerge plugin install``."""
-    from promerge_fo.dataset.plugin import install_plugin
+    from promerge_fo.install.plugin import install_plugin
 
     print(f"installed {install_plugin(arguments.folder)}; reload the App to see its operators")
     return 0

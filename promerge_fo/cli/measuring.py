@@ -12,7 +12,7 @@ from promerge_fo.cli.arguments import add_command, positive
 from promerge_fo.cli.model import add_model_arguments, config_of, model_of
 from promerge_fo.cli.progress import Progress
 from promerge_fo.config import METHODS, Config
-from promerge_fo.dataset.settings import grid, settings_of, values_of
+from promerge_fo.dataset.experiments.settings import grid, settings_of, values_of
 
 FOLDER = "promerge-ablation"  # for features, results and reports
 
@@ -146,7 +146,7 @@ def _samples(arguments: argparse.Namespace) -> Any:
     """
     import fiftyone as fo
 
-    from promerge_fo.dataset import load_coco
+    from promerge_fo.dataset.evaluation.benchmark_sets import load_coco
 
     if (arguments.coco is None) != (arguments.images is None):
         raise ValueError("--coco and --images go together: annotations, and the images' folder")
@@ -161,7 +161,7 @@ def _samples(arguments: argparse.Namespace) -> Any:
 
 def ablate(arguments: argparse.Namespace) -> int:
     """``promerge ablate``."""
-    from promerge_fo.dataset.ablating import ablate as run
+    from promerge_fo.dataset.experiments.ablation import ablate as run
 
     base = config_of(arguments)  # what is cheap to check comes before what takes time
     settings = _settings(arguments, base, grid)
@@ -180,8 +180,8 @@ def ablate(arguments: argparse.Namespace) -> int:
 
 def tune(arguments: argparse.Namespace) -> int:
     """``promerge tune``."""
-    from promerge_fo.dataset.tuning import search_space
-    from promerge_fo.dataset.tuning import tune as run
+    from promerge_fo.dataset.experiments.tuning import search_space
+    from promerge_fo.dataset.experiments.tuning import tune as run
 
     base = config_of(arguments)
     settings = _settings(arguments, base, search_space)
@@ -249,8 +249,8 @@ def _values(vary: list[str], method: str) -> dict[str, list[Any]]:
 
 def reproduce(arguments: argparse.Namespace) -> int:
     """``promerge reproduce``."""
-    from promerge_fo.dataset.reproduce import load_experiment
-    from promerge_fo.dataset.reproduce import reproduce as run
+    from promerge_fo.dataset.experiments.reproduction import load_experiment
+    from promerge_fo.dataset.experiments.reproduction import reproduce as run
 
     load_experiment(arguments.experiment)  # its name is checked before anything is read
     outcome = run(

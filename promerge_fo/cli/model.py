@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from promerge_fo.config import METHODS, Config
 
 if TYPE_CHECKING:
-    from promerge_fo.dataset.model import ProMergeModel
+    from promerge_fo.dataset.runs.model import ProMergeModel
 
 __all__ = ["add_model_arguments", "config_of", "model_of"]
 
@@ -90,7 +90,7 @@ def config_of(arguments: argparse.Namespace) -> Config:
 
 def model_of(arguments: argparse.Namespace, config: Config) -> ProMergeModel:
     """The model that the options ask for."""
-    from promerge_fo.dataset.model import load_model, preset_encoder
+    from promerge_fo.dataset.runs.model import load_model, preset_encoder
 
     return load_model(
         config=config,

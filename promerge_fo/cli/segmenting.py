@@ -12,8 +12,8 @@ from promerge_fo.cli.model import add_model_arguments, config_of, model_of
 from promerge_fo.cli.progress import Progress
 
 if TYPE_CHECKING:
-    from promerge_fo.dataset.model import ProMergeModel
-    from promerge_fo.dataset.segment import Report
+    from promerge_fo.dataset.runs.model import ProMergeModel
+    from promerge_fo.dataset.runs.segment import Report
 
 _SHOWN = 20  # failures that are listed
 _RAY_ONLY = ("address", "shards", "shard_size", "workers")
@@ -139,7 +139,7 @@ def add_commands(commands: Any) -> None:
 
 def segment(arguments: argparse.Namespace) -> int:
     """``promerge segment``."""
-    from promerge_fo.dataset.segment import open_images, open_source
+    from promerge_fo.dataset.samples import open_images, open_source
 
     _check_engine(arguments)
     config = config_of(arguments)  # what is cheap to check comes before what takes time
@@ -163,7 +163,7 @@ def segment(arguments: argparse.Namespace) -> int:
         print(f"{report.skipped} images were done before (--overwrite does them again)")
     _tell_failures(samples, label_field, model.hash)
     if arguments.output is not None:
-        from promerge_fo.dataset.export import export_pseudo_labels
+        from promerge_fo.dataset.exchange.export import export_pseudo_labels
 
         summary = export_pseudo_labels(samples, label_field, arguments.output, min_area=0.0)
         print(f"{summary['path']}: {summary['annotations']} masks of {summary['images']} images")
@@ -181,7 +181,7 @@ def _here(
     label_field: str,
     shared: dict[str, Any],
 ) -> Report:
-    from promerge_fo.dataset.segment import segment_dataset
+    from promerge_fo.dataset.runs.segment import segment_dataset
 
     if arguments.num_workers is not None:
         model.pipeline.readers = arguments.num_workers
@@ -195,7 +195,8 @@ def _on_ray(
     label_field: str,
     shared: dict[str, Any],
 ) -> Report:
-    from promerge_fo.cluster import Recipe, segment_on_ray
+    from promerge_fo.cluster.driver import segment_on_ray
+    from promerge_fo.cluster.worker import Recipe
 
     checkpoint = arguments.checkpoint and str(Path(arguments.checkpoint).expanduser().resolve())
     return segment_on_ray(
@@ -222,7 +223,7 @@ def _check_engine(arguments: argparse.Namespace) -> None:
 
 def _tell_failures(samples: Any, label_field: str, run: str) -> None:
     """The images that failed, up to a screenful, and what to do about them."""
-    from promerge_fo.dataset.resume import failures
+    from promerge_fo.dataset.runs.resume import failures
 
     failed = list(failures(samples, label_field, run))
     for failure in failed[:_SHOWN]:
@@ -238,9 +239,9 @@ def _tell_failures(samples: Any, label_field: str, run: str) -> None:
 
 def status(arguments: argparse.Namespace) -> int:
     """``promerge status``."""
-    from promerge_fo.dataset.resume import failures
-    from promerge_fo.dataset.segment import find_dataset
-    from promerge_fo.dataset.status import run_statuses
+    from promerge_fo.dataset.runs.resume import failures
+    from promerge_fo.dataset.runs.status import run_statuses
+    from promerge_fo.dataset.samples import find_dataset
 
     dataset = find_dataset(arguments.source)
     runs = list(run_statuses(dataset))

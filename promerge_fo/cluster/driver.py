@@ -22,13 +22,14 @@ from promerge_fo.cluster.shards import read_shard, set_aside
 from promerge_fo.cluster.worker import MakesPipeline, Segmenter
 from promerge_fo.config import run_hash
 from promerge_fo.cpus import available_cpus
-from promerge_fo.dataset.labels import declare_field, require_whole_images
-from promerge_fo.dataset.merge import merge_rows
-from promerge_fo.dataset.patience import patiently
-from promerge_fo.dataset.resume import finished, outstanding, start_anew
-from promerge_fo.dataset.runs import register
-from promerge_fo.dataset.segment import Report, warn_of_other_runs
-from promerge_fo.dataset.status import Heartbeat
+from promerge_fo.dataset.database import patiently
+from promerge_fo.dataset.labels import declare_field
+from promerge_fo.dataset.provenance import register
+from promerge_fo.dataset.runs.merge import merge_rows
+from promerge_fo.dataset.runs.resume import finished, outstanding, start_anew
+from promerge_fo.dataset.runs.segment import Report, warn_of_other_runs
+from promerge_fo.dataset.runs.status import Heartbeat
+from promerge_fo.dataset.samples import require_whole_images
 from promerge_fo.versions import package_versions
 
 __all__ = ["segment_on_ray"]

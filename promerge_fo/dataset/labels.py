@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
-import fiftyone.core.media as fom
 import numpy as np
 from fiftyone.core.video import FramesView
 from numpy.typing import NDArray
@@ -19,9 +18,6 @@ __all__ = [
     "declare_field",
     "mask_of",
     "masks_of",
-    "require_detections",
-    "require_images",
-    "require_whole_images",
     "to_detections",
 ]
 
@@ -164,77 +160,6 @@ def _stored_mask(detection: fo.Detection) -> NDArray[np.bool_]:
     if mask.ndim != 2 or mask.size == 0:
         raise ValueError(f"the mask of label {detection.id} is {mask.shape}, but must be (h, w)")
     return np.asarray(mask != 0, dtype=np.bool_)
-
-
-def require_images(samples: Any) -> None:
-    """Refuse collections that have no images to segment, and say what to select instead.
-
-    Args:
-        samples: a dataset or a view.
-
-    Raises:
-        fiftyone.core.media.MediaTypeError: videos, groups, 3D scenes, or nothing at all.
-    """
-    media_type = samples.media_type
-    if media_type == fom.IMAGE:
-        return
-    name = repr(samples._root_dataset.name)
-    if media_type == fom.VIDEO:
-        raise fom.MediaTypeError(VIDEO_REFUSED)
-    if media_type == fom.GROUP:
-        slices = [name for name, kind in samples.group_media_types.items() if kind == fom.IMAGE]
-        given = f"{name} holds groups, and ProMerge segments images"
-        if not slices:
-            kinds = ", ".join(f"{k!r}: {v}" for k, v in samples.group_media_types.items())
-            raise fom.MediaTypeError(f"{given}; none of its slices has images ({kinds})")
-        choice = repr(slices[0]) if len(slices) == 1 else repr(slices)
-        raise fom.MediaTypeError(f"{given}; select them: samples.select_group_slices({choice})")
-    if len(samples) == 0:
-        raise fom.MediaTypeError(f"{name} is empty here; add images, or take another view")
-    raise fom.MediaTypeError(
-        f"{name} holds {media_type} samples, and ProMerge segments images; select samples with "
-        "images, such as the image slices of a grouped dataset, or render the scenes with "
-        "fiftyone.utils.utils3d.compute_orthographic_projection_images"
-    )
-
-
-VIDEO_REFUSED = (
-    "ProMerge segments images, not videos; segment their frames: "
-    "samples.to_frames(sample_frames=True).apply_model(model, ...)"
-)
-
-
-def require_whole_images(samples: Any) -> None:
-    """Refuse what :func:`require_images` does, and patches: each is a part of an image.
-
-    Raises:
-        fiftyone.core.media.MediaTypeError: no images.
-        ValueError: patches.
-    """
-    require_images(samples)
-    if samples._is_patches:
-        raise ValueError(
-            "these samples are patches of images; give the images themselves, with a filter on "
-            "their labels: dataset.filter_labels(field, ...)"
-        )
-
-
-def require_detections(samples: Any, label_field: str) -> None:
-    """Refuse a field that is missing or holds something other than detections.
-
-    Raises:
-        ValueError: with the fields that do hold detections.
-    """
-    schema = samples.get_field_schema(
-        ftype=fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections
-    )
-    if label_field not in schema:
-        field = samples.get_field(label_field)
-        found = "does not exist" if field is None else f"holds {field}"
-        others = ", ".join(map(repr, schema)) or "none"
-        raise ValueError(
-            f"the field {label_field!r} {found}, but must hold detections; fields that do: {others}"
-        )
 
 
 def declare_field(samples: Any, label_field: str) -> None:

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from promerge_fo.dataset.json_stream import read_elements
-from promerge_fo.dataset.untrusted_masks import EntryError, crop_of
+from promerge_fo.annotations.json_stream import read_elements
+from promerge_fo.annotations.untrusted_masks import EntryError, crop_of
 from promerge_fo.files import require_inside
 
 __all__ = ["Annotations", "find_annotations", "read_annotations"]

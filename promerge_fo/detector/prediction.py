@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from promerge_fo.annotations.json_stream import read_elements
 from promerge_fo.cpus import available_cpus
-from promerge_fo.dataset.json_stream import read_elements
 from promerge_fo.detector.annotations import find_annotations
 from promerge_fo.detector.config import DetectorConfig, detectron2_config
 from promerge_fo.detector.data import resized, target_size
@@ -265,8 +265,8 @@ def _listed(images: Any, image_root: str | os.PathLike[str] | None) -> list[tupl
         file, root = find_annotations(images, image_root)
         listed = list(_images_of(file, root))
     else:
-        from promerge_fo.dataset.coco import image_ids
-        from promerge_fo.dataset.labels import require_images
+        from promerge_fo.dataset.samples import require_images
+        from promerge_fo.dataset.stored_labels import image_ids
 
         require_images(images)
         listed = list(zip(image_ids(images), images.values("filepath"), strict=True))

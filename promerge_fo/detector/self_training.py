@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from promerge_fo.dataset.json_stream import read_elements
+from promerge_fo.annotations.json_stream import read_elements
 from promerge_fo.detector.annotations import Annotations, read_annotations
 
 __all__ = ["merge_labels", "same_objects"]

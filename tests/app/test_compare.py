@@ -2,15 +2,15 @@
 
 import pytest
 
-from promerge_fo import ProMergeConfig
 from promerge_fo import dataset as pfo
+from promerge_fo.config import ProMergeConfig
 from tests.app.test_segment import wait_until
 
 
 @pytest.fixture
 def compared(dataset, photographs, fo):
     """Photographs with evaluations of two fields, one of which is the ground truth."""
-    from promerge_fo.dataset.plugin import install_plugin
+    from promerge_fo.install.plugin import install_plugin
 
     install_plugin()
     dataset.add_samples([fo.Sample(filepath=path) for path in photographs])

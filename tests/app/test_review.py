@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from promerge_fo import ProMergeConfig
 from promerge_fo import dataset as pfo
+from promerge_fo.config import ProMergeConfig
 from tests.app.test_segment import wait_until
 
 FIELD = "promerge"
@@ -18,7 +18,7 @@ FIELD = "promerge"
 @pytest.fixture
 def segmented(fo, dataset, photographs):
     """The photographs with masks, and the plugin where FiftyOne looks for it."""
-    from promerge_fo.dataset.plugin import install_plugin
+    from promerge_fo.install.plugin import install_plugin
 
     install_plugin()
     model = pfo.load_model(

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def test_masks_are_made_by_the_operator_and_seen(app, dataset, photographs, fo):
-    from promerge_fo.dataset.plugin import install_plugin
+    from promerge_fo.install.plugin import install_plugin
 
     installed = install_plugin()
     assert (installed / "fiftyone.yml").exists()

@@ -32,7 +32,7 @@ def training(tmp_path):
 
 
 def test_the_losses_of_a_folder_are_shown(app, dataset, photographs, fo, training):
-    from promerge_fo.dataset.plugin import install_plugin
+    from promerge_fo.install.plugin import install_plugin
 
     install_plugin()
     dataset.add_samples([fo.Sample(filepath=path) for path in photographs])
@@ -55,7 +55,7 @@ def test_the_losses_of_a_folder_are_shown(app, dataset, photographs, fo, trainin
 
 
 def test_the_form_says_how_to_get_detectron2(app, dataset, photographs, fo, monkeypatch):
-    from promerge_fo.dataset.plugin import install_plugin
+    from promerge_fo.install.plugin import install_plugin
 
     monkeypatch.setitem(sys.modules, "detectron2", None)
     install_plugin()

@@ -6,7 +6,7 @@ from tests.app.test_segment import wait_until
 
 
 def test_settings_are_tuned_and_become_a_preset(app, dataset, photographs, fo, tmp_path):
-    from promerge_fo.dataset.plugin import install_plugin
+    from promerge_fo.install.plugin import install_plugin
 
     install_plugin()
     dataset.add_samples([fo.Sample(filepath=path) for path in (*photographs, *photographs)])

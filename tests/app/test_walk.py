@@ -17,7 +17,7 @@ from tests.app.test_segment import wait_until
 @pytest.fixture
 def photographed(fo, dataset, tmp_path):
     """The demo's photographs with their ground truth, and the plugin installed."""
-    from promerge_fo.dataset.plugin import install_plugin
+    from promerge_fo.install.plugin import install_plugin
 
     install_plugin()
     source = Path(skimage.__file__).parent / "data"

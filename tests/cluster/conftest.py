@@ -8,9 +8,9 @@ import pytest
 @pytest.fixture(scope="session")
 def recipe(fo):
     """The texture encoder at a small size, which keeps every mask that it finds."""
-    from promerge_fo import ProMergeConfig
     from promerge_fo.cluster import Recipe
-    from promerge_fo.dataset import load_model
+    from promerge_fo.config import ProMergeConfig
+    from promerge_fo.dataset.runs.model import load_model
 
     config = ProMergeConfig(image_size=96, min_refined_iou=0)
     return Recipe(load_model(encoder="texture", config=config).pipeline.identity())

@@ -101,7 +101,7 @@ def test_ctrl_c_keeps_what_is_done(segment, images):
     report = segment(stop)
     assert report.interrupted
     assert sum(report.counts.values()) == 2
-    from promerge_fo.dataset.status import run_statuses
+    from promerge_fo.dataset.runs.status import run_statuses
 
     (status,) = run_statuses(images)
     assert (status.state, status.total, status.done) == ("stopped", 4, 2)
@@ -138,7 +138,7 @@ def test_two_samples_of_one_file_both_get_its_masks(segment, images, fo, photogr
 
 
 def test_masks_that_no_document_holds_fail_their_image_alone(segment, images, monkeypatch):
-    from promerge_fo.dataset import merge
+    from promerge_fo.dataset.runs import merge
 
     monkeypatch.setattr(merge, "LARGEST", 300)
     report = segment()

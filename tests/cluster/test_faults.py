@@ -45,8 +45,8 @@ def database(tmp_path):
 def test_a_run_that_is_killed_three_times_makes_the_same_masks(
     fo, dataset, database, photographs, tmp_path
 ):
-    from promerge_fo.dataset import segment_dataset
-    from promerge_fo.dataset.model import ProMergeModel
+    from promerge_fo.dataset.runs.model import ProMergeModel
+    from promerge_fo.dataset.runs.segment import segment_dataset
 
     paths = copies(photographs, tmp_path / "images", IMAGES)
     dataset.add_samples([fo.Sample(filepath=path) for path in paths])

@@ -50,9 +50,10 @@ def images(fo, dataset, photographs, tmp_path):
 def test_labels_are_those_of_a_local_run_and_a_second_run_does_nothing(
     segment, images, recipe, run, labels_of, tmp_path
 ):
-    from promerge_fo.dataset import list_runs, load_run, segment_dataset
-    from promerge_fo.dataset.model import ProMergeModel
-    from promerge_fo.dataset.status import run_statuses
+    from promerge_fo.dataset.provenance import list_runs, load_run
+    from promerge_fo.dataset.runs.model import ProMergeModel
+    from promerge_fo.dataset.runs.segment import segment_dataset
+    from promerge_fo.dataset.runs.status import run_statuses
 
     local = segment_dataset(images, ProMergeModel(recipe("cpu", 2)), "local")
     steps = []

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from promerge_fo import Instances, ProMergeConfig
 from promerge_fo import dataset as pfo
+from promerge_fo.config import ProMergeConfig
+from promerge_fo.instances import Instances
 
 
 @pytest.fixture(scope="session")

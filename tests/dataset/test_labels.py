@@ -100,7 +100,7 @@ def test_importing_the_package_does_not_import_fiftyone():
     import subprocess
     import sys
 
-    code = "import sys, promerge_fo.dataset.mongod as m; assert 'fiftyone' not in sys.modules"
+    code = "import sys, promerge_fo.install.mongod as m; assert 'fiftyone' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, env=_environment())
 
 

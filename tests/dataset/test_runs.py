@@ -6,8 +6,9 @@ from datetime import datetime, timezone
 
 import pytest
 
-from promerge_fo import ProMergeConfig, load_encoder
 from promerge_fo import dataset as pfo
+from promerge_fo.config import ProMergeConfig
+from promerge_fo.encoder import load_encoder
 
 
 def test_the_record_says_what_made_the_labels(filled, model):

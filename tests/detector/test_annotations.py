@@ -107,7 +107,8 @@ def test_the_folder_of_an_export(tmp_path):
 @pytest.fixture
 def exported(fo, photographs, tmp_path):
     """The folder of an export of photographs with random masks, and those masks by image."""
-    from promerge_fo.dataset import export_pseudo_labels, masks_of
+    from promerge_fo.dataset.exchange.export import export_pseudo_labels
+    from promerge_fo.dataset.labels import masks_of
 
     dataset = fo.Dataset()
     rng = np.random.default_rng(0)

@@ -61,7 +61,7 @@ def test_weights_are_asked_for(capsys):
 
 
 def test_the_doctor_knows(absent, monkeypatch):
-    from promerge_fo import doctor
+    from promerge_fo.install import doctor
 
     finding = doctor._detector()
     assert finding.state == "note"

@@ -49,7 +49,8 @@ def losses(folder, number=1):
 @pytest.fixture(scope="module")
 def dataset(fo, tmp_path_factory):
     """The demo's six photographs, with masks by ProMerge and their objects' outlines."""
-    from promerge_fo import ProMergeConfig, load_model
+    from promerge_fo.config import ProMergeConfig
+    from promerge_fo.dataset.runs.model import load_model
     from promerge_fo.demo import PHOTOGRAPHS, add_outlines
 
     folder, source = tmp_path_factory.mktemp("photographs"), Path(skimage.__file__).parent / "data"
@@ -68,7 +69,7 @@ def dataset(fo, tmp_path_factory):
 @pytest.fixture(scope="module")
 def pseudo(dataset, tmp_path_factory):
     """Their export."""
-    from promerge_fo.dataset import export_pseudo_labels
+    from promerge_fo.dataset.exchange.export import export_pseudo_labels
 
     path = tmp_path_factory.mktemp("export") / "pseudo.json"
     assert export_pseudo_labels(dataset, "promerge", path, min_area=0.01)["annotations"] >= 4
@@ -179,7 +180,9 @@ def test_a_killed_training_goes_on_with_the_same_losses(trained, pseudo, tmp_pat
 def test_predictions_are_imported_evaluated_and_compared(
     trained, dataset, pseudo, tmp_path, capsys
 ):
-    from promerge_fo.dataset import compare_fields, evaluate_instances, import_predictions
+    from promerge_fo.dataset.evaluation.comparison import compare_fields
+    from promerge_fo.dataset.evaluation.evaluate import evaluate_instances
+    from promerge_fo.dataset.exchange.imports import import_predictions
     from promerge_fo.detector import predict
 
     path = tmp_path / "coco_instances_results.json"

@@ -8,7 +8,7 @@ def operator(fo):
     """An operator of the plugin by its name."""
     import fiftyone.operators as foo
 
-    from promerge_fo.dataset.plugin import install_plugin
+    from promerge_fo.install.plugin import install_plugin
 
     install_plugin()
     return lambda name: foo.get_operator(f"@promerge/promerge/{name}")
@@ -50,8 +50,9 @@ def launch():
 @pytest.fixture
 def segmented(fo, dataset, photographs):
     """Photographs with masks of two settings and a ground truth, which is one of them."""
-    from promerge_fo import ProMergeConfig
-    from promerge_fo.dataset import load_model, segment_dataset
+    from promerge_fo.config import ProMergeConfig
+    from promerge_fo.dataset.runs.model import load_model
+    from promerge_fo.dataset.runs.segment import segment_dataset
 
     dataset.add_samples([fo.Sample(filepath=path) for path in photographs])
     for field, config in (("promerge", {}), ("unfiltered", {"filtering": "none"})):

@@ -45,7 +45,7 @@ def present(monkeypatch):
 @pytest.fixture
 def pseudo(segmented, tmp_path):
     """An export of the photographs' masks."""
-    from promerge_fo.dataset import export_pseudo_labels
+    from promerge_fo.dataset.exchange.export import export_pseudo_labels
 
     path = tmp_path / "pseudo.json"
     export_pseudo_labels(segmented, "promerge", path, min_area=0.0)
@@ -285,7 +285,7 @@ def test_a_detector_is_trained_and_predicts(
     detectron2, operator, launch, segmented, pseudo, tmp_path
 ):
     """At once and scheduled: the same form, which then has nothing left to train."""
-    from promerge_fo.dataset import list_runs
+    from promerge_fo.dataset.provenance import list_runs
     from promerge_fo.detector import read_losses
 
     folder = tmp_path / "out"

@@ -4,7 +4,7 @@ import pytest
 
 
 def test_a_field_is_evaluated(operator, form, segmented):
-    from promerge_fo.dataset import evaluate_instances, list_evaluations
+    from promerge_fo.dataset.evaluation.evaluate import evaluate_instances, list_evaluations
 
     evaluate = operator("evaluate_instances")
     offered = form(evaluate, segmented)
@@ -40,7 +40,7 @@ def test_unknown_parameters_are_refused_from_python(operator, segmented):
 
 
 def test_fields_are_compared(operator, form, segmented, tmp_path):
-    from promerge_fo.dataset import list_evaluations
+    from promerge_fo.dataset.evaluation.evaluate import list_evaluations
 
     compare = operator("compare_fields")
     offered = form(compare, segmented)
@@ -55,7 +55,8 @@ def test_fields_are_compared(operator, form, segmented, tmp_path):
 
 
 def test_samples_are_ordered_by_what_one_evaluation_finds_more(segmented):
-    from promerge_fo.dataset import compare_fields, evaluate_instances, samples_by_gain
+    from promerge_fo.dataset.evaluation.comparison import compare_fields, samples_by_gain
+    from promerge_fo.dataset.evaluation.evaluate import evaluate_instances
 
     for field in ("promerge", "unfiltered"):
         evaluate_instances(segmented, field, eval_key=f"eval_{field}")
@@ -74,7 +75,7 @@ def test_samples_are_ordered_by_what_one_evaluation_finds_more(segmented):
 
 
 def test_a_delegated_evaluation_runs(operator, launch, segmented):
-    from promerge_fo.dataset import list_evaluations
+    from promerge_fo.dataset.evaluation.evaluate import list_evaluations
 
     result = operator("evaluate_instances")(segmented, delegate=True, eval_key="later")
     assert result.delegated

@@ -6,7 +6,8 @@ import pytest
 
 
 def test_masks_are_exported_and_imported_again(operator, segmented, tmp_path):
-    from promerge_fo.dataset import evaluate_instances, list_runs
+    from promerge_fo.dataset.evaluation.evaluate import evaluate_instances
+    from promerge_fo.dataset.provenance import list_runs
 
     path = tmp_path / "labels.json"
     operator("export_pseudo_labels")(

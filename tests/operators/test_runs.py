@@ -6,7 +6,7 @@ import pytest
 
 
 def test_a_run_is_shown_and_run_again(operator, form, segmented):
-    from promerge_fo.dataset import list_runs, load_run
+    from promerge_fo.dataset.provenance import list_runs, load_run
 
     key = list_runs(segmented)[0]
     shown = form(operator("show_run"), segmented, run=key)
@@ -26,7 +26,9 @@ def test_a_run_is_shown_and_run_again(operator, form, segmented):
 
 
 def test_imported_predictions_are_shown_but_not_run_again(operator, form, segmented, tmp_path):
-    from promerge_fo.dataset import import_predictions, list_runs, load_run, model_of_run
+    from promerge_fo.dataset.exchange.imports import import_predictions
+    from promerge_fo.dataset.provenance import list_runs, load_run
+    from promerge_fo.dataset.runs.model import model_of_run
 
     path = tmp_path / "results.json"
     path.write_text('[{"image_id": 1, "score": 0.5, "bbox": [0, 0, 10, 10]}]')
@@ -54,7 +56,7 @@ def made_here(dataset) -> list[str]:
 
 
 def test_a_run_is_deleted_with_its_labels_and_no_others(operator, form, segmented):
-    from promerge_fo.dataset import list_runs
+    from promerge_fo.dataset.provenance import list_runs
 
     kept, gone = list_runs(segmented)
     assert form(operator("delete_run"), segmented, run=gone).type.properties["gone"] is not None
@@ -66,8 +68,10 @@ def test_a_run_is_deleted_with_its_labels_and_no_others(operator, form, segmente
 
 
 def test_labels_of_another_run_in_the_field_stay(segmented):
-    from promerge_fo import ProMergeConfig
-    from promerge_fo.dataset import delete_run, list_runs, load_model, segment_dataset
+    from promerge_fo.config import ProMergeConfig
+    from promerge_fo.dataset.provenance import delete_run, list_runs
+    from promerge_fo.dataset.runs.model import load_model
+    from promerge_fo.dataset.runs.segment import segment_dataset
 
     first = next(key for key in list_runs(segmented) if key.startswith("promerge"))
     other = load_model(config=ProMergeConfig(image_size=96, stride=6), encoder="texture")
@@ -102,7 +106,8 @@ def test_one_image_is_explained(operator, form, segmented):
 
 
 def test_a_rerun_with_other_weights_is_refused(segmented):
-    from promerge_fo.dataset import list_runs, load_run, model_of_run
+    from promerge_fo.dataset.provenance import list_runs, load_run
+    from promerge_fo.dataset.runs.model import model_of_run
 
     record = load_run(segmented, list_runs(segmented)[0])
     record["encoder"]["weights_sha256"] = "0" * 64

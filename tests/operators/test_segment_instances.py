@@ -69,7 +69,7 @@ def test_the_form_has_every_parameter_once_as_the_preset_has_it(operator, form, 
 
 def test_every_method_runs(operator, images):
     from promerge_fo.config import METHODS
-    from promerge_fo.dataset import list_runs, load_run
+    from promerge_fo.dataset.provenance import list_runs, load_run
 
     for method in METHODS:
         parameters = {"show_parameters": True, f"{method}_default": {"image_size": 96}}
@@ -80,8 +80,7 @@ def test_every_method_runs(operator, images):
 
 
 def test_masks_are_made_from_python_with_the_form_s_settings(operator, form, images):
-    from promerge_fo.dataset import list_runs, load_run
-    from promerge_fo.dataset.runs import last_rate
+    from promerge_fo.dataset.provenance import last_rate, list_runs, load_run
 
     segment = operator("segment_instances")
     parameters = {"image_size": 96, "stride": 6}
@@ -186,7 +185,7 @@ def test_a_delegated_run_that_is_killed_goes_on(operator, launch, images, fo, ph
 
     from fiftyone.operators.delegated import DelegatedOperationService
 
-    from promerge_fo.dataset.status import run_statuses
+    from promerge_fo.dataset.runs.status import run_statuses
 
     images.add_samples([fo.Sample(filepath=path) for path in photographs * 50])
     segment = operator("segment_instances")

@@ -6,8 +6,9 @@ import pytest
 @pytest.fixture
 def labelled(fo, dataset, photographs):
     """Each photograph twice, with masks of the setting tau_b=0.4 as ground truth."""
-    from promerge_fo import ProMergeConfig
-    from promerge_fo.dataset import load_model, segment_dataset
+    from promerge_fo.config import ProMergeConfig
+    from promerge_fo.dataset.runs.model import load_model
+    from promerge_fo.dataset.runs.segment import segment_dataset
 
     dataset.add_samples([fo.Sample(filepath=path) for path in (*photographs, *photographs)])
     model = load_model(config=ProMergeConfig(tau_b=0.4), encoder="texture")
@@ -23,7 +24,7 @@ def values(**changes):
 
 def test_the_choice_is_a_preset_of_the_segmenting_form(operator, form, labelled, tmp_path):
     from promerge_fo.config import ProMergeConfig
-    from promerge_fo.dataset import list_runs, load_run
+    from promerge_fo.dataset.provenance import list_runs, load_run
 
     tune, segment = operator("tune"), operator("segment_instances")
     with pytest.raises(Exception, match="preset. Reason: Invalid enum value"):
@@ -73,7 +74,7 @@ def test_wrong_input_is_refused_with_words(operator, form, labelled, params, wor
 
 
 def test_the_form_says_how_much_there_is_to_do(operator, form, labelled, fo):
-    from promerge_fo.dataset.tuning import SEARCH, search_space
+    from promerge_fo.dataset.experiments.tuning import SEARCH, search_space
 
     tune = operator("tune")
     for kind, searched in SEARCH.items():

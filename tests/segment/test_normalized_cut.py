@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from promerge_fo import MaskCutConfig, TokenCutConfig, segment_features
-from promerge_fo.segment import normalized_cut, trace_segmentation
+from promerge_fo.config import MaskCutConfig, TokenCutConfig
+from promerge_fo.segment import normalized_cut, segment_features, trace_segmentation
 from promerge_fo.segment.eigenvector import Eigenvector
 from promerge_fo.segment.normalized_cut import corners, foreground
 from tests.scenes import feature_scene, iou_matrix

@@ -85,7 +85,7 @@ def test_attentive_prompts_are_the_most_typical_of_their_clusters(stride, expect
 
 
 def test_attentive_prompting_says_what_it_lacks(monkeypatch):
-    from promerge_fo import load_encoder
+    from promerge_fo.encoder import load_encoder
 
     monkeypatch.setitem(sys.modules, "finch", None)
     config = ProMergeConfig(prompting="attentive")

@@ -1,0 +1,80 @@
+"""Masks as COCO's JSON has them: compressed RLE, area and box."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from promerge_fo.instances import Instances
+
+__all__ = ["mask_record", "records_of"]
+
+
+def records_of(instances: Instances) -> list[dict[str, Any]]:
+    """What COCO's JSON says of the masks of one image, as if they were labels that are stored.
+
+    Args:
+        instances: masks at the image's own size.
+
+    Returns:
+        What :func:`annotation_of` gives, and ``score``; masks without a pixel are left out.
+    """
+    height, width = instances.masks.shape[1:]
+    records = []
+    for mask, (x0, y0, x1, y1), score in zip(
+        instances.masks, instances.boxes.tolist(), instances.scores, strict=True
+    ):
+        record = mask_record(mask[y0:y1, x0:x1], y0, x0, (height, width))
+        if record is not None:
+            records.append({"iscrowd": 0, **record, "score": float(score)})
+    return records
+
+
+def mask_record(
+    crop: NDArray[np.bool_], top: int, left: int, size: tuple[int, int]
+) -> dict[str, Any] | None:
+    """RLE, area and box of a mask that is empty outside of a crop; None without a pixel."""
+    counts, area, x0, y0, x1, y1 = _run_lengths(np.ascontiguousarray(crop.T), top, left, *size)
+    if area == 0:
+        return None
+    rle = coco_mask.frPyObjects({"size": list(size), "counts": counts.tolist()}, *size)
+    return {
+        "area": int(area),
+        "bbox": [int(x0), int(y0), int(x1 - x0), int(y1 - y0)],
+        "segmentation": {"size": list(size), "counts": rle["counts"].decode("ascii")},
+    }
+
+
+@njit(cache=True, nogil=True)
+def _run_lengths(columns, top, left, height, width):  # type: ignore[no-untyped-def]
+    """Run lengths, column by column, of a mask that is empty outside of these columns.
+
+    Returns:
+        (k,) int64 lengths, background first; the area; and the tight box, x0, y0, x1, y1.
+    """
+    # a column of h pixels has (h + 1) // 2 stretches at most, each with its background before it
+    counts = np.empty(columns.shape[0] * (columns.shape[1] + 1) + 1, np.int64)
+    n, area, end = 0, 0, 0  # end: the pixel after the last one of the foreground
+    x0, y0, x1, y1 = width, height, 0, 0
+    for x in range(columns.shape[0]):
+        for y in range(columns.shape[1]):
+            if not columns[x, y]:
+                continue
+            pixel = (left + x) * height + top + y
+            if n > 0 and pixel == end:
+                counts[n - 1] += 1
+            else:
+                counts[n], counts[n + 1] = pixel - end, 1
+                n += 2
+            end = pixel + 1
+            area += 1
+            x0, x1 = min(x0, left + x), max(x1, left + x + 1)
+            y0, y1 = min(y0, top + y), max(y1, top + y + 1)
+    if end < height * width:
+        counts[n] = height * width - end
+        n += 1
+    return counts[:n], area, x0, y0, x1, y1

@@ -1,0 +1,86 @@
+from .evaluation.benchmark_sets import load_benchmark as load_benchmark
+from .evaluation.benchmark_sets import load_coco as load_coco
+from .evaluation.comparison import (
+    Comparison as Comparison,
+)
+from .evaluation.comparison import (
+    compare_fields as compare_fields,
+)
+from .evaluation.comparison import (
+    samples_by_gain as samples_by_gain,
+)
+from .evaluation.evaluate import (
+    InstanceResults as InstanceResults,
+)
+from .evaluation.evaluate import (
+    evaluate_instances as evaluate_instances,
+)
+from .evaluation.evaluate import (
+    list_evaluations as list_evaluations,
+)
+from .exchange.entries import ImportReport as ImportReport
+from .exchange.export import export_pseudo_labels as export_pseudo_labels
+from .exchange.imports import import_predictions as import_predictions
+from .experiments.ablation import ablate as ablate
+from .experiments.ablation_result import Ablation as Ablation
+from .experiments.settings import grid as grid
+from .experiments.settings import sweep as sweep
+from .experiments.tuning import search_space as search_space
+from .experiments.tuning import tune as tune
+from .experiments.tuning_result import Tuning as Tuning
+from .labels import mask_of as mask_of
+from .labels import masks_of as masks_of
+from .labels import to_detections as to_detections
+from .provenance import delete_run as delete_run
+from .provenance import list_runs as list_runs
+from .provenance import load_run as load_run
+from .review.agreement import measure_agreement as measure_agreement
+from .review.decisions import (
+    Progress as Progress,
+)
+from .review.decisions import (
+    accept as accept,
+)
+from .review.decisions import (
+    decide as decide,
+)
+from .review.decisions import (
+    enable_annotation as enable_annotation,
+)
+from .review.decisions import (
+    list_labels as list_labels,
+)
+from .review.decisions import (
+    prepare_review as prepare_review,
+)
+from .review.decisions import (
+    reject as reject,
+)
+from .review.decisions import (
+    review_progress as review_progress,
+)
+from .review.decisions import (
+    undo as undo,
+)
+from .review.histograms import (
+    Histogram as Histogram,
+)
+from .review.histograms import (
+    review_histograms as review_histograms,
+)
+from .review.histograms import (
+    select_between as select_between,
+)
+from .review.queue import review_queue as review_queue
+from .review.updates import label_path as label_path
+from .runs.model import (
+    ProMergeModel as ProMergeModel,
+)
+from .runs.model import (
+    load_model as load_model,
+)
+from .runs.model import (
+    model_of_run as model_of_run,
+)
+from .runs.segment import segment_dataset as segment_dataset
+from .samples import require_images as require_images

@@ -1,0 +1,1 @@
+"""Exchange: pseudo-labels for detectors, and their predictions back."""

@@ -1,0 +1,273 @@
+"""Predictions of a file, checked one after the other, as labels that wait to be stored."""
+
+from __future__ import annotations
+
+import heapq
+import os
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import bson
+import numpy as np
+from bson.raw_bson import RawBSONDocument
+from numpy.typing import NDArray
+
+from promerge_fo.annotations.json_stream import read_elements
+from promerge_fo.annotations.untrusted_masks import EntryError, number
+from promerge_fo.dataset.exchange.image_index import ImageIndex
+from promerge_fo.dataset.labels import LABEL
+from promerge_fo.dataset.stored_labels import LARGEST, image_size, label_document
+
+__all__ = ["Images", "ImportReport", "Intake"]
+
+_LONGEST_ID = 4096  # characters
+_SHOWN = 100  # problems and unmatched ids that a report names
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import did.
+
+    Attributes:
+        label_field: the field that has the labels.
+        run: the run hash, by which :func:`~promerge_fo.dataset.list_runs` knows the import.
+        entries: predictions in the file.
+        labels: those that were stored.
+        images: images that have some of these.
+        below_min_score: predictions left out for their score.
+        beyond_top_k: predictions left out as their image has enough better ones.
+        unmatched: predictions of images that are not among the samples.
+        unmatched_ids: of these images, the first 100.
+        skipped: predictions that are malformed, counted by what is wrong.
+        problems: of the first 100 of them, a line with the entry's number (from 0) and the reason.
+    """
+
+    label_field: str
+    run: str
+    entries: int = 0
+    labels: int = 0
+    images: int = 0
+    below_min_score: int = 0
+    beyond_top_k: int = 0
+    unmatched: int = 0
+    unmatched_ids: tuple[int | str, ...] = ()
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.labels} labels on {self.images} images in the field {self.label_field!r}, "
+            f"of {self.entries} predictions"
+        ]
+        if self.below_min_score:
+            lines.append(f"{self.below_min_score} below the least score")
+        if self.beyond_top_k:
+            lines.append(f"{self.beyond_top_k} beyond the best of their images")
+        if self.unmatched:
+            shown = ", ".join(f"{i!a:.60}" for i in self.unmatched_ids[:5])
+            lines.append(f"{self.unmatched} of images that are not here, such as {shown}")
+        if self.skipped:
+            kinds = ", ".join(f"{n} {kind}" for kind, n in self.skipped.items())
+            lines.append(f"{sum(self.skipped.values())} malformed ({kinds}):")
+            lines += [f"  {problem}" for problem in self.problems[:10]]
+        return "\n".join(lines)
+
+
+class Images:
+    """The samples: their ids, and the sizes of those that are asked for."""
+
+    def __init__(self, samples: Any, annotations: str | os.PathLike[str] | None) -> None:
+        self.ids: list[bson.ObjectId] = []
+        self._paths: list[str] = []
+        self._sizes: list[tuple[int, int] | None] = []
+        for document in samples.select_fields("metadata")._aggregate():
+            self.ids.append(document["_id"])
+            self._paths.append(document["filepath"])
+            stored = document.get("metadata") or {}
+            height, width = stored.get("height"), stored.get("width")
+            self._sizes.append((height, width) if height and width else None)
+        self._unreadable: set[int] = set()
+        self.index = ImageIndex(samples, self._paths, annotations)
+
+    def size(self, position: int) -> tuple[int, int]:
+        """(height, width); looks into the file where the database does not know.
+
+        Raises:
+            EntryError: the file cannot be read.
+        """
+        if self._sizes[position] is None and position not in self._unreadable:
+            self._sizes[position] = image_size({"filepath": self._paths[position]})
+            if self._sizes[position] is None:
+                self._unreadable.add(position)
+        size = self._sizes[position]
+        if size is None:
+            raise EntryError("unreadable", f"its image {self._paths[position]} cannot be read")
+        return size
+
+
+class Intake:
+    """Reads predictions, checks each, and keeps the labels of the good ones in a scratch file."""
+
+    def __init__(
+        self,
+        images: Images,
+        names: Mapping[int, str] | None,
+        min_score: float | None,
+        top_k: int | None,
+        scratch: IO[bytes],
+    ) -> None:
+        self._images = images
+        self._names = names
+        self._min_score = -1.0 if min_score is None else min_score
+        self._top_k = top_k
+        self._scratch = scratch
+        self._positions, self._scores = array("q"), array("d")  # of the labels in the scratch file
+        self._ends = array("q", [0])
+        self._best: defaultdict[int, list[float]] = defaultdict(list)  # heaps, where top_k is given
+        self._ids: set[int] = set()
+        self._entries = 0
+        self._below_min_score = 0
+        self._beyond_top_k = 0
+        self._unmatched = 0
+        self._unmatched_ids: dict[int | str, None] = {}
+        self._skipped = Counter[str]()
+        self._problems: list[str] = []
+
+    def read(self, path: Path) -> None:
+        """Take in all predictions of a file."""
+        for section, index, value in read_elements(path):
+            if section not in (None, "annotations"):
+                continue
+            self._entries += 1
+            try:
+                self._take(value)
+            except EntryError as reason:
+                self._skipped[reason.what] += 1
+                if len(self._problems) < _SHOWN:
+                    self._problems.append(f"entry {index}: {reason}")
+
+    def _take(self, entry: Any) -> None:
+        if not isinstance(entry, dict):
+            raise EntryError("entry", "it is no object")
+        self._check_id(entry.get("id"))
+        image_id = entry.get("image_id")
+        if image_id is None or not _is_id(image_id):
+            raise EntryError("image_id", "its image_id is neither a whole number nor a short text")
+        position = self._images.index.find(image_id)
+        if position is None:
+            self._unmatched += 1
+            if len(self._unmatched_ids) < _SHOWN:
+                self._unmatched_ids[image_id] = None
+            return
+        confidence = _confidence(entry.get("score"))
+        label = self._label_name(entry.get("category_id"))
+        score = 1.0 if confidence is None else confidence
+        if score < self._min_score:
+            self._below_min_score += 1
+            return
+        best = self._best[position] if self._top_k is not None else []
+        if len(best) == self._top_k and score <= best[0]:
+            self._beyond_top_k += 1
+            return
+        stored = label_document(entry, self._images.size(position), confidence, label)
+        if len(best) == self._top_k:
+            heapq.heapreplace(best, score)
+        else:
+            heapq.heappush(best, score)
+        self._scratch.write(bson.encode(stored))
+        self._ends.append(self._scratch.tell())
+        self._positions.append(position)
+        self._scores.append(score)
+
+    def _check_id(self, entry_id: Any) -> None:
+        if entry_id is None:
+            return
+        if not _is_id(entry_id):
+            raise EntryError("id", "its id is neither a whole number nor a short text")
+        short = type(entry_id) is int and abs(entry_id) < 1 << 63
+        known_as = entry_id if short else hash(entry_id)  # a few bytes, however long
+        if known_as in self._ids:
+            raise EntryError("id", f"an entry before it has the same id, {entry_id!a:.40}")
+        self._ids.add(known_as)
+
+    def _label_name(self, category: Any) -> str:
+        if category is not None and type(category) is not int:
+            raise EntryError("category_id", "its category_id is no whole number")
+        if self._names is None:
+            return LABEL
+        if category is None or category not in self._names:
+            raise EntryError("category_id", f"its category_id {category!a:.40} has no name")
+        return self._names[category]
+
+    def choose(self) -> NDArray[np.int64]:
+        """Which labels of the scratch file are stored: indices, by image, then in file order."""
+        positions, scores = np.array(self._positions, np.int64), np.array(self._scores, np.float64)
+        chosen = np.arange(len(positions))
+        if self._top_k is not None:
+            order = np.lexsort((chosen, -scores, positions))
+            starts = np.searchsorted(positions[order], positions[order])
+            kept = order[chosen - starts < self._top_k]
+            self._beyond_top_k += len(chosen) - len(kept)
+            chosen = np.sort(kept)
+        return np.asarray(chosen[np.argsort(positions[chosen], kind="stable")])
+
+    def report(
+        self, path: Path, label_field: str, run: str, chosen: NDArray[np.int64]
+    ) -> ImportReport:
+        """What will be stored, and what will not.
+
+        Raises:
+            ValueError: nothing fits, or an image has more labels than the database holds.
+        """
+        report = ImportReport(
+            label_field=label_field,
+            run=run,
+            entries=self._entries,
+            labels=len(chosen),
+            images=len(np.unique(np.array(self._positions, np.int64)[chosen])),
+            below_min_score=self._below_min_score,
+            beyond_top_k=self._beyond_top_k,
+            unmatched=self._unmatched,
+            unmatched_ids=tuple(self._unmatched_ids),
+            skipped=dict(self._skipped),
+            problems=tuple(self._problems),
+        )
+        if self._entries and self._unmatched + sum(self._skipped.values()) == self._entries:
+            raise ValueError(f"nothing of {path} can be imported; nothing is changed.\n{report}")
+        positions, ends = np.array(self._positions, np.int64), np.array(self._ends)
+        sizes = np.bincount(positions[chosen], np.diff(ends)[chosen])
+        if sizes.max(initial=0) > LARGEST:
+            raise ValueError(
+                f"the labels of one image take {sizes.max() / 2**20:.0f} MB, more than the "
+                "database holds; give top_k or min_score. Nothing is changed"
+            )
+        return report
+
+    def labels(self, chosen: NDArray[np.int64]) -> Iterator[list[RawBSONDocument]]:
+        """The stored labels of each image, image after image."""
+        positions = np.array(self._positions, np.int64)[chosen]
+        bounds = np.searchsorted(positions, np.arange(len(self._images.ids) + 1))
+        for first, last in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+            yield [self._stored(k) for k in chosen[first:last].tolist()]
+
+    def _stored(self, k: int) -> RawBSONDocument:
+        self._scratch.seek(self._ends[k])
+        return RawBSONDocument(self._scratch.read(self._ends[k + 1] - self._ends[k]))
+
+
+def _is_id(value: Any) -> bool:
+    """Whether a value can be an id: a whole number, or a text no longer than paths are."""
+    return type(value) is int or (type(value) is str and len(value) <= _LONGEST_ID)
+
+
+def _confidence(score: Any) -> float | None:
+    if score is None:
+        return None
+    value = number(score)
+    if value is None or not 0 <= value <= 1:
+        raise EntryError("score", f"its score is {score!a:.40}, but must lie in [0, 1]")
+    return value

@@ -1,0 +1,61 @@
+"""What an export was made of, written beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+from bson import json_util
+
+from promerge_fo.dataset.provenance import find_records
+from promerge_fo.versions import package_versions
+
+__all__ = ["describe_source", "is_export", "write_manifest"]
+
+
+def describe_source(samples: Any, label_field: str, runs: Mapping[str, int]) -> dict[str, Any]:
+    """Where labels come from.
+
+    Args:
+        samples: the dataset or view that was exported.
+        label_field: of the labels.
+        runs: the images that each run hash stands on.
+
+    Returns:
+        ``dataset``, ``label_field``, ``view`` (its stages, as FiftyOne serialises them; empty for
+        a whole dataset) and ``runs``: of each run hash ``images`` and ``record``, what
+        :func:`~promerge_fo.dataset.load_run` gives, or None where there is no record any more.
+    """
+    dataset = samples._root_dataset
+    stages = samples._serialize(include_uuids=False) if isinstance(samples, fo.DatasetView) else []
+    records = find_records(dataset, label_field, runs)
+    return {
+        "dataset": dataset.name,
+        "label_field": label_field,
+        "view": json.loads(json_util.dumps(stages)),
+        "runs": {run: {"images": n, "record": records.get(run)} for run, n in runs.items()},
+    }
+
+
+def write_manifest(path: Path, content: Mapping[str, Any]) -> None:
+    """Write what an export was made of, with the time and the versions of packages."""
+    manifest = {
+        "promerge_export": 1,  # by which an export is known, and the layout of this file
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        **content,
+        "versions": package_versions(),
+    }
+    path.write_text(json.dumps(manifest, indent=2, default=str) + "\n")
+
+
+def is_export(folder: Path) -> bool:
+    """Whether a folder holds an export with its manifest."""
+    try:
+        content = json.loads((folder / "manifest.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "promerge_export" in content

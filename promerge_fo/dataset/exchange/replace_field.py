@@ -1,0 +1,114 @@
+"""A field of labels is replaced as a whole, or not at all."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import IO, Any
+
+import bson
+import fiftyone as fo
+import fiftyone.core.odm as foo
+import fiftyone.core.utils as fou
+from pymongo import UpdateOne
+
+from promerge_fo.dataset.labels import complete_field
+from promerge_fo.dataset.samples import require_detections
+
+__all__ = ["replaced_field", "require_free_field"]
+
+logger = logging.getLogger("fiftyone.promerge")
+
+_BATCH = 100  # images that are written together
+
+
+def require_free_field(samples: Any, label_field: str, overwrite: bool) -> None:
+    """Refuse a name that no field of detections can have, and labels that would be lost.
+
+    Args:
+        samples: a dataset or a view.
+        label_field: where labels are to go.
+        overwrite: whether those that are there may be replaced.
+
+    Raises:
+        ValueError: with what to do instead.
+    """
+    foo.validate_field_name(label_field)
+    if "." in label_field:
+        raise ValueError(f"the field {label_field!r} would lie in another one; give a plain name")
+    if not samples._dataset.has_field(label_field):
+        return
+    require_detections(samples, label_field)
+    filled = samples.count(label_field)
+    if filled and not overwrite:
+        raise ValueError(
+            f"the field {label_field!r} has labels on {filled} images; give another field, or "
+            "replace them with overwrite=True (--overwrite)"
+        )
+
+
+@contextmanager
+def replaced_field(
+    samples: Any,
+    label_field: str,
+    ids: Sequence[bson.ObjectId],
+    documents: Iterable[dict[str, Any]],
+) -> Iterator[None]:
+    """Give samples labels; if that fails, or what is done inside, the field is what it was.
+
+    Args:
+        samples: the dataset or view that the samples are of.
+        label_field: a field of detections, or a new one.
+        ids: of the samples.
+        documents: for each sample the detections, as the database holds them.
+    """
+    dataset = samples._dataset
+    is_new = not dataset.has_field(label_field)
+    with tempfile.TemporaryFile() as before:
+        try:
+            if is_new:
+                dataset.add_sample_field(
+                    label_field, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections
+                )
+            for batch in fou.iter_batches(zip(ids, documents, strict=True), _BATCH):
+                pairs = list(batch)
+                if not is_new:
+                    _remember(dataset, label_field, [sample_id for sample_id, _ in pairs], before)
+                _write(dataset, label_field, pairs)
+            complete_field(samples, label_field)
+            yield
+        except BaseException:
+            logger.warning("the field %r is being restored", label_field)
+            if is_new and dataset.has_field(label_field):
+                dataset.delete_sample_field(label_field)
+            elif not is_new:
+                _restore(dataset, label_field, before)
+            raise
+
+
+def _remember(
+    dataset: Any, label_field: str, ids: Sequence[bson.ObjectId], before: IO[bytes]
+) -> None:
+    for document in dataset._sample_collection.find({"_id": {"$in": ids}}, {label_field: True}):
+        before.write(bson.encode(document))
+
+
+def _restore(dataset: Any, label_field: str, before: IO[bytes]) -> None:
+    before.seek(0)
+    documents = bson.decode_file_iter(before)
+    for batch in fou.iter_batches(documents, _BATCH):
+        _write(dataset, label_field, [(d["_id"], d.get(label_field)) for d in batch])
+
+
+def _write(
+    dataset: Any, label_field: str, pairs: Sequence[tuple[bson.ObjectId, dict[str, Any] | None]]
+) -> None:
+    now = datetime.now(timezone.utc)
+    updates = [
+        UpdateOne({"_id": sample_id}, {"$set": {label_field: labels, "last_modified_at": now}})
+        for sample_id, labels in pairs
+    ]
+    dataset._bulk_write(updates, ids=[str(sample_id) for sample_id, _ in pairs])

@@ -1,0 +1,1 @@
+"""Experiments: settings tried on images with ground truth, tuned, and the paper's tables."""

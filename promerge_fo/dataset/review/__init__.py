@@ -1,0 +1,1 @@
+"""Review: masks accepted and rejected by people, the most doubtful first."""

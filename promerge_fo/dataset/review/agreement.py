@@ -1,0 +1,118 @@
+"""How well the masks of one field are confirmed by those of another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.core.odm as foo
+import fiftyone.core.utils as fou
+import numpy as np
+from bson import ObjectId
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+from pymongo import UpdateOne
+
+from promerge_fo.dataset.review.updates import hand_on, update
+from promerge_fo.dataset.samples import require_detections, require_images
+from promerge_fo.dataset.stored_labels import ImageLabels, read_labels
+
+__all__ = ["agreement_attribute", "measure_agreement", "require_other"]
+
+_CHUNK = 1000  # images whose agreements are written at once
+
+
+def measure_agreement(
+    samples: Any, label_field: str, other_field: str, progress: bool | None = None
+) -> str:
+    """Measure how well each mask of a field is confirmed by another field.
+
+    Each label gets the IoU of its mask with the best fitting mask of the other field in the same
+    image, 0 where none overlaps. In images where a label of the two has no mask, boxes are
+    compared; in those that cannot be read, the IoU is None. All masks of the samples are read, so
+    this takes its time: it is done once, and again after either field has changed.
+
+    Args:
+        samples: a dataset or a view, not of patches.
+        label_field: a field with detections.
+        other_field: another one.
+        progress: whether to show a progress bar; FiftyOne's default if None.
+
+    Returns:
+        The attribute of the labels that holds the IoU, in [0, 1].
+
+    Raises:
+        fiftyone.core.media.MediaTypeError: the samples have no images.
+        ValueError: a field that does not hold detections, or twice the same.
+        FileNotFoundError: a mask's file is gone.
+    """
+    require_images(samples)
+    require_other(label_field, other_field)
+    for field in (label_field, other_field):
+        require_detections(samples, field)
+    attribute = agreement_attribute(other_field)
+    path = f"{label_field}.detections"
+    samples._dataset.add_sample_field(f"{path}.{attribute}", fo.FloatField)
+    images = read_labels(samples, (label_field, other_field), progress)
+    for chunk in fou.iter_batches(images, _CHUNK):
+        updates = [
+            _update_of(image, path, attribute, _best_ious(image, label_field, other_field))
+            for image in chunk
+            if image.all_ids[label_field]
+        ]
+        if updates:
+            foo.bulk_write(updates, samples._dataset._sample_collection)
+    hand_on(samples, label_field)
+    return attribute
+
+
+def agreement_attribute(other_field: str) -> str:
+    """The attribute that holds the IoU with the masks of a field.
+
+    Examples:
+        >>> agreement_attribute("maskcut")
+        'iou_with_maskcut'
+    """
+    return f"iou_with_{other_field}"
+
+
+def require_other(label_field: str, other_field: str | None) -> None:
+    """Refuse a comparison of a field with itself, or with none.
+
+    Raises:
+        ValueError: with what is wanted.
+    """
+    if other_field is None or other_field == label_field:
+        raise ValueError(
+            f"the other field is {other_field!r}, but must be another field than {label_field!r} "
+            "that holds detections: disagreement is between two"
+        )
+
+
+def _best_ious(image: ImageLabels, label_field: str, other_field: str) -> list[float | None]:
+    """Of each label, in stored order: its IoU with the best of the others."""
+    if image.size is None:
+        return [None] * len(image.all_ids[label_field])
+    best: list[float | None] = [0.0] * len(image.all_ids[label_field])
+    own, others = image.records[label_field], image.records[other_field]
+    if own and others:
+        kind = "segmentation"
+        if not all(kind in record for record in (*own, *others)):
+            kind = "bbox"
+        table: NDArray[np.float64] = coco_mask.iou(
+            [record[kind] for record in own],
+            [record[kind] for record in others],
+            [0] * len(others),
+        )
+        for place, iou in zip(image.places[label_field], table.max(axis=1), strict=True):
+            best[place] = float(iou)
+    return best
+
+
+def _update_of(
+    image: ImageLabels, path: str, attribute: str, values: list[float | None]
+) -> UpdateOne:
+    ids = [ObjectId(i) for i in image.all_ids[path.split(".")[0]]]
+    value = {"$arrayElemAt": [values, {"$indexOfArray": [ids, "$$label._id"]}]}
+    changed = update(path, {"$in": ["$$label._id", ids]}, {attribute: value})
+    return UpdateOne({"_id": ObjectId(image.sample_id)}, changed)

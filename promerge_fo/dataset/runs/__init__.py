@@ -1,0 +1,1 @@
+"""Runs: images get masks, and what made them is on record."""

@@ -1,0 +1,1 @@
+"""What a machine needs: the doctor, FiftyOne's database server, the App's plugin."""
