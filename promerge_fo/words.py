@@ -1,22 +1,31 @@
-"""Numbers as people say them."""
+"""Numbers in words."""
 
 from __future__ import annotations
+
+import humanize
 
 __all__ = ["duration"]
 
 
 def duration(seconds: float) -> str:
-    """A time.
+    """A length of time in one or two units, rounded to the smaller one.
+
+    Args:
+        seconds: 0 or more.
 
     Examples:
-        >>> [duration(s) for s in (42, 125, 7500, 200_000)]
-        ['42 s', '2 min', '2 h 5 min', '2 d 8 h']
+        >>> [duration(s) for s in (42, 125, 7500)]
+        ['42 seconds', '2 minutes', '2 hours and 5 minutes']
+        >>> duration(3 * 86400 - 60)  # not "2 days and 24 hours"
+        '3 days'
     """
-    minutes, hours, days = seconds / 60, seconds / 3600, seconds / 86400
-    if minutes < 2:
-        return f"{seconds:.0f} s"
-    if hours < 2:
-        return f"{minutes:.0f} min"
-    if days < 2:
-        return f"{int(hours)} h {int(minutes % 60)} min"
-    return f"{int(days)} d {hours % 24:.0f} h"
+    unit, length = "hours", 3600
+    if seconds < 120:
+        unit, length = "seconds", 1
+    elif seconds < 2 * 86400:
+        unit, length = "minutes", 60
+    # rounded before: humanize rounds the smaller unit alone, and up to a whole larger one
+    whole = round(seconds / length) * length
+    return humanize.precisedelta(
+        whole, minimum_unit=unit, suppress=["months", "years"], format="%d"
+    )

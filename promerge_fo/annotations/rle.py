@@ -15,13 +15,13 @@ __all__ = ["mask_record", "records_of"]
 
 
 def records_of(instances: Instances) -> list[dict[str, Any]]:
-    """What COCO's JSON says of the masks of one image, as if they were labels that are stored.
+    """The masks of one image as COCO's JSON has them; masks without a pixel are left out.
 
     Args:
         instances: masks at the image's own size.
 
     Returns:
-        What :func:`annotation_of` gives, and ``score``; masks without a pixel are left out.
+        Of each mask what :func:`mask_record` gives, ``iscrowd`` (0) and ``score``.
     """
     height, width = instances.masks.shape[1:]
     records = []
@@ -37,7 +37,22 @@ def records_of(instances: Instances) -> list[dict[str, Any]]:
 def mask_record(
     crop: NDArray[np.bool_], top: int, left: int, size: tuple[int, int]
 ) -> dict[str, Any] | None:
-    """RLE, area and box of a mask that is empty outside of a crop; None without a pixel."""
+    """One mask as COCO's JSON has it.
+
+    Args:
+        crop: (h, w) bool, the part of the image that the mask lies in.
+        top: its first row in the image.
+        left: its first column.
+        size: (height, width) of the image in pixels.
+
+    Returns:
+        ``segmentation`` (compressed RLE at the image's size, ``counts`` as text), ``area`` in
+        pixels and the tight ``bbox`` (XYWH in pixels); None for a mask without a pixel.
+
+    Examples:
+        >>> mask_record(np.ones((1, 2), dtype=bool), 0, 1, (2, 4))
+        {'area': 2, 'bbox': [1, 0, 2, 1], 'segmentation': {'size': [2, 4], 'counts': '2112'}}
+    """
     counts, area, x0, y0, x1, y1 = _run_lengths(np.ascontiguousarray(crop.T), top, left, *size)
     if area == 0:
         return None
@@ -56,7 +71,7 @@ def _run_lengths(columns, top, left, height, width):  # type: ignore[no-untyped-
     Returns:
         (k,) int64 lengths, background first; the area; and the tight box, x0, y0, x1, y1.
     """
-    # a column of h pixels has (h + 1) // 2 stretches at most, each with its background before it
+    # a column of h pixels has at most (h + 1) // 2 runs of foreground, each after one of background
     counts = np.empty(columns.shape[0] * (columns.shape[1] + 1) + 1, np.int64)
     n, area, end = 0, 0, 0  # end: the pixel after the last one of the foreground
     x0, y0, x1, y1 = width, height, 0, 0

@@ -170,7 +170,7 @@ def segment(arguments: argparse.Namespace) -> int:
     if report.interrupted:
         print("stopped; what was done is kept. Run the same command again to go on.")
         return 130
-    print(f"look at the masks: fiftyone app launch {samples._root_dataset.name}")
+    print(f"look at the masks: fiftyone app launch {root_dataset(samples).name}")
     return 0
 
 

@@ -7,22 +7,20 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import fiftyone as fo
 import fiftyone.core.utils as fou
 
 from promerge_fo.cluster.shards import read_shard, set_aside
 from promerge_fo.cluster.worker import MakesPipeline, Segmenter
 from promerge_fo.config import run_hash
 from promerge_fo.cpus import available_cpus
-from promerge_fo.dataset.database import patiently
+from promerge_fo.dataset.database import patiently, reload_samples, root_dataset
 from promerge_fo.dataset.labels import declare_field
 from promerge_fo.dataset.provenance import register
 from promerge_fo.dataset.runs.merge import merge_rows
@@ -30,7 +28,8 @@ from promerge_fo.dataset.runs.resume import finished, outstanding, start_anew
 from promerge_fo.dataset.runs.segment import Report, warn_of_other_runs
 from promerge_fo.dataset.runs.status import Heartbeat
 from promerge_fo.dataset.samples import require_whole_images
-from promerge_fo.versions import package_versions
+from promerge_fo.progress import Progress, progress_bar
+from promerge_fo.run_record import RunClock
 
 __all__ = ["segment_on_ray"]
 
@@ -54,7 +53,7 @@ def segment_on_ray(
     limit: int | None = None,
     overwrite: bool = False,
     retry_failed: bool = False,
-    progress: Callable[[int], Any] | None = None,
+    progress: Progress = None,
 ) -> Report:
     """Give the images of a dataset or view instance masks, by workers on one or many machines.
 
@@ -76,7 +75,7 @@ def segment_on_ray(
         limit: only the first so many images.
         overwrite: redo images that are done.
         retry_failed: redo images that failed, and no others.
-        progress: given the number of images, makes a bar with ``update(n)`` and ``close()``.
+        progress: see :data:`promerge_fo.progress.Progress`.
 
     Returns:
         What the run did; after Ctrl-C too, when what was done is kept.
@@ -101,21 +100,20 @@ def segment_on_ray(
     left = total - sum(before.values())
     if left == 0:
         return Report(skipped=total)
-    merging = _Merging(samples._root_dataset, label_field, run, folder, before["failed"])
+    merging = _Merging(root_dataset(samples), label_field, run, folder, before["failed"])
     beat = Heartbeat(merging.dataset, label_field, run, "ray", total, total - left, merging.so_far)
-    bar = progress(left) if progress is not None else None
     # Images of a shard that is there already have failed in it, and are to be run again.
     salt = str(time.time_ns()) if retry_failed else ""
-    started, clock, interrupted = datetime.now(timezone.utc), time.perf_counter(), False
+    clock, interrupted = RunClock(), False
     workers_used: _Workers | None = None
     try:
-        with beat, merging:
+        with progress_bar(progress, left) as bar, beat, merging:
             for _ in range(_ROUNDS):
                 todo = patiently(lambda: _paths(outstanding(view, label_field, run)))
                 # Where an image failed in one shard and not in another, the latter counts.
                 for failed_too in (False,) if retry_failed else (False, True):
                     for name in _shards_in(folder):
-                        _step(bar, merging.merge(name, todo, failed_too=failed_too))
+                        bar.update(merging.merge(name, todo, failed_too=failed_too))
                 tasks = list(_tasks(todo, run, salt, shard_size))
                 if not tasks:
                     _clean(folder)
@@ -129,7 +127,7 @@ def segment_on_ray(
                                 f"({made['error']}). What was written is kept: make room, and run "
                                 "the same command again to go on"
                             )
-                        _step(bar, merging.merge(made["shard"], todo))
+                        bar.update(merging.merge(made["shard"], todo))
             else:
                 raise OSError(
                     f"shards in {folder} come out damaged again and again; look at that disk. "
@@ -137,33 +135,22 @@ def segment_on_ray(
                 )
     except KeyboardInterrupt:
         interrupted = True
-    finally:
-        if bar is not None:
-            bar.close()
-    fo.Sample._reload_docs(merging.dataset._sample_collection_name)
-    seconds = time.perf_counter() - clock
+    reload_samples(merging.dataset)
     counts = patiently(lambda: finished(view, label_field, run)) - before
-    images = sum(counts.values())
-    record = {
-        "run_hash": run,
-        "label_field": label_field,
-        **recipe.identity,
-        "versions": package_versions(),
-        "device": str(workers_used or "what was in shards already"),
-        "engine": "ray",
-        "shards": str(folder),
-        "batch_size": batch_size,
-        "started": started.isoformat(timespec="seconds"),
-        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "seconds": round(seconds, 3),
-        "images_per_second": round(images / seconds, 3),
-        "interrupted": interrupted,
-        "counts": dict(counts),
-        "images": images,
-        "instances": merging.instances,
-    }
+    record = clock.record(
+        run,
+        label_field=label_field,
+        identity=recipe.identity,
+        counts=dict(counts),
+        instances=merging.instances,
+        interrupted=interrupted,
+        device=str(workers_used or "none: all masks were in shards already"),
+        engine="ray",
+        shards=str(folder),
+        batch_size=batch_size,
+    )
     patiently(lambda: register(merging.dataset, record))
-    return Report(dict(counts), total - left, merging.instances, seconds, interrupted)
+    return Report(dict(counts), total - left, merging.instances, record.seconds, interrupted)
 
 
 class _Merging:
@@ -227,11 +214,6 @@ class _Merging:
         self._failed += sum(row["status"] == "failed" for row in rows)
         self.instances += sum(len(row["counts"]) for row in rows)
         return merged
-
-
-def _step(bar: Any, images: int) -> None:
-    if bar is not None and images:
-        bar.update(images)
 
 
 def _paths(view: Any) -> dict[str, None]:

@@ -15,11 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pycocotools import mask as coco_mask
 
+from promerge_fo.annotations.rle import records_of
 from promerge_fo.instances import Instances
 
 __all__ = ["Attempts", "ShardError", "read_shard", "row_of", "set_aside", "write_shard"]
@@ -45,16 +44,14 @@ class ShardError(ValueError):
 def row_of(instances: Instances) -> dict[str, Any]:
     """What a shard says of one image, but for its path; masks without a pixel are left out."""
     height, width = instances.masks.shape[1:]
-    kept = np.flatnonzero(instances.masks.any(axis=(1, 2)))
-    columns = np.asfortranarray(instances.masks[kept].transpose(1, 2, 0)).view(np.uint8)
-    rles = coco_mask.encode(columns) if len(kept) else []
+    records = records_of(instances)
     return {
         "height": height,
         "width": width,
         "status": instances.status,
         "error": instances.error,
-        "scores": instances.scores[kept].tolist(),
-        "counts": [rle["counts"].decode("ascii") for rle in rles],
+        "scores": [record["score"] for record in records],
+        "counts": [record["segmentation"]["counts"] for record in records],
     }
 
 

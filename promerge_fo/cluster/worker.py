@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +14,7 @@ from promerge_fo.cluster.shards import Attempts, ShardError, read_shard, row_of,
 from promerge_fo.config import run_hash
 from promerge_fo.instances import Instances
 from promerge_fo.pipeline import Pipeline, pipeline_of
-from promerge_fo.versions import package_versions
+from promerge_fo.run_record import RunClock
 
 __all__ = ["MakesPipeline", "Recipe", "Segmenter"]
 
@@ -114,7 +113,7 @@ class Segmenter:
         return True
 
     def _make(self, path: Path, paths: Sequence[str], attempts: Attempts) -> None:
-        started, clock = datetime.now(timezone.utc), time.perf_counter()
+        clock = RunClock()
         if attempts.begun > _CAREFUL_AFTER:
             rows = [self._alone(image, attempts) for image in paths]
         else:
@@ -122,16 +121,15 @@ class Segmenter:
             for k, image in enumerate(paths):  # alone, it may find the memory that it lacked
                 if rows[k]["status"] == "failed":
                     rows[k] = row_of(self._pipeline([image])[0])
-        provenance = {
-            "run_hash": self._run,
-            **self._pipeline.identity(),
-            "versions": package_versions(),
-            "host": socket.gethostname(),
-            "device": self._device,
-            "started": started.isoformat(timespec="seconds"),
-            "seconds": round(time.perf_counter() - clock, 3),
-            "counts": dict(Counter(row["status"] for row in rows)),
-        }
+        record = clock.record(
+            self._run,
+            identity=self._pipeline.identity(),
+            counts=dict(Counter(row["status"] for row in rows)),
+            instances=sum(len(row["counts"]) for row in rows),
+            host=socket.gethostname(),
+            device=self._device,
+        )
+        provenance = record.to_dict()
         named = [{"filepath": image, **row} for image, row in zip(paths, rows, strict=True)]
         for wait in _WAITS_S:
             try:

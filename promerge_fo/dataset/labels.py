@@ -7,10 +7,10 @@ from typing import Any
 
 import fiftyone as fo
 import numpy as np
-from fiftyone.core.video import FramesView
 from numpy.typing import NDArray
 
-from promerge_fo.instances import Instances, mask_boxes
+from promerge_fo.dataset.database import add_fields, dataset_of, is_frames, is_patches, propagate
+from promerge_fo.instances import Instances
 
 __all__ = [
     "LABEL",
@@ -18,6 +18,7 @@ __all__ = [
     "declare_field",
     "mask_of",
     "masks_of",
+    "place_of",
     "to_detections",
 ]
 
@@ -49,8 +50,8 @@ def to_detections(instances: Instances, run: str) -> fo.Detections:
     """
     height, width = instances.masks.shape[1:]
     detections = []
-    for mask, score in zip(instances.masks, instances.scores, strict=True):
-        x0, y0, x1, y1 = mask_boxes(mask[None])[0].tolist()
+    found = zip(instances.masks, instances.boxes.tolist(), instances.scores, strict=True)
+    for mask, (x0, y0, x1, y1), score in found:
         if x1 == x0:
             continue
         crop = mask[y0:y1, x0:x1].copy()
@@ -58,15 +59,31 @@ def to_detections(instances: Instances, run: str) -> fo.Detections:
             fo.Detection(
                 label=LABEL,
                 confidence=float(score),
-                bounding_box=[x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height],
                 mask=crop,
                 area=int(np.count_nonzero(crop)) / (width * height),
-                touches_border=x0 == 0 or y0 == 0 or x1 == width or y1 == height,
+                **place_of((x0, y0, x1, y1), (height, width)),
             )
         )
     return fo.Detections(
         detections=detections, status=instances.status, error=instances.error, run=run
     )
+
+
+def place_of(box: tuple[float, float, float, float], size: tuple[int, int]) -> dict[str, Any]:
+    """Where a label lies in its image, as attributes of it.
+
+    Args:
+        box: ``x0, y0, x1, y1`` in pixels.
+        size: (height, width) of the image.
+
+    Returns:
+        ``bounding_box``, relative XYWH, and ``touches_border``.
+    """
+    (x0, y0, x1, y1), (height, width) = box, size
+    return {
+        "bounding_box": [x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height],
+        "touches_border": x0 == 0 or y0 == 0 or x1 == width or y1 == height,
+    }
 
 
 def masks_of(detections: fo.Detections, size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -169,9 +186,7 @@ def declare_field(samples: Any, label_field: str) -> None:
         samples: a dataset or a view of images.
         label_field: a field of detections, or a new one.
     """
-    samples._dataset.add_sample_field(
-        label_field, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections
-    )
+    add_fields(samples, {label_field: fo.EmbeddedDocumentField}, embedded_doc_type=fo.Detections)
     complete_field(samples, label_field)
 
 
@@ -181,21 +196,18 @@ def complete_field(collection: Any, label_field: str) -> None:
     They are declared in the dataset's schema, and ``status`` and ``error`` are listed in the
     App's sidebar below the field, where only attributes of single labels stand otherwise.
 
-    The labels of frames (``to_frames``) are also handed on to the videos' dataset once more:
-    FiftyOne does so while it stores them, but misses some when it stores and hands on at once.
+    The labels of frames (``to_frames``) are also passed on to the videos' dataset once more:
+    FiftyOne does so while it stores them, but misses some where it does both at once.
 
     Args:
         collection: the dataset or view that was segmented.
         label_field: the field with the labels.
     """
-    for name, kind in _ATTRIBUTES.items():
-        collection._dataset.add_sample_field(f"{label_field}.{name}", kind)
-    if isinstance(collection, FramesView):
-        collection._sync_source(fields=[label_field])
-        for name, kind in _ATTRIBUTES.items():
-            collection._root_dataset.add_frame_field(f"{label_field}.{name}", kind)
+    add_fields(collection, {f"{label_field}.{name}": kind for name, kind in _ATTRIBUTES.items()})
+    if is_frames(collection) and not is_patches(collection):
+        propagate(collection, label_field)
     else:
-        _list_in_sidebar(collection._dataset, label_field)
+        _list_in_sidebar(dataset_of(collection), label_field)
 
 
 def _list_in_sidebar(dataset: Any, label_field: str) -> None:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import re
 import socket
-import time
-from collections import Counter
-from collections.abc import Collection, Sequence
-from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection
+from typing import Any
 
-from promerge_fo.versions import package_versions
+from fiftyone import ViewField as F
 
-if TYPE_CHECKING:
-    import fiftyone as fo
+from promerge_fo.dataset.database import root_dataset, store
+from promerge_fo.run_record import RunRecord
 
 __all__ = [
-    "RunRecorder",
-    "collection_of",
     "delete_run",
     "find_records",
+    "keep_rate",
     "last_rate",
     "list_runs",
     "load_run",
@@ -28,90 +24,6 @@ __all__ = [
 ]
 
 _MARK = "run_hash"  # what this package's runs have and others have not
-
-
-class RunRecorder:
-    """Follows one run over a dataset and writes its record.
-
-    FiftyOne tells a model neither the field that it fills nor whether it kept the labels, so the
-    samples of each batch are looked at once FiftyOne is done with them.
-
-    Args:
-        run: the run hash.
-        identity: everything that decides the masks, as JSON can hold it.
-        device: what the masks are calculated on, for people to read.
-    """
-
-    def __init__(self, run: str, identity: dict[str, Any], device: str) -> None:
-        self._run = run
-        self._identity = identity
-        self._device = device
-        self._started = datetime.now(timezone.utc)
-        self._clock = time.perf_counter()
-        self._batch: list[tuple[Any, fo.Detections]] = []
-        self._batch_size = 0
-        self._instances = 0
-        self.counts: Counter[str] = Counter()  #: stored images by status
-        self.lost = 0  #: images whose labels FiftyOne did not store
-        self.label_field: str | None = None  #: the field that is being filled, once known
-        self.collection: Any = None  #: the view that is being segmented, once known
-
-    def add(self, samples: Sequence[Any], labels: Sequence[fo.Detections]) -> None:
-        """Note one batch: samples and the labels that FiftyOne is about to give them."""
-        self.settle()
-        self._batch = list(zip(samples, labels, strict=True))
-        self._batch_size = max(self._batch_size, len(self._batch))
-        if self._batch:
-            self.collection = collection_of(self._batch[0][0])
-
-    def settle(self) -> None:
-        """Count the last batch, which FiftyOne has stored by now."""
-        for sample, labels in self._batch:
-            names = sample.field_names
-            field = next((name for name in names if sample[name] is labels), None)
-            if field is None:
-                self.lost += 1
-                continue
-            self.label_field = field
-            self.counts[labels.status] += 1
-            self._instances += len(labels.detections)
-        self._batch = []
-
-    def finish(self, interrupted: bool) -> dict[str, Any] | None:
-        """Write the record; see :func:`load_run` for what it holds.
-
-        Returns:
-            The record, or None where nothing was stored.
-        """
-        self.settle()
-        if self.label_field is None:
-            return None
-        seconds = time.perf_counter() - self._clock
-        images = sum(self.counts.values())
-        record = {
-            _MARK: self._run,
-            "label_field": self.label_field,
-            **self._identity,
-            "versions": package_versions(),
-            "device": self._device,
-            "batch_size": self._batch_size,
-            "started": self._started.isoformat(timespec="seconds"),
-            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "seconds": round(seconds, 3),
-            "images_per_second": round(images / seconds, 3),
-            "interrupted": interrupted,
-            "counts": dict(self.counts),
-            "images": images,
-            "instances": self._instances,
-        }
-        register(self.collection._root_dataset, record)
-        _keep_rate(record)
-        return record
-
-
-def collection_of(sample: Any) -> Any:
-    """The view that a sample comes from, or else its dataset."""
-    return getattr(sample, "_view", sample.dataset)
 
 
 def run_key(label_field: str, run: str) -> str:
@@ -124,20 +36,18 @@ def run_key(label_field: str, run: str) -> str:
     return re.sub(r"\W|^(?=\d)", "_", f"{label_field}_{run[:8]}")
 
 
-def register(dataset: Any, record: dict[str, Any]) -> None:
+def register(dataset: Any, record: RunRecord) -> None:
     """Keep the record of a run on its dataset, in place of one of the same field and hash.
 
     Args:
         dataset: the dataset itself, not a view.
-        record: with ``run_hash`` and ``label_field``; see :func:`load_run`.
+        record: with a ``label_field``.
     """
-    key = run_key(record["label_field"], record[_MARK])
-    dataset.register_run(key, dataset.init_run(**record), overwrite=True)
+    key = run_key(str(record.label_field), record.run_hash)
+    dataset.register_run(key, dataset.init_run(**record.to_dict()), overwrite=True)
 
 
-def find_records(
-    dataset: Any, label_field: str, runs: Collection[str]
-) -> dict[str, dict[str, Any]]:
+def find_records(dataset: Any, label_field: str, runs: Collection[str]) -> dict[str, RunRecord]:
     """The records of some run hashes, where there are any.
 
     Args:
@@ -145,11 +55,11 @@ def find_records(
         label_field: whose record is taken where several fields have runs of one hash.
         runs: the hashes.
     """
-    records: dict[str, dict[str, Any]] = {}
+    records: dict[str, RunRecord] = {}
     for key in list_runs(dataset):
-        record = load_run(dataset, key)
-        run = record[_MARK]
-        if run in runs and (run not in records or record["label_field"] == label_field):
+        record = RunRecord.from_dict(load_run(dataset, key))
+        run = record.run_hash
+        if run in runs and (run not in records or record.label_field == label_field):
             records[run] = record
     return records
 
@@ -209,10 +119,8 @@ def delete_run(dataset: Any, key: str) -> int:
     Raises:
         ValueError: no run of this package has the key.
     """
-    from fiftyone import ViewField as F
-
     record = load_run(dataset, key)
-    root, field = dataset._root_dataset, record["label_field"]
+    root, field = root_dataset(dataset), record["label_field"]
     cleared = 0
     if root.has_field(f"{field}.run"):
         made = root.match(F(f"{field}.run") == record["run_hash"])
@@ -231,20 +139,15 @@ def last_rate(method: str, encoder: str) -> float | None:
         method: as in a run's record.
         encoder: the encoder's name.
     """
-    found = _rates().get(_rate_key(method, encoder))
+    found = store().get(_rate_key(method, encoder))
     return None if found is None else float(found)
 
 
-def _keep_rate(record: dict[str, Any]) -> None:
-    key = _rate_key(record["method"], record["encoder"]["name"])
-    _rates().set(key, record["images_per_second"])
+def keep_rate(record: RunRecord) -> None:
+    """Remember how fast this machine was, for :func:`last_rate`."""
+    key = _rate_key(record.identity["method"], record.identity["encoder"]["name"])
+    store().set(key, record.images_per_second)
 
 
 def _rate_key(method: str, encoder: str) -> str:
     return f"images_per_second {socket.gethostname()} {method} {encoder}"
-
-
-def _rates() -> Any:
-    from fiftyone.operators.store import ExecutionStore
-
-    return ExecutionStore.create("@promerge/promerge")

@@ -10,9 +10,12 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.core.media as fom
 
+from promerge_fo.dataset.database import is_patches, root_dataset
+
 __all__ = [
     "VIDEO_REFUSED",
     "find_dataset",
+    "known_datasets",
     "open_images",
     "open_source",
     "require_detections",
@@ -50,10 +53,9 @@ def open_source(source: str, name: str | None = None) -> Any:
     if not folder.is_dir():
         if by_name:
             return fo.load_dataset(source)
-        known = ", ".join(fo.list_datasets()[:20]) or "none"
         raise ValueError(
             f"{source!r} is neither a folder nor a dataset; give a folder of images, or one of "
-            f"the datasets: {known}"
+            f"the datasets: {known_datasets()}"
         )
     name = source if by_name else name or folder.name
     present = _images_of(name)
@@ -96,20 +98,32 @@ def open_images(files: Sequence[str], name: str | None = None) -> Any:
     return _with_images(name, paths, present).select_by("filepath", paths, ordered=True)
 
 
-def find_dataset(source: str) -> Any:
-    """The dataset that :func:`open_source` has made of a folder, or has opened by its name.
+def find_dataset(source: str, view: str | None = None) -> Any:
+    """The dataset of a name, or the one that :func:`open_source` has made of a folder.
 
     Args:
         source: the name of a dataset, or a folder.
+        view: the name of one of its saved views, which is returned in its place.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such dataset or view; it lists those that there are.
     """
-    for name in (source, Path(source).expanduser().resolve().name):
-        if fo.dataset_exists(name):
-            return fo.load_dataset(name)
-    known = ", ".join(fo.list_datasets()[:20]) or "none"
-    raise ValueError(f"there is no dataset {source!r}; the datasets are: {known}")
+    names = (source, Path(source).expanduser().resolve().name)
+    name = next((name for name in names if fo.dataset_exists(name)), None)
+    if name is None:
+        raise ValueError(f"there is no dataset {source!r}; the datasets are: {known_datasets()}")
+    dataset = fo.load_dataset(name)
+    if view is None:
+        return dataset
+    if not dataset.has_saved_view(view):
+        known = ", ".join(dataset.list_saved_views()) or "none"
+        raise ValueError(f"{dataset.name!r} has no saved view {view!r}; it has: {known}")
+    return dataset.load_saved_view(view)
+
+
+def known_datasets() -> str:
+    """The names of the first datasets, for messages."""
+    return ", ".join(fo.list_datasets()[:20]) or "none"
 
 
 def require_images(samples: Any) -> None:
@@ -124,7 +138,7 @@ def require_images(samples: Any) -> None:
     media_type = samples.media_type
     if media_type == fom.IMAGE:
         return
-    name = repr(samples._root_dataset.name)
+    name = repr(root_dataset(samples).name)
     if media_type == fom.VIDEO:
         raise fom.MediaTypeError(VIDEO_REFUSED)
     if media_type == fom.GROUP:
@@ -152,7 +166,7 @@ def require_whole_images(samples: Any) -> None:
         ValueError: patches.
     """
     require_images(samples)
-    if samples._is_patches:
+    if is_patches(samples):
         raise ValueError(
             "these samples are patches of images; give the images themselves, with a filter on "
             "their labels: dataset.filter_labels(field, ...)"

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from promerge_fo.annotations.rle import mask_record
 from promerge_fo.annotations.untrusted_masks import EntryError, box_of, check_box, crop_of
 from promerge_fo.cpus import available_cpus
-from promerge_fo.dataset.labels import pixel_crop
-from promerge_fo.dataset.progress import Progress
+from promerge_fo.dataset.database import aggregate
+from promerge_fo.dataset.labels import pixel_crop, place_of
+from promerge_fo.progress import Progress, progress_bar
 
 __all__ = [
     "LARGEST",
@@ -80,7 +81,7 @@ def read_labels(
     Args:
         samples: a dataset or a view of images.
         fields: with detections.
-        progress: whether to show a progress bar, FiftyOne's default if None; or its callback.
+        progress: see :data:`promerge_fo.progress.Progress`.
     """
     read = partial(_read_one, fields)
     unreadable = 0
@@ -103,14 +104,14 @@ def read_documents(
     Args:
         samples: a dataset or a view of images.
         fields: what else is wanted.
-        progress: whether to show a progress bar, FiftyOne's default if None; or its callback.
+        progress: see :data:`promerge_fo.progress.Progress`.
     """
     numbers = image_ids(samples)
-    documents = samples.select_fields(["metadata", *fields])._aggregate()
-    with fou.ProgressBar(total=len(numbers), progress=progress) as bar:
+    documents = aggregate(samples.select_fields(["metadata", *fields]))
+    with progress_bar(progress, len(numbers)) as bar:
         for pair in zip(numbers, documents, strict=True):
             yield pair
-            bar.update()
+            bar.update(1)
 
 
 def stored_labels(document: dict[str, Any], field: str) -> list[StoredLabel]:
@@ -263,12 +264,7 @@ def label_document(
     else:
         raise EntryError("entry", "it has neither segmentation nor bbox")
     height, width = size
-    return {
-        **stored,
-        "bounding_box": [x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height],
-        "area": area / (width * height),
-        "touches_border": x0 == 0 or y0 == 0 or x1 == width or y1 == height,
-    }
+    return {**stored, **place_of((x0, y0, x1, y1), size), "area": area / (width * height)}
 
 
 @cache

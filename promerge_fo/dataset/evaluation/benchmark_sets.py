@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,15 +13,15 @@ from typing import Any
 
 import fiftyone as fo
 import fiftyone.core.utils as fou
-import numpy as np
-from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
-from promerge_fo.dataset.labels import LABEL
+from promerge_fo.annotations.untrusted_masks import EntryError, crop_of
+from promerge_fo.dataset.labels import LABEL, place_of
 from promerge_fo.files import require_inside
-from promerge_fo.instances import mask_boxes
+from promerge_fo.progress import Progress, progress_bar
 
 __all__ = ["BENCHMARKS", "Benchmark", "load_benchmark", "load_coco"]
+
+logger = logging.getLogger("fiftyone.promerge")
 
 _BATCH = 100  # samples that are stored together
 _INFO = "promerge_benchmark"  # in dataset.info
@@ -93,7 +94,7 @@ def load_benchmark(
     dataset_name: str | None = None,
     *,
     limit: int | None = None,
-    progress: bool | None = None,
+    progress: Progress = None,
 ) -> fo.Dataset:
     """One of the paper's benchmarks as a dataset, with its ground truth.
 
@@ -108,7 +109,7 @@ def load_benchmark(
         root: the folder that its images and annotations lie in.
         dataset_name: of the dataset; ``name`` by default, with ``-limit`` where there is one.
         limit: only the first so many images, by their ids.
-        progress: whether to show a progress bar; FiftyOne's default if None.
+        progress: see :data:`promerge_fo.progress.Progress`.
 
     Returns:
         A dataset of the images in the order of their ids, with ``coco_id``, ``metadata`` and
@@ -154,7 +155,7 @@ def load_coco(
     *,
     persistent: bool = False,
     limit: int | None = None,
-    progress: bool | None = None,
+    progress: Progress = None,
 ) -> fo.Dataset:
     """Images with ground truth in COCO's format as a dataset, class-agnostic.
 
@@ -165,7 +166,7 @@ def load_coco(
         dataset_name: of the dataset; FiftyOne makes one up by default.
         persistent: whether the dataset stays when the database is next tidied up.
         limit: only the first so many images, by their ids.
-        progress: whether to show a progress bar; FiftyOne's default if None.
+        progress: see :data:`promerge_fo.progress.Progress`.
 
     Returns:
         A new dataset like those of :func:`load_benchmark`.
@@ -195,11 +196,11 @@ def _in_order(images: Iterable[_Image], what: str, limit: int | None) -> list[_I
     return found[:limit]
 
 
-def _fill(dataset: fo.Dataset, images: Sequence[_Image], progress: bool | None) -> None:
+def _fill(dataset: fo.Dataset, images: Sequence[_Image], progress: Progress) -> None:
     """Give a dataset those of the images that it does not have."""
     present = set(dataset.values("coco_id"))
     left = [image for image in images if image.number not in present]
-    with fou.ProgressBar(total=len(images), progress=progress) as bar:
+    with progress_bar(progress, len(images)) as bar:
         bar.update(len(images) - len(left))
         for batch in fou.iter_batches(left, _BATCH):
             samples = [image.sample() for image in batch]
@@ -369,7 +370,7 @@ def _missing_images(
 
 
 def _detection(annotation: dict[str, Any], size: tuple[int, int]) -> fo.Detection | None:
-    """One annotation as a label; None for a mask without a pixel."""
+    """One annotation as a label; None for a mask that has no pixel, or is malformed."""
     height, width = size
     attributes: dict[str, Any] = {"iscrowd": bool(annotation.get("iscrowd", 0))}
     if "id" in annotation:
@@ -378,24 +379,12 @@ def _detection(annotation: dict[str, Any], size: tuple[int, int]) -> fo.Detectio
         x, y, w, h = annotation["bbox"]
         box = [x / width, y / height, w / width, h / height]
         return fo.Detection(label=LABEL, bounding_box=box, **attributes)
-    mask = _mask(annotation["segmentation"], size)
-    x0, y0, x1, y1 = mask_boxes(mask[None])[0].tolist()
-    if x1 == x0:
+    try:
+        mask, top, left = crop_of(annotation["segmentation"], size)
+    except EntryError as error:
+        if error.what != "empty":
+            logger.warning("annotation %s is left out: %s", annotation.get("id"), error)
         return None
-    return fo.Detection(
-        label=LABEL,
-        bounding_box=[x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height],
-        mask=mask[y0:y1, x0:x1].copy(),
-        **attributes,
-    )
-
-
-def _mask(segmentation: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Polygons, or RLE of either kind, as pycocotools makes masks of them."""
-    if isinstance(segmentation, list):
-        rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
-    elif isinstance(segmentation["counts"], list):
-        rle = coco_mask.frPyObjects(segmentation, *size)
-    else:
-        rle = segmentation
-    return np.asarray(coco_mask.decode(rle), dtype=bool)
+    place = place_of((left, top, left + mask.shape[1], top + mask.shape[0]), size)
+    box = place["bounding_box"]
+    return fo.Detection(label=LABEL, bounding_box=box, mask=mask, **attributes)

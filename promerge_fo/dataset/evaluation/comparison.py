@@ -19,10 +19,10 @@ from promerge_fo.dataset.evaluation.coco_metrics import METRICS, IouType, Scores
 from promerge_fo.dataset.evaluation.evaluate import score_field
 from promerge_fo.dataset.evaluation.intervals import draw_images, interval
 from promerge_fo.dataset.labels import masks_of
-from promerge_fo.dataset.progress import Progress
 from promerge_fo.dataset.samples import require_detections, require_images
 from promerge_fo.dataset.stored_labels import ImageLabels, read_labels
 from promerge_fo.images import ImageError, load_image
+from promerge_fo.progress import Progress
 
 __all__ = ["Comparison", "compare_fields", "recall_gain", "samples_by_gain"]
 
@@ -53,7 +53,7 @@ def compare_fields(
         resamples: samples of the images.
         confidence: of the intervals, in (0, 1).
         seed: of the bootstrap.
-        progress: whether to show a progress bar, FiftyOne's default if None; or its callback.
+        progress: see :data:`promerge_fo.progress.Progress`.
 
     Returns:
         The comparison: figures, views and a report.

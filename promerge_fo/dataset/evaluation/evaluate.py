@@ -15,6 +15,14 @@ from fiftyone.utils.eval.coco import (
 )
 from pymongo import UpdateOne
 
+from promerge_fo.dataset.database import (
+    bulk_update,
+    dataset_of,
+    is_generated,
+    load_results,
+    reload_samples,
+    root_dataset,
+)
 from promerge_fo.dataset.evaluation.coco_metrics import (
     IOUS,
     METRICS,
@@ -26,9 +34,9 @@ from promerge_fo.dataset.evaluation.coco_metrics import (
     evaluate,
 )
 from promerge_fo.dataset.labels import LABEL
-from promerge_fo.dataset.progress import Progress
 from promerge_fo.dataset.samples import require_detections, require_images
 from promerge_fo.dataset.stored_labels import ImageLabels, read_labels
+from promerge_fo.progress import Progress
 
 __all__ = [
     "InstanceEvaluationConfig",
@@ -76,7 +84,7 @@ def evaluate_instances(
         pred_field: the field with predictions; without ``confidence``, they count as 1.
         gt_field: the field with the ground truth.
         eval_key: the run's name; one that exists is replaced. None writes nothing.
-        progress: whether to show a progress bar, FiftyOne's default if None; or its callback.
+        progress: see :data:`promerge_fo.progress.Progress`.
 
     Returns:
         The results; ``results.metrics()`` has the figures.
@@ -239,10 +247,10 @@ class InstanceResults(COCODetectionResults):  # type: ignore[misc]
     def _from_dict(
         cls, d: dict[str, Any], samples: Any, config: Any, eval_key: str, **kwargs: Any
     ) -> InstanceResults:
-        loaded: InstanceResults = super()._from_dict(
-            d, samples, config, eval_key, coco_metrics=d["coco_metrics"], **kwargs
+        figures = d["coco_metrics"]
+        return load_results(
+            InstanceResults, d, samples, config, eval_key, coco_metrics=figures, **kwargs
         )
-        return loaded
 
 
 class _Outcome:
@@ -346,14 +354,14 @@ def _save(
         fields = results.config.pred_field, results.config.gt_field
         method.add_fields_to_sidebar_group(samples, eval_key, omit_fields=fields)
     except BaseException:
-        if samples._root_dataset.has_evaluation(eval_key):
-            samples._root_dataset.delete_evaluation(eval_key)
+        if root_dataset(samples).has_evaluation(eval_key):
+            root_dataset(samples).delete_evaluation(eval_key)
         raise
 
 
 def _write(samples: Any, eval_key: str, images: Sequence[ImageLabels], outcome: _Outcome) -> None:
     """The outcome onto labels and samples."""
-    if samples._is_generated:  # patches and frames hand on to their source what is set this way
+    if is_generated(samples):  # patches and frames hand on to their source what is set this way
         for (field, suffix), values in outcome.on_labels.items():
             samples.set_values(f"{field}.detections.{eval_key}{suffix}", values)
         for suffix, counts in outcome.on_samples.items():
@@ -361,7 +369,7 @@ def _write(samples: Any, eval_key: str, images: Sequence[ImageLabels], outcome: 
         return
     # One update a sample: FiftyOne's own way takes one a label and attribute, and minutes.
     fields = {field for field, _ in outcome.on_labels}
-    stored = samples._dataset.select([image.sample_id for image in images], ordered=True)
+    stored = dataset_of(samples).select([image.sample_id for image in images], ordered=True)
     places = {
         field: [
             {label: i for i, label in enumerate(ids or ())}
@@ -380,4 +388,5 @@ def _write(samples: Any, eval_key: str, images: Sequence[ImageLabels], outcome: 
                 place = places[field][k][label]
                 changes[f"{field}.detections.{place}.{eval_key}{suffix}"] = value
         updates.append(UpdateOne({"_id": ObjectId(image.sample_id)}, {"$set": changes}))
-    samples._dataset._bulk_write(updates, ids=[image.sample_id for image in images])
+    bulk_update(samples, updates)
+    reload_samples(samples, [image.sample_id for image in images])

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from promerge_fo.annotations.json_stream import read_elements
 from promerge_fo.annotations.untrusted_masks import EntryError, number
+from promerge_fo.dataset.database import aggregate
 from promerge_fo.dataset.exchange.image_index import ImageIndex
 from promerge_fo.dataset.labels import LABEL
 from promerge_fo.dataset.stored_labels import LARGEST, image_size, label_document
@@ -84,7 +85,7 @@ class Images:
         self.ids: list[bson.ObjectId] = []
         self._paths: list[str] = []
         self._sizes: list[tuple[int, int] | None] = []
-        for document in samples.select_fields("metadata")._aggregate():
+        for document in aggregate(samples.select_fields("metadata")):
             self.ids.append(document["_id"])
             self._paths.append(document["filepath"])
             stored = document.get("metadata") or {}

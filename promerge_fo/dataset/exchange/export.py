@@ -33,9 +33,9 @@ from promerge_fo.dataset.exchange.writers import (
     YoloFolder,
     place_image,
 )
-from promerge_fo.dataset.progress import Progress
 from promerge_fo.dataset.samples import require_detections, require_whole_images
 from promerge_fo.dataset.stored_labels import image_size, read_documents, stored_labels
+from promerge_fo.progress import Progress
 
 __all__ = ["export_pseudo_labels"]
 
@@ -100,7 +100,7 @@ def export_pseudo_labels(
         images: "refer" to them where they lie; "link" (symbolic) or "copy" them into the folder.
         format: "coco" or "yolo".
         overwrite: replace a folder that an earlier export made, and all that is in it.
-        progress: whether to show a progress bar, FiftyOne's default if None; or its callback.
+        progress: see :data:`promerge_fo.progress.Progress`.
 
     Returns:
         ``path``, ``image_root`` (the folder that file names are relative to), ``files`` (paths by

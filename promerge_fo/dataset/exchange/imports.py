@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-import time
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,13 +14,14 @@ from bson.raw_bson import RawBSONDocument
 
 from promerge_fo.annotations.json_stream import holds_object
 from promerge_fo.config import run_hash
+from promerge_fo.dataset.database import root_dataset
 from promerge_fo.dataset.exchange.entries import Images, ImportReport, Intake
 from promerge_fo.dataset.exchange.image_index import ImageIndex
 from promerge_fo.dataset.exchange.replace_field import replaced_field, require_free_field
 from promerge_fo.dataset.provenance import register
 from promerge_fo.dataset.samples import require_whole_images
 from promerge_fo.files import sha256_of
-from promerge_fo.versions import package_versions
+from promerge_fo.run_record import RunClock
 
 __all__ = ["import_predictions"]
 
@@ -99,7 +98,7 @@ def import_predictions(
         annotations = file
     images = Images(samples, annotations)
     names = _class_names(class_names, images.index)
-    started, clock = datetime.now(timezone.utc), time.perf_counter()
+    clock = RunClock()
     source = {
         "method": "import",
         "sha256": sha256_of(file),
@@ -118,21 +117,15 @@ def import_predictions(
         report = intake.report(file, label_field, run, chosen)
         documents = (_detections(labels, run) for labels in intake.labels(chosen))
         with replaced_field(samples, label_field, images.ids, documents):
-            record = {
-                "run_hash": run,
-                "label_field": label_field,
-                **source,
-                "file": file.name,
-                "versions": package_versions(),
-                "started": started.isoformat(timespec="seconds"),
-                "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                "seconds": round(time.perf_counter() - clock, 3),
-                "interrupted": False,
-                "counts": {"ok": report.images},
-                "images": report.images,
-                "instances": report.labels,
-            }
-            register(samples._root_dataset, record)
+            record = clock.record(
+                run,
+                label_field=label_field,
+                identity=source,
+                counts={"ok": report.images},
+                instances=report.labels,
+                file=file.name,
+            )
+            register(root_dataset(samples), record)
     if report.unmatched or report.skipped:
         logger.warning(
             "%d predictions are malformed, %d of images that are not here; the report names them",

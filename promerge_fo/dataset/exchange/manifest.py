@@ -8,9 +8,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import fiftyone as fo
 from bson import json_util
 
+from promerge_fo.dataset.database import root_dataset, stages_of
 from promerge_fo.dataset.provenance import find_records
 from promerge_fo.versions import package_versions
 
@@ -30,13 +30,13 @@ def describe_source(samples: Any, label_field: str, runs: Mapping[str, int]) -> 
         a whole dataset) and ``runs``: of each run hash ``images`` and ``record``, what
         :func:`~promerge_fo.dataset.load_run` gives, or None where there is no record any more.
     """
-    dataset = samples._root_dataset
-    stages = samples._serialize(include_uuids=False) if isinstance(samples, fo.DatasetView) else []
-    records = find_records(dataset, label_field, runs)
+    dataset = root_dataset(samples)
+    found = find_records(dataset, label_field, runs)
+    records = {run: record.to_dict() for run, record in found.items()}
     return {
         "dataset": dataset.name,
         "label_field": label_field,
-        "view": json.loads(json_util.dumps(stages)),
+        "view": json.loads(json_util.dumps(stages_of(samples))),
         "runs": {run: {"images": n, "record": records.get(run)} for run, n in runs.items()},
     }
 

@@ -11,10 +11,16 @@ from typing import IO, Any
 
 import bson
 import fiftyone as fo
-import fiftyone.core.odm as foo
 import fiftyone.core.utils as fou
 from pymongo import UpdateOne
 
+from promerge_fo.dataset.database import (
+    bulk_update,
+    dataset_of,
+    documents,
+    reload_samples,
+    validate_field_name,
+)
 from promerge_fo.dataset.labels import complete_field
 from promerge_fo.dataset.samples import require_detections
 
@@ -36,10 +42,10 @@ def require_free_field(samples: Any, label_field: str, overwrite: bool) -> None:
     Raises:
         ValueError: with what to do instead.
     """
-    foo.validate_field_name(label_field)
+    validate_field_name(label_field)
     if "." in label_field:
         raise ValueError(f"the field {label_field!r} would lie in another one; give a plain name")
-    if not samples._dataset.has_field(label_field):
+    if not dataset_of(samples).has_field(label_field):
         return
     require_detections(samples, label_field)
     filled = samples.count(label_field)
@@ -65,7 +71,7 @@ def replaced_field(
         ids: of the samples.
         documents: for each sample the detections, as the database holds them.
     """
-    dataset = samples._dataset
+    dataset = dataset_of(samples)
     is_new = not dataset.has_field(label_field)
     with tempfile.TemporaryFile() as before:
         try:
@@ -92,7 +98,7 @@ def replaced_field(
 def _remember(
     dataset: Any, label_field: str, ids: Sequence[bson.ObjectId], before: IO[bytes]
 ) -> None:
-    for document in dataset._sample_collection.find({"_id": {"$in": ids}}, {label_field: True}):
+    for document in documents(dataset, {"_id": {"$in": list(ids)}}, label_field):
         before.write(bson.encode(document))
 
 
@@ -111,4 +117,5 @@ def _write(
         UpdateOne({"_id": sample_id}, {"$set": {label_field: labels, "last_modified_at": now}})
         for sample_id, labels in pairs
     ]
-    dataset._bulk_write(updates, ids=[str(sample_id) for sample_id, _ in pairs])
+    bulk_update(dataset, updates)
+    reload_samples(dataset, [sample_id for sample_id, _ in pairs])

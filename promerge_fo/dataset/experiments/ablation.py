@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +39,7 @@ from promerge_fo.files import sha256_of
 from promerge_fo.flow import Round, flow
 from promerge_fo.images import ImageError
 from promerge_fo.pipeline import Encoded, Pipeline, Prepared
+from promerge_fo.progress import Progress, progress_bar
 from promerge_fo.versions import __version__
 
 __all__ = ["ablate"]
@@ -57,7 +58,7 @@ def ablate(
     resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
-    progress: Callable[[int], Any] | None = None,
+    progress: Progress = None,
 ) -> Ablation:
     """Segment all images with each of some settings, and measure the masks.
 
@@ -82,7 +83,7 @@ def ablate(
         resamples: of the bootstrap over images.
         confidence: of its intervals, in (0, 1).
         seed: of the bootstrap.
-        progress: given a number of images, makes a bar with ``update(n)`` and ``close()``.
+        progress: see :data:`promerge_fo.progress.Progress`.
 
     Raises:
         fiftyone.core.media.MediaTypeError: the samples have no images.
@@ -205,14 +206,13 @@ def _run(
     features: FeatureStore,
     store: ResultStore,
     threads: int,
-    progress: Callable[[int], Any] | None,
+    progress: Progress,
 ) -> None:
     """Do the jobs, and store what each gives as soon as it is there."""
     if not jobs:
         return
     prepare = next(iter(jobs[0].pipelines.values())).prepare
     missing = sum(job.sha256 not in features for job in jobs)
-    bar = progress(len(jobs)) if progress is not None else None
 
     def read(job: _Job) -> _Read:
         return _Read(job, prepare(job.path), features.load(job.sha256))
@@ -221,14 +221,10 @@ def _run(
         return [(image, *_encode(image, encoder, features, missing)) for image in batch]
 
     rounds = [Round(encode, 1, lambda step: _try_all(*step))]
-    try:
+    with progress_bar(progress, len(jobs)) as bar:
         for results in flow(jobs, read, rounds, readers=threads, workers=threads):
             store.add(results)
-            if bar is not None:
-                bar.update(1)
-    finally:
-        if bar is not None:
-            bar.close()
+            bar.update(1)
 
 
 def _encode(

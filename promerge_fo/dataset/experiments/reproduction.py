@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from promerge_fo.config import METHODS, Config
+from promerge_fo.dataset.database import root_dataset
 from promerge_fo.dataset.evaluation.benchmark_sets import load_benchmark
 from promerge_fo.dataset.evaluation.coco_metrics import IouType
 from promerge_fo.dataset.evaluation.evaluate import evaluate_instances
@@ -30,6 +31,7 @@ from promerge_fo.dataset.runs.segment import segment_dataset
 from promerge_fo.encoder import load_encoder
 from promerge_fo.encoder.base import Encoder
 from promerge_fo.pipeline import Pipeline
+from promerge_fo.progress import Progress
 
 __all__ = ["Reproduction", "list_experiments", "load_experiment", "reproduce"]
 
@@ -142,7 +144,7 @@ def reproduce(
     encoder: str | Encoder | None = None,
     checkpoint: str | Path | None = None,
     device: str | None = None,
-    progress: Callable[[int], Any] | None = None,
+    progress: Progress = None,
 ) -> Reproduction:
     """Run what the paper ran, on the benchmarks or on images of your own.
 
@@ -163,7 +165,7 @@ def reproduce(
         encoder: in place of the paper's.
         checkpoint: a file with the encoder's weights.
         device: a torch device.
-        progress: given a number of images, makes a bar with ``update(n)`` and ``close()``.
+        progress: see :data:`promerge_fo.progress.Progress`.
 
     Returns:
         The paper's figures beside ours; ``str()`` of it is a Markdown page.
@@ -187,7 +189,7 @@ def reproduce(
             except FileNotFoundError as error:
                 outcome.left_out[benchmark] = str(error)
     else:
-        own = str(data.name or data._root_dataset.name)
+        own = str(data.name or root_dataset(data).name)
         datasets[own] = data if limit is None else data.limit(limit)
     if not datasets:
         raise FileNotFoundError("; ".join(outcome.left_out.values()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from promerge_fo.dataset.experiments.ablation import ablate
 from promerge_fo.dataset.experiments.settings import grid
 from promerge_fo.dataset.experiments.tuning_result import Tuning, mean_interval
 from promerge_fo.encoder.base import Encoder
+from promerge_fo.progress import Progress
 
 __all__ = ["SEARCH", "search_space", "tune"]
 
@@ -57,7 +58,7 @@ def tune(
     confidence: float = 0.95,
     threads: int | None = None,
     seed: int = 0,
-    progress: Callable[[int], Any] | None = None,
+    progress: Progress = None,
 ) -> Tuning:
     """Choose among settings by AP on images with ground truth; some 50 will do.
 
@@ -81,7 +82,7 @@ def tune(
         confidence: of the intervals, in (0, 1).
         threads: as in :func:`~promerge_fo.dataset.ablate`.
         seed: of the dealing and of the bootstrap.
-        progress: given a number of images, makes a bar with ``update(n)`` and ``close()``.
+        progress: see :data:`promerge_fo.progress.Progress`.
 
     Raises:
         ValueError: another metric; one setting alone; fewer images with objects than two a fold;

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import fiftyone as fo
-import fiftyone.core.odm as foo
 import fiftyone.core.utils as fou
 import numpy as np
 from bson import ObjectId
@@ -13,9 +12,11 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from pymongo import UpdateOne
 
-from promerge_fo.dataset.review.updates import hand_on, update
+from promerge_fo.dataset.database import add_fields, bulk_update, propagate
+from promerge_fo.dataset.review.updates import update
 from promerge_fo.dataset.samples import require_detections, require_images
 from promerge_fo.dataset.stored_labels import ImageLabels, read_labels
+from promerge_fo.progress import Progress
 
 __all__ = ["agreement_attribute", "measure_agreement", "require_other"]
 
@@ -23,7 +24,7 @@ _CHUNK = 1000  # images whose agreements are written at once
 
 
 def measure_agreement(
-    samples: Any, label_field: str, other_field: str, progress: bool | None = None
+    samples: Any, label_field: str, other_field: str, progress: Progress = None
 ) -> str:
     """Measure how well each mask of a field is confirmed by another field.
 
@@ -36,7 +37,7 @@ def measure_agreement(
         samples: a dataset or a view, not of patches.
         label_field: a field with detections.
         other_field: another one.
-        progress: whether to show a progress bar; FiftyOne's default if None.
+        progress: see :data:`promerge_fo.progress.Progress`.
 
     Returns:
         The attribute of the labels that holds the IoU, in [0, 1].
@@ -52,7 +53,7 @@ def measure_agreement(
         require_detections(samples, field)
     attribute = agreement_attribute(other_field)
     path = f"{label_field}.detections"
-    samples._dataset.add_sample_field(f"{path}.{attribute}", fo.FloatField)
+    add_fields(samples, {f"{path}.{attribute}": fo.FloatField})
     images = read_labels(samples, (label_field, other_field), progress)
     for chunk in fou.iter_batches(images, _CHUNK):
         updates = [
@@ -60,9 +61,8 @@ def measure_agreement(
             for image in chunk
             if image.all_ids[label_field]
         ]
-        if updates:
-            foo.bulk_write(updates, samples._dataset._sample_collection)
-    hand_on(samples, label_field)
+        bulk_update(samples, updates)
+    propagate(samples, label_field)
     return attribute
 
 

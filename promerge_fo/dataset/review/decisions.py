@@ -15,6 +15,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from promerge_fo.dataset.database import aggregate, is_patches, root_dataset
 from promerge_fo.dataset.review.updates import (
     ATTRIBUTES,
     area_of,
@@ -198,7 +199,7 @@ def review_progress(samples: Any, label_field: str) -> Progress:
 
     counts = {"total": {"$size": ids_of(path)}, ACCEPTED: of(ACCEPTED), REJECTED: of(REJECTED)}
     sums = {name: {"$sum": f"${name}"} for name in counts}
-    rows = samples._aggregate([{"$project": counts}, {"$group": {"_id": None, **sums}}])
+    rows = aggregate(samples, [{"$project": counts}, {"$group": {"_id": None, **sums}}])
     row = next(iter(rows), dict.fromkeys(counts, 0))
     return Progress(*(int(row[name]) for name in counts))
 
@@ -227,7 +228,7 @@ def list_labels(samples: Any, label_field: str) -> list[dict[str, Any]]:
         "review": {"$ifNull": ["$$label.review", None]},
         "reviewer": {"$ifNull": ["$$label.reviewer", None]},
     }
-    rows = samples._aggregate([{"$project": {"labels": each_label(path, label)}}])
+    rows = aggregate(samples, [{"$project": {"labels": each_label(path, label)}}])
     return [{"sample_id": str(row["_id"]), **found} for row in rows for found in row["labels"]]
 
 
@@ -261,7 +262,7 @@ def enable_annotation(samples: Any, label_field: str) -> None:
         ValueError: a field that does not hold detections.
     """
     prepare_review(samples, label_field)
-    dataset = samples._root_dataset
+    dataset = root_dataset(samples)
     if label_field not in dataset.label_schemas:
         schema = dataset.generate_label_schemas(label_field, scan_samples=False)
         for attribute in schema["attributes"]:
@@ -287,6 +288,6 @@ def _decide(
 ) -> int:
     path = _prepared(samples, label_field)
     change = decision(review, reviewer)
-    if ids is None and not samples._is_patches:
+    if ids is None and not is_patches(samples):
         return decide_all(samples, path, change)
     return decide_listed(samples, path, ids, change)

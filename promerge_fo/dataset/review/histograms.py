@@ -10,6 +10,7 @@ import numpy as np
 from fiftyone import ViewField as F
 from numpy.typing import NDArray
 
+from promerge_fo.dataset.database import aggregate
 from promerge_fo.dataset.review.decisions import ACCEPTED, REJECTED, Progress
 from promerge_fo.dataset.review.updates import area_of, each_label, label_path
 
@@ -84,13 +85,13 @@ def review_histograms(samples: Any, label_field: str) -> dict[Quantity, Histogra
             {"$multiply": [shape[1] * shape[2], state]},
         ]
     }
-    pipeline = [
+    pipeline: list[Json] = [
         {"$project": {"bar": each_label(path, bar)}},
         {"$unwind": "$bar"},
         {"$group": {"_id": "$bar", "count": {"$sum": 1}}},
     ]
     table = np.zeros(math.prod(shape), np.int64)
-    for row in samples._aggregate(pipeline):
+    for row in aggregate(samples, pipeline):
         table[row["_id"]] = row["count"]
     table = table.reshape(shape)
     scores, areas = table.sum(axis=1), table.sum(axis=2)
@@ -167,6 +168,6 @@ def _masks_per_image(samples: Any, path: str) -> Histogram:
     size = {"$size": {"$ifNull": [f"${path}._id", []]}}
     pipeline = [{"$group": {"_id": {"$min": [size, _MASKS]}, "count": {"$sum": 1}}}]
     counts = np.zeros(_MASKS + 1, np.int64)
-    for row in samples._aggregate(pipeline):
+    for row in aggregate(samples, pipeline):
         counts[row["_id"]] = row["count"]
     return Histogram("masks", np.arange(_MASKS + 2, dtype=np.float64), {"images": counts})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, TypeAlias, get_args
 
+from promerge_fo.dataset.database import aggregate, is_patches, storage_of
 from promerge_fo.dataset.review.updates import (
     area_of,
     declare,
@@ -80,7 +81,7 @@ def review_queue(
         attribute = _measured(samples, path, label_field, other_field)
         attributes, doubt = (attribute,), f"$$label.{attribute}"
     found = _most_doubtful(samples, path, attributes, doubt, limit)
-    if samples._is_patches:
+    if is_patches(samples):
         return samples.select([row for row, _ in found], ordered=True)
     ids = [label for _, label in found]
     images = list(dict.fromkeys(row for row, _ in found))
@@ -99,7 +100,7 @@ def _most_doubtful(
     known = {"$ifNull": [doubt, math.inf]}
     doubts = each_label(path, {"$cond": [is_undecided("$$label"), known, None]})
     label = {"id": "$$label._id", "doubt": known, "undecided": is_undecided("$$label")}
-    pipeline = [
+    pipeline: list[Json] = [
         only(path, "review", *attributes),
         {"$project": {"first": {"$min": doubts}, "labels": each_label(path, label)}},
         {"$match": {"first": {"$ne": None}}},
@@ -110,7 +111,7 @@ def _most_doubtful(
         {"$sort": {"labels.doubt": 1, "_id": 1, "labels.id": 1}},
         {"$limit": limit},
     ]
-    return [(str(row["_id"]), str(row["labels"]["id"])) for row in samples._aggregate(pipeline)]
+    return [(str(row["_id"]), str(row["labels"]["id"])) for row in aggregate(samples, pipeline)]
 
 
 def _measured(samples: Any, path: str, label_field: str, other_field: str | None) -> str:
@@ -125,15 +126,15 @@ def _measured(samples: Any, path: str, label_field: str, other_field: str | None
     require_other(label_field, other_field)
     attribute = agreement_attribute(str(other_field))
     absent = {"$eq": [{"$type": f"$$label.{attribute}"}, "missing"]}
-    missing = [
+    missing: list[Json] = [
         {"$project": {"missing": each_label(path, {"$and": [is_undecided("$$label"), absent]})}},
         {"$match": {"missing": True}},
         {"$limit": 1},
     ]
-    if next(iter(samples._aggregate(missing)), None) is not None:
-        source = samples._source_collection if samples._is_patches else samples
+    if next(iter(aggregate(samples, missing)), None) is not None:
+        source = storage_of(samples) if is_patches(samples) else samples
         measure_agreement(source, label_field, str(other_field))
-        if samples._is_patches:
+        if is_patches(samples):
             samples.reload()
     return attribute
 
@@ -141,13 +142,13 @@ def _measured(samples: Any, path: str, label_field: str, other_field: str | None
 def _median_log_area(samples: Any, path: str) -> float:
     """The median of the natural logarithm of the labels' areas; 0 where there are none."""
     step = {"$floor": {"$multiply": [_STEPS, {"$ln": area_of("$$label")}]}}
-    pipeline = [
+    pipeline: list[Json] = [
         {"$project": {"step": each_label(path, step)}},
         {"$unwind": "$step"},
         {"$group": {"_id": "$step", "count": {"$sum": 1}}},
         {"$sort": {"_id": 1}},
     ]
-    rows = list(samples._aggregate(pipeline))
+    rows = list(aggregate(samples, pipeline))
     half = sum(row["count"] for row in rows) / 2
     for row in rows:
         half -= row["count"]

@@ -11,13 +11,24 @@ from collections.abc import Collection
 from typing import Any
 
 import fiftyone as fo
-import fiftyone.core.odm as foo
-import fiftyone.core.sample as fos
 from bson import ObjectId
 from bson.errors import InvalidId
-from fiftyone.core.video import FramesView
 from pymongo import UpdateOne
 
+from promerge_fo.dataset.database import (
+    add_fields,
+    aggregate,
+    aggregate_stored,
+    bulk_update,
+    database_time,
+    dataset_of,
+    is_patches,
+    merge_updates,
+    propagate,
+    source_id,
+    storage_of,
+    update_all,
+)
 from promerge_fo.dataset.samples import require_detections, require_images
 
 __all__ = [
@@ -28,8 +39,6 @@ __all__ = [
     "decision",
     "declare",
     "each_label",
-    "hand_on",
-    "home_of",
     "ids_of",
     "is_undecided",
     "label_path",
@@ -58,7 +67,7 @@ def label_path(samples: Any, label_field: str) -> str:
         ValueError: a field that does not hold detections.
     """
     require_images(samples)
-    if samples._is_patches:
+    if is_patches(samples):
         field = samples.get_field(label_field)
         if isinstance(field, fo.EmbeddedDocumentField) and field.document_type is fo.Detection:
             return label_field
@@ -66,24 +75,15 @@ def label_path(samples: Any, label_field: str) -> str:
     return f"{label_field}.detections"
 
 
-def home_of(samples: Any) -> Any:
-    """Where labels are stored that patches were cut from: a dataset, or the frames of videos."""
-    while samples._is_patches:
-        samples = samples._source_collection
-    return samples._base_view if isinstance(samples, FramesView) else samples._dataset
-
-
 def declare(samples: Any, label_field: str) -> None:
     """Have the attributes in the schemas of the samples and of where their labels are stored."""
-    places = [(home_of(samples), f"{label_field}.detections")]
-    if samples._is_patches:
+    places = [(storage_of(samples), f"{label_field}.detections")]
+    if is_patches(samples):
         places.append((samples, label_path(samples, label_field)))
     for collection, path in places:
-        for name, kind in ATTRIBUTES.items():
-            if collection._dataset.get_field(f"{path}.{name}") is None:
-                collection._dataset.add_sample_field(f"{path}.{name}", kind)
-            if isinstance(collection, FramesView):
-                collection._root_dataset.add_frame_field(f"{path}.{name}", kind)
+        known = dataset_of(collection).get_field
+        fields = {f"{path}.{name}": kind for name, kind in ATTRIBUTES.items()}
+        add_fields(collection, {at: kind for at, kind in fields.items() if known(at) is None})
 
 
 def decision(review: str, reviewer: str | None) -> Json:
@@ -96,7 +96,7 @@ def decision(review: str, reviewer: str | None) -> Json:
     return {
         "review": review,
         "reviewer": {"$literal": reviewer},
-        "reviewed_at": foo.get_db_conn().command("hello")["localTime"],
+        "reviewed_at": database_time(),
         _PAST: {"$cond": [is_undecided("$$label"), "$$REMOVE", {"$slice": [past, _KEPT]}]},
     }
 
@@ -117,12 +117,12 @@ def decide_listed(samples: Any, path: str, ids: Collection[str] | None, change: 
         ValueError: what is no id.
     """
     found = _find(samples, path, ids)
-    home = home_of(samples)
-    at = _path_at_home(path) if samples._is_patches else path
-    _update_each(home._dataset, at, change, "sample", found)
-    if samples._is_patches:
-        _update_each(samples._dataset, path, change, "_id", found)
-    hand_on(samples, path.removesuffix(".detections"))
+    home = storage_of(samples)
+    at = _path_at_home(path) if is_patches(samples) else path
+    _update_each(home, at, change, "sample", found)
+    if is_patches(samples):
+        _update_each(samples, path, change, "_id", found)
+    propagate(samples, path.removesuffix(".detections"))
     return len({label for row in found for label in row["labels"]})
 
 
@@ -136,7 +136,7 @@ def decide_all(samples: Any, path: str, change: Json) -> int:
     chosen = [{"$project": {"chosen": ids_of(path)}}]
     not_yet = {"$ne": ["$$label.reviewed_at", change["reviewed_at"]]}  # should one be met twice
     _merge(samples, path, chosen, not_yet, change)
-    hand_on(samples, path.removesuffix(".detections"))
+    propagate(samples, path.removesuffix(".detections"))
     return count
 
 
@@ -150,38 +150,36 @@ def take_back(samples: Any, path: str) -> int:
     Returns:
         How many labels were changed; 0 where no decision is left.
     """
-    home, at = home_of(samples), path
-    stored, whole = home._dataset._sample_collection, samples
-    if samples._is_patches:
-        at = _path_at_home(path)
-        whole = home
+    home, at, whole = storage_of(samples), path, samples
+    if is_patches(samples):
+        at, whole = _path_at_home(path), home
 
-    def aggregate(pipeline: list[Json]) -> Any:
-        return foo.aggregate(stored, pipeline) if whole is home else samples._aggregate(pipeline)
+    def find(pipeline: list[Json]) -> Any:
+        if whole is home:
+            return aggregate_stored(home, pipeline)
+        return aggregate(samples, pipeline)
 
     newest: list[Json] = [
         {"$project": {"last": {"$max": f"${at}.reviewed_at"}}},
         {"$group": {"_id": None, "last": {"$max": "$last"}}},
     ]
-    last = next((row["last"] for row in aggregate(newest)), None)
+    last = next((row["last"] for row in find(newest)), None)
     if last is None:
         return 0
     decided_then = {"$eq": ["$$label.reviewed_at", last]}
     chosen = {"$filter": {"input": f"${at}", "as": "label", "cond": decided_then}}
     found = [{"$match": {f"{at}.reviewed_at": last}}, {"$project": {"labels": chosen}}]
     counted = [*found, {"$group": {"_id": None, "count": {"$sum": {"$size": "$labels"}}}}]
-    count = next((int(row["count"]) for row in aggregate(counted)), 0)
+    count = next((int(row["count"]) for row in find(counted)), 0)
     change = _as_before()
     if whole is home:
-        stored.update_many({f"{at}.reviewed_at": last}, update(at, decided_then, change))
+        update_all(home, {f"{at}.reviewed_at": last}, update(at, decided_then, change))
     else:
         ids = [*found, {"$project": {"chosen": "$labels._id"}}]
         _merge(samples, at, ids, decided_then, change)
-    if samples._is_patches:
-        samples._dataset._sample_collection.update_many(
-            {f"{path}.reviewed_at": last}, update(path, decided_then, change)
-        )
-    hand_on(samples, path.removesuffix(".detections"))
+    if is_patches(samples):
+        update_all(samples, {f"{path}.reviewed_at": last}, update(path, decided_then, change))
+    propagate(samples, path.removesuffix(".detections"))
     return count
 
 
@@ -237,16 +235,16 @@ def _find(samples: Any, path: str, ids: Collection[str] | None) -> list[Json]:
             raise ValueError(f"ids must be those of labels: {error}") from None
         pipeline.append({"$match": {f"{path}._id": {"$in": list(wanted)}}})
     sample = "$_id"
-    if samples._is_patches:
-        sample = "$_frame_id" if samples._is_frames else "$_sample_id"
+    if is_patches(samples):
+        sample = f"${source_id(samples)}"
     pipeline.append({"$project": {"sample": sample, "labels": ids_of(path)}})
-    rows = list(samples._aggregate(pipeline))
+    rows = list(aggregate(samples, pipeline))
     for row in rows:
         row["labels"] = [i for i in row["labels"] if wanted is None or i in wanted]
     return [row for row in rows if row["labels"]]
 
 
-def _update_each(dataset: Any, path: str, change: Json, key: str, found: list[Json]) -> None:
+def _update_each(stored_in: Any, path: str, change: Json, key: str, found: list[Json]) -> None:
     """Change labels that were found, where they are stored ("sample") or in patches ("_id")."""
     labels: dict[ObjectId, list[ObjectId]] = {}
     for row in found:
@@ -255,8 +253,7 @@ def _update_each(dataset: Any, path: str, change: Json, key: str, found: list[Js
         UpdateOne({"_id": sample}, update(path, {"$in": ["$$label._id", chosen]}, change))
         for sample, chosen in labels.items()
     ]
-    if updates:
-        foo.bulk_write(updates, dataset._sample_collection)
+    bulk_update(stored_in, updates)
 
 
 def _merge(samples: Any, path: str, chosen: list[Json], condition: Json, change: Json) -> None:
@@ -270,13 +267,7 @@ def _merge(samples: Any, path: str, chosen: list[Json], condition: Json, change:
         change: attributes, by expressions of ``$$label``.
     """
     condition = {"$and": [{"$in": ["$$label._id", "$$new.chosen"]}, condition]}
-    merge = {
-        "into": samples._dataset._sample_collection_name,
-        "on": "_id",
-        "whenMatched": update(path, condition, change),
-        "whenNotMatched": "discard",
-    }
-    list(samples._aggregate([*chosen, {"$merge": merge}]))
+    merge_updates(samples, chosen, update(path, condition, change))
 
 
 def update(path: str, condition: Json, change: Json) -> list[Json]:
@@ -300,12 +291,3 @@ def _as_before() -> Json:
     }
     rest = {"$slice": [past, 1, {"$max": [1, {"$size": past}]}]}
     return {**change, _PAST: {"$cond": [{"$eq": [past, []]}, "$$REMOVE", rest]}}
-
-
-def hand_on(samples: Any, label_field: str) -> None:
-    """Tell those who hold copies of what was written: videos of their frames, and objects."""
-    home = home_of(samples)
-    if isinstance(home, FramesView):
-        home._sync_source(fields=[label_field])
-    for collection in (home, samples):
-        fos.Sample._reload_docs(collection._dataset._sample_collection_name)

@@ -11,9 +11,9 @@ from typing import Any
 
 import bson
 import fiftyone as fo
-from pymongo import UpdateOne, WriteConcern
+from pymongo import UpdateOne
 
-from promerge_fo.dataset.database import patiently
+from promerge_fo.dataset.database import bulk_update, documents, patiently
 from promerge_fo.dataset.stored_labels import LARGEST, label_document
 
 __all__ = ["merge_rows"]
@@ -54,18 +54,14 @@ def merge_rows(
         )
         for (_, sample_id), document in zip(pairs, documents, strict=True)
     ]
-    if updates:
-        # A server that is killed may lose what it has not written to its journal.
-        durable = dataset._sample_collection.with_options(write_concern=WriteConcern(w=1, j=True))
-        patiently(lambda: durable.bulk_write(updates, ordered=False))
+    patiently(lambda: bulk_update(dataset, updates, durable=True))
     return len(updates)
 
 
 def _samples_of(dataset: Any, paths: Sequence[str]) -> defaultdict[str, list[bson.ObjectId]]:
     """The samples of each path: one, usually."""
     samples: defaultdict[str, list[bson.ObjectId]] = defaultdict(list)
-    found = dataset._sample_collection.find({"filepath": {"$in": list(paths)}}, {"filepath": True})
-    for document in found:
+    for document in documents(dataset, {"filepath": {"$in": list(paths)}}, "filepath"):
         samples[document["filepath"]].append(document["_id"])
     return samples
 

@@ -18,13 +18,14 @@ import fiftyone.utils.torch as fout
 import torch
 
 from promerge_fo.config import METHODS, Config
-from promerge_fo.dataset.database import patiently
+from promerge_fo.dataset.database import collection_of, patiently
 from promerge_fo.dataset.labels import complete_field, to_detections
-from promerge_fo.dataset.provenance import RunRecorder, collection_of
+from promerge_fo.dataset.runs.recorder import RunRecorder
 from promerge_fo.dataset.samples import VIDEO_REFUSED
 from promerge_fo.encoder import load_encoder
 from promerge_fo.encoder.base import Encoder, Facet, Precision, ResizeMode
 from promerge_fo.pipeline import ImageLike, Pipeline, Prepare, Prepared, pipeline_of
+from promerge_fo.run_record import RunRecord
 
 __all__ = [
     "METHODS",
@@ -361,8 +362,8 @@ class ProMergeModel(
             raise self._refusal
         record = patiently(lambda: recorder.finish(interrupted=error is not None))
         if record is not None:
-            self.instances = record["instances"]
-            field = record["label_field"]
+            self.instances = record.instances
+            field = str(record.label_field)
             patiently(lambda: complete_field(recorder.collection, field))
             logger.info(_summary(record))
         if recorder.lost and error is None:
@@ -433,16 +434,16 @@ class _ReadAhead:
             self._labels = None
 
 
-def _summary(record: dict[str, Any]) -> str:
-    counts = sorted(record["counts"].items(), key=lambda item: -item[1])
+def _summary(record: RunRecord) -> str:
+    counts = sorted(record.counts.items(), key=lambda item: -item[1])
     text = (
-        f"promerge: {record['images']} images in {record['seconds']:.1f} s "
-        f"({record['images_per_second']:.1f} images/s): "
+        f"promerge: {record.images} images in {record.seconds:.1f} s "
+        f"({record.images_per_second:.1f} images/s): "
         + ", ".join(f"{count} {status}" for status, count in counts)
     )
-    if "failed" in record["counts"]:
-        text += f" (see dataset.match(F('{record['label_field']}.status') == 'failed'))"
-    return "promerge was interrupted; " + text if record["interrupted"] else text
+    if "failed" in record.counts:
+        text += f" (see dataset.match(F('{record.label_field}.status') == 'failed'))"
+    return "promerge was interrupted; " + text if record.interrupted else text
 
 
 def _name(device: torch.device) -> str:

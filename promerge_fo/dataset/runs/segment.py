@@ -6,20 +6,26 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import fiftyone as fo
 import fiftyone.core.utils as fou
 
-from promerge_fo.dataset.database import AWAY, patiently, wait_for_database
+from promerge_fo.dataset.database import (
+    AWAY,
+    is_generated,
+    patiently,
+    root_dataset,
+    wait_for_database,
+)
 from promerge_fo.dataset.labels import declare_field
-from promerge_fo.dataset.progress import steps_of
 from promerge_fo.dataset.provenance import find_records, register
 from promerge_fo.dataset.runs.model import OutOfStepError, ProMergeModel
 from promerge_fo.dataset.runs.resume import finished, images_of_other_runs, outstanding, start_anew
 from promerge_fo.dataset.runs.status import Heartbeat
 from promerge_fo.dataset.samples import require_images
+from promerge_fo.progress import Bar, Progress, progress_bar
 
 __all__ = [
     "Report",
@@ -71,7 +77,7 @@ def segment_dataset(
     limit: int | None = None,
     overwrite: bool = False,
     retry_failed: bool = False,
-    progress: Callable[[int], Any] | None = None,
+    progress: Progress = None,
 ) -> Report:
     """Give the images of a dataset or view instance masks.
 
@@ -87,7 +93,7 @@ def segment_dataset(
         limit: only the first so many images.
         overwrite: redo images that are done.
         retry_failed: redo images that failed, and no others.
-        progress: given the number of images, makes a bar with ``update(n)`` and ``close()``.
+        progress: see :data:`promerge_fo.progress.Progress`.
 
     Returns:
         What the run did; after Ctrl-C too, when what was done is kept.
@@ -98,7 +104,7 @@ def segment_dataset(
         pymongo.errors.ConnectionFailure: the database was away for more than ten minutes.
     """
     require_images(samples)
-    if not samples._is_generated:  # or else a run that is killed would leave labels of no known run
+    if not is_generated(samples):  # or else a run that is killed would leave labels of no known run
         declare_field(samples, label_field)
     view = samples if limit is None else samples.limit(limit)
     run = model.pipeline.hash
@@ -109,7 +115,6 @@ def segment_dataset(
     if left == 0:
         return Report(skipped=total)
     counts, instances, passes, interrupted = Counter[str](), 0, 0, False
-    bar = progress(left) if progress is not None else None
     started = time.perf_counter()
 
     def so_far() -> tuple[int, int]:
@@ -117,34 +122,30 @@ def segment_dataset(
         return sum(both.values()), before["failed"] + both["failed"]
 
     model.counts = {}
-    beat = Heartbeat(samples._root_dataset, label_field, run, "local", total, total - left, so_far)
-    try:
-        with beat:
-            while left and not interrupted:
-                work = outstanding(view, label_field, run)
-                try:
-                    _apply(work, model, label_field, batch_size, output_dir, bar)
-                except KeyboardInterrupt:
-                    interrupted = True
-                except AWAY as error:
-                    wait_for_database(error)
-                except OutOfStepError as error:
-                    logger.warning("%s", error)
-                passes += 1
-                instances += model.instances
-                counts.update(model.counts)
-                model.counts, model.instances = {}, 0
-                if view._is_generated:  # its samples are copies, of which FiftyOne makes new ones
-                    break
-                after = finished(view, label_field, run)
-                stuck = left == total - sum(after.values())
-                left = total - sum(after.values())
-                counts = after - before  # a database that broke off may have lost some
-                if stuck:  # what stands in the way stays there: FiftyOne's log has it
-                    break
-    finally:
-        if bar is not None:
-            bar.close()
+    beat = Heartbeat(root_dataset(samples), label_field, run, "local", total, total - left, so_far)
+    with progress_bar(progress, left) as bar, beat:
+        while left and not interrupted:
+            work = outstanding(view, label_field, run)
+            try:
+                _apply(work, model, label_field, batch_size, output_dir, bar)
+            except KeyboardInterrupt:
+                interrupted = True
+            except AWAY as error:
+                wait_for_database(error)
+            except OutOfStepError as error:
+                logger.warning("%s", error)
+            passes += 1
+            instances += model.instances
+            counts.update(model.counts)
+            model.counts, model.instances = {}, 0
+            if is_generated(view):  # its samples are copies, of which FiftyOne makes new ones
+                break
+            after = finished(view, label_field, run)
+            stuck = left == total - sum(after.values())
+            left = total - sum(after.values())
+            counts = after - before  # a database that broke off may have lost some
+            if stuck:  # what stands in the way stays there: FiftyOne's log has it
+                break
     model.counts, model.instances = dict(counts), instances
     seconds = time.perf_counter() - started
     if passes > 1:
@@ -174,20 +175,30 @@ def _apply(
     label_field: str,
     batch_size: int,
     output_dir: str | None,
-    bar: Any,
+    bar: Bar,
 ) -> None:
-    # FiftyOne shows its own bar beside a callback, unless it is told not to show any
-    shown = fo.config.show_progress_bars and bar is None
-    with fou.SetAttributes(fo.config, show_progress_bars=shown):
+    with fou.SetAttributes(fo.config, show_progress_bars=False):  # FiftyOne's own, beside this one
         work.apply_model(
             model,
             label_field=label_field,
             batch_size=batch_size,
-            # Threads of the pipeline read the images; but frames and patches want a worker.
-            num_workers=int(work._is_generated),
+            # Threads of the pipeline read the images; but frames and patches need a worker.
+            num_workers=int(is_generated(work)),
             output_dir=output_dir,
-            progress=None if bar is None else steps_of(lambda _: bar),
+            progress=_steps_of(bar),
         )
+
+
+def _steps_of(bar: Bar) -> Callable[[Any], None]:
+    """What FiftyOne calls at every step of its progress, to move a bar."""
+    shown = 0
+
+    def step(progress: Any) -> None:
+        nonlocal shown
+        bar.update(progress.iteration - shown)
+        shown = progress.iteration
+
+    return step
 
 
 def _complete_record(
@@ -199,16 +210,14 @@ def _complete_record(
     interrupted: bool,
 ) -> None:
     """Let the record of a run that the database broke off speak of all of it."""
-    images = sum(model.counts.values())
     record = patiently(lambda: find_records(samples, label_field, [run])).get(run)
     if record is None:  # stopped before there was one
         return
-    record |= {
-        "seconds": round(seconds, 3),
-        "images_per_second": round(images / seconds, 3),
-        "interrupted": interrupted,
-        "counts": model.counts,
-        "images": images,
-        "instances": model.instances,
-    }
-    patiently(lambda: register(samples._root_dataset, record))
+    whole = replace(
+        record,
+        seconds=round(seconds, 3),
+        interrupted=interrupted,
+        counts=model.counts,
+        instances=model.instances,
+    )
+    patiently(lambda: register(root_dataset(samples), whole))

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pymongo.errors import PyMongoError
 
+from promerge_fo.dataset.database import root_dataset, store
 from promerge_fo.words import duration
 
 __all__ = ["Heartbeat", "RunStatus", "run_statuses"]
@@ -122,7 +123,7 @@ class Heartbeat:
         before: int,
         look: Callable[[], tuple[int, int]],
     ) -> None:
-        self._store = _store(dataset)
+        self._store = store(dataset)
         self._look = look
         self._fixed: dict[str, Any] = {
             "label_field": label_field,
@@ -169,13 +170,7 @@ def run_statuses(dataset: Any) -> Iterator[RunStatus]:
     Args:
         dataset: a dataset, or a view of one.
     """
-    store = _store(dataset._root_dataset)
-    for key in sorted(store.list_keys()):
+    kept = store(root_dataset(dataset))
+    for key in sorted(kept.list_keys()):
         if key.startswith(_PREFIX):
-            yield RunStatus(**store.get(key))
-
-
-def _store(dataset: Any) -> Any:
-    from fiftyone.operators.store import ExecutionStore
-
-    return ExecutionStore.create("@promerge/promerge", dataset_id=dataset._doc.id)
+            yield RunStatus(**kept.get(key))

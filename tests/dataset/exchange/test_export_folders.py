@@ -198,10 +198,11 @@ def test_the_manifest_says_what_was_exported_from_what(scenes, filled_record, tm
 def filled_record(scenes):
     """A record of the run that the scenes' labels are marked with."""
     from promerge_fo.dataset.provenance import register
+    from promerge_fo.run_record import RunRecord
 
-    record = {"run_hash": "0123456789abcdef", "label_field": "promerge", "method": "promerge"}
+    record = RunRecord("0123456789abcdef", "promerge", {"method": "promerge"})
     register(scenes, record)
-    return record
+    return record.to_dict()
 
 
 def test_a_single_file_has_its_manifest_beside_it(scenes, tmp_path):
