@@ -38,6 +38,7 @@ __all__ = [
     "collection_of",
     "database_time",
     "dataset_id",
+    "dataset_name",
     "dataset_of",
     "documents",
     "is_frames",
@@ -150,6 +151,11 @@ def dataset_id(dataset: Any) -> str:
 def dataset_of(samples: Any) -> Any:
     """The dataset that has the samples' documents: of generated views, a temporary one."""
     return samples._dataset
+
+
+def dataset_name(samples: Any) -> str:
+    """The name of the dataset that has the samples' documents: of patches, a temporary one's."""
+    return str(dataset_of(samples).name)
 
 
 def collection_of(sample: Any) -> Any:

@@ -203,9 +203,11 @@ def complete_field(collection: Any, label_field: str) -> None:
         collection: the dataset or view that was segmented.
         label_field: the field with the labels.
     """
-    add_fields(collection, {f"{label_field}.{name}": kind for name, kind in _ATTRIBUTES.items()})
+    fields = {f"{label_field}.{name}": kind for name, kind in _ATTRIBUTES.items()}
+    add_fields(dataset_of(collection), fields)
     if is_frames(collection) and not is_patches(collection):
         propagate(collection, label_field)
+        add_fields(collection, fields)  # of the videos, too, which have the labels only now
     else:
         _list_in_sidebar(dataset_of(collection), label_field)
 

@@ -37,6 +37,11 @@ __all__ = ["Reproduction", "list_experiments", "load_experiment", "reproduce"]
 
 _FOLDER = resources.files("promerge_fo.dataset.experiments").joinpath("definitions")
 
+_DETECTOR = (
+    "a detector, which is trained and run by itself: promerge train (or its authors' weights), "
+    "promerge predict and promerge import, then evaluate the imported field"
+)
+
 
 def list_experiments() -> list[str]:
     """Names of the stored experiments."""
@@ -161,7 +166,7 @@ def reproduce(
         gt_field: the field with the ground truth, in such a dataset.
         folder: where an ablation keeps features and results.
         limit: only the first so many images of each benchmark, or of the dataset.
-        methods: of the experiment's, by its names; those that can be run by default.
+        methods: some of the experiment's, by name; by default all that need no training.
         encoder: in place of the paper's.
         checkpoint: a file with the encoder's weights.
         device: a torch device.
@@ -171,9 +176,9 @@ def reproduce(
         The paper's figures beside ours; ``str()`` of it is a Markdown page.
 
     Raises:
-        ValueError: another experiment or method, or a method that is not there yet; a dataset
-            without ground truth.
-        FileNotFoundError: not one of the benchmarks is in the root.
+        ValueError: an unknown experiment or method, or a detector, which needs training; a
+            dataset without ground truth.
+        FileNotFoundError: the root holds none of the benchmarks.
         ImportError: a method that was asked for wants a package that is not installed.
     """
     experiment = load_experiment(name)
@@ -283,22 +288,21 @@ def _column(metric: str, ablation: Ablation) -> tuple[IouType | None, str]:
 def _choose(
     experiment: dict[str, Any], methods: Sequence[str] | None, outcome: Reproduction
 ) -> list[str]:
-    """The methods that are run; of those asked for, all must be there."""
+    """The methods to run: those that were asked for, or all that need no training."""
     stored = experiment["methods"]
-    there = [name for name, settings in stored.items() if settings["method"] in METHODS]
+    runnable = [name for name, settings in stored.items() if settings["method"] in METHODS]
     for name in methods or ():
         if name not in stored:
             raise ValueError(
                 f"there is no method {name!r} in {experiment['title']!r}; its methods are: "
                 + ", ".join(stored)
             )
-        if name not in there:
-            raise ValueError(f"the method {name} is not there yet; those that are: {there}")
+        if name not in runnable:
+            raise ValueError(f"{name} is {_DETECTOR}. Methods that run here: {', '.join(runnable)}")
     if methods is None:
-        outcome.left_out.update(
-            {name: "the method is not there yet" for name in stored if name not in there}
-        )
-    return list(methods or there)
+        detectors = [name for name in stored if name not in runnable]
+        outcome.left_out.update(dict.fromkeys(detectors, _DETECTOR))
+    return list(methods or runnable)
 
 
 def _note_differences(outcome: Reproduction, encoder: Encoder) -> None:

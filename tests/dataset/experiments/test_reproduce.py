@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.dataset.test_protocols import MAKERS
+from tests.dataset.evaluation.test_benchmark_sets import MAKERS
 
 from promerge_fo import cli
 from promerge_fo.config import ProMergeConfig
@@ -169,7 +169,7 @@ def test_table1_runs_on_a_sample_of_each(fo, root, capsys):
         "the encoder is texture, not vit_base_patch8_224.dino",
         "the first 20 images of each benchmark alone",
         "kitti: boxes, as its files have no masks",
-        "- CutLER: the method is not there yet",
+        "- CutLER: a detector, which is trained and run by itself",
     ):
         assert text in page
     dataset = fo.load_dataset("coco2017-20")
@@ -205,7 +205,7 @@ def test_benchmarks_that_are_missing_are_named(root, capsys):
 def test_what_is_not_there_is_refused_by_name(root):
     with pytest.raises(ValueError, match="no experiment 'table9'; the experiments are: fig5"):
         reproduce("table9", root)
-    with pytest.raises(ValueError, match="the method CutLER is not there yet"):
+    with pytest.raises(ValueError, match="CutLER is a detector, which is trained"):
         reproduce("table1", root, methods=["CutLER"])
     with pytest.raises(ValueError, match="no method 'SAM'"):
         reproduce("table1", root, methods=["SAM"])

@@ -20,7 +20,7 @@ import fiftyone as fo
 from benchmarks.crew import FIELD, pipeline
 from promerge_fo.dataset import segment_dataset
 from promerge_fo.dataset.runs.model import ProMergeModel
-from promerge_fo.dataset.runs.segment import open_source
+from promerge_fo.dataset.samples import open_source
 
 dataset = open_source(sys.argv[1], "run")
 report = segment_dataset(dataset, ProMergeModel(pipeline()), FIELD, batch_size=2)
