@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeAlias
 
-__all__ = ["Bar", "Progress", "progress_bar"]
+__all__ = ["Bar", "ShowProgress", "progress_bar"]
 
 
 class Bar(Protocol):
@@ -20,7 +20,7 @@ class Bar(Protocol):
         """End the bar; called once, whether or not all steps were done."""
 
 
-Progress: TypeAlias = "bool | Callable[[int], Bar] | None"
+ShowProgress: TypeAlias = "bool | Callable[[int], Bar] | None"
 """True shows a bar, False none, and None does as FiftyOne's ``show_progress_bars`` says. A function
 is given the number of steps and makes the bar."""
 
@@ -34,7 +34,7 @@ class _Hidden:
 
 
 @contextmanager
-def progress_bar(progress: Progress, total: int, unit: str = "images") -> Iterator[Bar]:
+def progress_bar(progress: ShowProgress, total: int, unit: str = "images") -> Iterator[Bar]:
     """A bar for the duration of some work.
 
     Args:

@@ -28,7 +28,7 @@ from promerge_fo.dataset.runs.resume import finished, outstanding, start_anew
 from promerge_fo.dataset.runs.segment import Report, warn_of_other_runs
 from promerge_fo.dataset.runs.status import Heartbeat
 from promerge_fo.dataset.samples import require_whole_images
-from promerge_fo.progress import Progress, progress_bar
+from promerge_fo.progress import ShowProgress, progress_bar
 from promerge_fo.run_record import RunClock
 
 __all__ = ["segment_on_ray"]
@@ -53,7 +53,7 @@ def segment_on_ray(
     limit: int | None = None,
     overwrite: bool = False,
     retry_failed: bool = False,
-    progress: Progress = None,
+    progress: ShowProgress = None,
 ) -> Report:
     """Give the images of a dataset or view instance masks, by workers on one or many machines.
 
@@ -75,7 +75,8 @@ def segment_on_ray(
         limit: only the first so many images.
         overwrite: redo images that are done.
         retry_failed: redo images that failed, and no others.
-        progress: see :data:`promerge_fo.progress.Progress`.
+        progress: whether to show a bar (None: as FiftyOne's config says), or what makes one; see
+            :data:`promerge_fo.progress.ShowProgress`.
 
     Returns:
         What the run did; after Ctrl-C too, when what was done is kept.

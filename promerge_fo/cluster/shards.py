@@ -8,8 +8,6 @@ metadata hold, under "promerge", the provenance as JSON. Pages have checksums.
 from __future__ import annotations
 
 import json
-import os
-import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from promerge_fo.annotations.rle import records_of
+from promerge_fo.files import whole_file
 from promerge_fo.instances import Instances
 
 __all__ = ["Attempts", "ShardError", "read_shard", "row_of", "set_aside", "write_shard"]
@@ -56,7 +55,7 @@ def row_of(instances: Instances) -> dict[str, Any]:
 
 
 def write_shard(path: Path, rows: Sequence[dict[str, Any]], provenance: dict[str, Any]) -> None:
-    """Write a shard: under another name first, and it is on the disk before it has its own.
+    """Write a shard, which appears under its name once all of it is on the disk.
 
     Args:
         path: of the shard; what is there is replaced.
@@ -68,28 +67,8 @@ def write_shard(path: Path, rows: Sequence[dict[str, Any]], provenance: dict[str
     """
     schema = _SCHEMA.with_metadata({_KEY: json.dumps(provenance).encode()})
     table = pa.Table.from_pylist(list(rows), schema)
-    part = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the names of a folder on the disk, where the system can."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    with whole_file(path, durable=True) as file:
+        pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
 
 def read_shard(
@@ -162,8 +141,6 @@ class Attempts:
 
     def _write(self) -> None:
         content = {"begun": self.begun, "deaths": self.deaths, "at": self._at}
-        part = self._path.with_suffix(f".{os.getpid()}.part")
-        with suppress(OSError):  # a full disk: the shard itself will say so
-            self._path.parent.mkdir(exist_ok=True)
-            part.write_text(json.dumps(content))
-            part.replace(self._path)
+        # a full disk is no reason to stop here: writing the shard itself will say so
+        with suppress(OSError), whole_file(self._path, "w") as file:
+            json.dump(content, file)

@@ -22,7 +22,7 @@ from promerge_fo.annotations.untrusted_masks import EntryError, box_of, check_bo
 from promerge_fo.cpus import available_cpus
 from promerge_fo.dataset.database import aggregate
 from promerge_fo.dataset.labels import pixel_crop, place_of
-from promerge_fo.progress import Progress, progress_bar
+from promerge_fo.progress import ShowProgress, progress_bar
 
 __all__ = [
     "LARGEST",
@@ -74,14 +74,15 @@ class ImageLabels:
 
 
 def read_labels(
-    samples: Any, fields: Sequence[str], progress: Progress = None
+    samples: Any, fields: Sequence[str], progress: ShowProgress = None
 ) -> Iterator[ImageLabels]:
     """The labels of all samples, in order; those of images that cannot be read have no records.
 
     Args:
         samples: a dataset or a view of images.
         fields: with detections.
-        progress: see :data:`promerge_fo.progress.Progress`.
+        progress: whether to show a bar (None: as FiftyOne's config says), or what makes one; see
+            :data:`promerge_fo.progress.ShowProgress`.
     """
     read = partial(_read_one, fields)
     unreadable = 0
@@ -95,7 +96,7 @@ def read_labels(
 
 
 def read_documents(
-    samples: Any, fields: Sequence[str], progress: Progress = None
+    samples: Any, fields: Sequence[str], progress: ShowProgress = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """The COCO id of each image and its stored document, with the metadata and these fields.
 
@@ -104,7 +105,8 @@ def read_documents(
     Args:
         samples: a dataset or a view of images.
         fields: what else is wanted.
-        progress: see :data:`promerge_fo.progress.Progress`.
+        progress: whether to show a bar (None: as FiftyOne's config says), or what makes one; see
+            :data:`promerge_fo.progress.ShowProgress`.
     """
     numbers = image_ids(samples)
     documents = aggregate(samples.select_fields(["metadata", *fields]))

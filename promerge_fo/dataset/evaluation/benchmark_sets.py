@@ -17,7 +17,7 @@ import fiftyone.core.utils as fou
 from promerge_fo.annotations.untrusted_masks import EntryError, crop_of
 from promerge_fo.dataset.labels import LABEL, place_of
 from promerge_fo.files import require_inside
-from promerge_fo.progress import Progress, progress_bar
+from promerge_fo.progress import ShowProgress, progress_bar
 
 __all__ = ["BENCHMARKS", "Benchmark", "load_benchmark", "load_coco"]
 
@@ -94,7 +94,7 @@ def load_benchmark(
     dataset_name: str | None = None,
     *,
     limit: int | None = None,
-    progress: Progress = None,
+    progress: ShowProgress = None,
 ) -> fo.Dataset:
     """One of the paper's benchmarks as a dataset, with its ground truth.
 
@@ -109,7 +109,8 @@ def load_benchmark(
         root: the folder that its images and annotations lie in.
         dataset_name: of the dataset; ``name`` by default, with ``-limit`` where there is one.
         limit: only the first so many images, by their ids.
-        progress: see :data:`promerge_fo.progress.Progress`.
+        progress: whether to show a bar (None: as FiftyOne's config says), or what makes one; see
+            :data:`promerge_fo.progress.ShowProgress`.
 
     Returns:
         A dataset of the images in the order of their ids, with ``coco_id``, ``metadata`` and
@@ -155,7 +156,7 @@ def load_coco(
     *,
     persistent: bool = False,
     limit: int | None = None,
-    progress: Progress = None,
+    progress: ShowProgress = None,
 ) -> fo.Dataset:
     """Images with ground truth in COCO's format as a dataset, class-agnostic.
 
@@ -166,7 +167,8 @@ def load_coco(
         dataset_name: of the dataset; FiftyOne makes one up by default.
         persistent: whether the dataset stays when the database is next tidied up.
         limit: only the first so many images, by their ids.
-        progress: see :data:`promerge_fo.progress.Progress`.
+        progress: whether to show a bar (None: as FiftyOne's config says), or what makes one; see
+            :data:`promerge_fo.progress.ShowProgress`.
 
     Returns:
         A new dataset like those of :func:`load_benchmark`.
@@ -196,7 +198,7 @@ def _in_order(images: Iterable[_Image], what: str, limit: int | None) -> list[_I
     return found[:limit]
 
 
-def _fill(dataset: fo.Dataset, images: Sequence[_Image], progress: Progress) -> None:
+def _fill(dataset: fo.Dataset, images: Sequence[_Image], progress: ShowProgress) -> None:
     """Give a dataset those of the images that it does not have."""
     present = set(dataset.values("coco_id"))
     left = [image for image in images if image.number not in present]

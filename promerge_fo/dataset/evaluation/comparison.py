@@ -22,7 +22,7 @@ from promerge_fo.dataset.labels import masks_of
 from promerge_fo.dataset.samples import require_detections, require_images
 from promerge_fo.dataset.stored_labels import ImageLabels, read_labels
 from promerge_fo.images import ImageError, load_image
-from promerge_fo.progress import Progress
+from promerge_fo.progress import ShowProgress
 
 __all__ = ["Comparison", "compare_fields", "recall_gain", "samples_by_gain"]
 
@@ -37,7 +37,7 @@ def compare_fields(
     resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
-    progress: Progress = None,
+    progress: ShowProgress = None,
 ) -> Comparison:
     """Compare the instances of two or more fields with the ground truth, and so with each other.
 
@@ -53,7 +53,8 @@ def compare_fields(
         resamples: samples of the images.
         confidence: of the intervals, in (0, 1).
         seed: of the bootstrap.
-        progress: see :data:`promerge_fo.progress.Progress`.
+        progress: whether to show a bar (None: as FiftyOne's config says), or what makes one; see
+            :data:`promerge_fo.progress.ShowProgress`.
 
     Returns:
         The comparison: figures, views and a report.

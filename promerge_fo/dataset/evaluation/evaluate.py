@@ -36,7 +36,7 @@ from promerge_fo.dataset.evaluation.coco_metrics import (
 from promerge_fo.dataset.labels import LABEL
 from promerge_fo.dataset.samples import require_detections, require_images
 from promerge_fo.dataset.stored_labels import ImageLabels, read_labels
-from promerge_fo.progress import Progress
+from promerge_fo.progress import ShowProgress
 
 __all__ = [
     "InstanceEvaluationConfig",
@@ -58,7 +58,7 @@ def evaluate_instances(
     gt_field: str = "ground_truth",
     eval_key: str | None = None,
     *,
-    progress: Progress = None,
+    progress: ShowProgress = None,
 ) -> InstanceResults:
     """Measure class-agnostic COCO AP and AR, exactly as pycocotools does.
 
@@ -84,7 +84,8 @@ def evaluate_instances(
         pred_field: the field with predictions; without ``confidence``, they count as 1.
         gt_field: the field with the ground truth.
         eval_key: the run's name; one that exists is replaced. None writes nothing.
-        progress: see :data:`promerge_fo.progress.Progress`.
+        progress: whether to show a bar (None: as FiftyOne's config says), or what makes one; see
+            :data:`promerge_fo.progress.ShowProgress`.
 
     Returns:
         The results; ``results.metrics()`` has the figures.

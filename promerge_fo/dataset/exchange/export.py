@@ -35,7 +35,7 @@ from promerge_fo.dataset.exchange.writers import (
 )
 from promerge_fo.dataset.samples import require_detections, require_whole_images
 from promerge_fo.dataset.stored_labels import image_size, read_documents, stored_labels
-from promerge_fo.progress import Progress
+from promerge_fo.progress import ShowProgress
 
 __all__ = ["export_pseudo_labels"]
 
@@ -58,7 +58,7 @@ def export_pseudo_labels(
     images: Images = "refer",
     format: Literal["coco", "yolo"] = "coco",
     overwrite: bool = False,
-    progress: Progress = None,
+    progress: ShowProgress = None,
 ) -> dict[str, Any]:
     """Write the masks of a field as annotations that detectors train on.
 
@@ -100,7 +100,8 @@ def export_pseudo_labels(
         images: "refer" to them where they lie; "link" (symbolic) or "copy" them into the folder.
         format: "coco" or "yolo".
         overwrite: replace a folder that an earlier export made, and all that is in it.
-        progress: see :data:`promerge_fo.progress.Progress`.
+        progress: whether to show a bar (None: as FiftyOne's config says), or what makes one; see
+            :data:`promerge_fo.progress.ShowProgress`.
 
     Returns:
         ``path``, ``image_root`` (the folder that file names are relative to), ``files`` (paths by
@@ -280,7 +281,7 @@ class _Export:
         self.runs = Counter[str]()
 
     def run(
-        self, samples: Any, writers: Sequence[CocoFile | YoloFolder], progress: Progress
+        self, samples: Any, writers: Sequence[CocoFile | YoloFolder], progress: ShowProgress
     ) -> None:
         """Go through the samples, once."""
         documents = enumerate(read_documents(samples, [self.label_field], progress))

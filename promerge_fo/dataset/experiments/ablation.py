@@ -39,7 +39,7 @@ from promerge_fo.files import sha256_of
 from promerge_fo.flow import Round, flow
 from promerge_fo.images import ImageError
 from promerge_fo.pipeline import Encoded, Pipeline, Prepared
-from promerge_fo.progress import Progress, progress_bar
+from promerge_fo.progress import ShowProgress, progress_bar
 from promerge_fo.versions import __version__
 
 __all__ = ["ablate"]
@@ -58,7 +58,7 @@ def ablate(
     resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
-    progress: Progress = None,
+    progress: ShowProgress = None,
 ) -> Ablation:
     """Segment all images with each of some settings, and measure the masks.
 
@@ -83,7 +83,8 @@ def ablate(
         resamples: of the bootstrap over images.
         confidence: of its intervals, in (0, 1).
         seed: of the bootstrap.
-        progress: see :data:`promerge_fo.progress.Progress`.
+        progress: whether to show a bar (None: as FiftyOne's config says), or what makes one; see
+            :data:`promerge_fo.progress.ShowProgress`.
 
     Raises:
         fiftyone.core.media.MediaTypeError: the samples have no images.
@@ -206,7 +207,7 @@ def _run(
     features: FeatureStore,
     store: ResultStore,
     threads: int,
-    progress: Progress,
+    progress: ShowProgress,
 ) -> None:
     """Do the jobs, and store what each gives as soon as it is there."""
     if not jobs:

@@ -31,7 +31,7 @@ from promerge_fo.dataset.runs.segment import segment_dataset
 from promerge_fo.encoder import load_encoder
 from promerge_fo.encoder.base import Encoder
 from promerge_fo.pipeline import Pipeline
-from promerge_fo.progress import Progress
+from promerge_fo.progress import ShowProgress
 
 __all__ = ["Reproduction", "list_experiments", "load_experiment", "reproduce"]
 
@@ -149,7 +149,7 @@ def reproduce(
     encoder: str | Encoder | None = None,
     checkpoint: str | Path | None = None,
     device: str | None = None,
-    progress: Progress = None,
+    progress: ShowProgress = None,
 ) -> Reproduction:
     """Run what the paper ran, on the benchmarks or on images of your own.
 
@@ -170,7 +170,8 @@ def reproduce(
         encoder: in place of the paper's.
         checkpoint: a file with the encoder's weights.
         device: a torch device.
-        progress: see :data:`promerge_fo.progress.Progress`.
+        progress: whether to show a bar (None: as FiftyOne's config says), or what makes one; see
+            :data:`promerge_fo.progress.ShowProgress`.
 
     Returns:
         The paper's figures beside ours; ``str()`` of it is a Markdown page.

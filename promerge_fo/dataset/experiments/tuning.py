@@ -15,7 +15,7 @@ from promerge_fo.dataset.experiments.ablation import ablate
 from promerge_fo.dataset.experiments.settings import grid
 from promerge_fo.dataset.experiments.tuning_result import Tuning, mean_interval
 from promerge_fo.encoder.base import Encoder
-from promerge_fo.progress import Progress
+from promerge_fo.progress import ShowProgress
 
 __all__ = ["SEARCH", "search_space", "tune"]
 
@@ -58,7 +58,7 @@ def tune(
     confidence: float = 0.95,
     threads: int | None = None,
     seed: int = 0,
-    progress: Progress = None,
+    progress: ShowProgress = None,
 ) -> Tuning:
     """Choose among settings by AP on images with ground truth; some 50 will do.
 
@@ -82,7 +82,8 @@ def tune(
         confidence: of the intervals, in (0, 1).
         threads: as in :func:`~promerge_fo.dataset.ablate`.
         seed: of the dealing and of the bootstrap.
-        progress: see :data:`promerge_fo.progress.Progress`.
+        progress: whether to show a bar (None: as FiftyOne's config says), or what makes one; see
+            :data:`promerge_fo.progress.ShowProgress`.
 
     Raises:
         ValueError: another metric; one setting alone; fewer images with objects than two a fold;

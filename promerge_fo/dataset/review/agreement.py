@@ -16,7 +16,7 @@ from promerge_fo.dataset.database import add_fields, bulk_update, propagate
 from promerge_fo.dataset.review.updates import update
 from promerge_fo.dataset.samples import require_detections, require_images
 from promerge_fo.dataset.stored_labels import ImageLabels, read_labels
-from promerge_fo.progress import Progress
+from promerge_fo.progress import ShowProgress
 
 __all__ = ["agreement_attribute", "measure_agreement", "require_other"]
 
@@ -24,7 +24,7 @@ _CHUNK = 1000  # images whose agreements are written at once
 
 
 def measure_agreement(
-    samples: Any, label_field: str, other_field: str, progress: Progress = None
+    samples: Any, label_field: str, other_field: str, progress: ShowProgress = None
 ) -> str:
     """Measure how well each mask of a field is confirmed by another field.
 
@@ -37,7 +37,8 @@ def measure_agreement(
         samples: a dataset or a view, not of patches.
         label_field: a field with detections.
         other_field: another one.
-        progress: see :data:`promerge_fo.progress.Progress`.
+        progress: whether to show a bar (None: as FiftyOne's config says), or what makes one; see
+            :data:`promerge_fo.progress.ShowProgress`.
 
     Returns:
         The attribute of the labels that holds the IoU, in [0, 1].

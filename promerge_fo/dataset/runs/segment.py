@@ -25,7 +25,7 @@ from promerge_fo.dataset.runs.model import OutOfStepError, ProMergeModel
 from promerge_fo.dataset.runs.resume import finished, images_of_other_runs, outstanding, start_anew
 from promerge_fo.dataset.runs.status import Heartbeat
 from promerge_fo.dataset.samples import require_images
-from promerge_fo.progress import Bar, Progress, progress_bar
+from promerge_fo.progress import Bar, ShowProgress, progress_bar
 
 __all__ = [
     "Report",
@@ -77,7 +77,7 @@ def segment_dataset(
     limit: int | None = None,
     overwrite: bool = False,
     retry_failed: bool = False,
-    progress: Progress = None,
+    progress: ShowProgress = None,
 ) -> Report:
     """Give the images of a dataset or view instance masks.
 
@@ -93,7 +93,8 @@ def segment_dataset(
         limit: only the first so many images.
         overwrite: redo images that are done.
         retry_failed: redo images that failed, and no others.
-        progress: see :data:`promerge_fo.progress.Progress`.
+        progress: whether to show a bar (None: as FiftyOne's config says), or what makes one; see
+            :data:`promerge_fo.progress.ShowProgress`.
 
     Returns:
         What the run did; after Ctrl-C too, when what was done is kept.
