@@ -11,9 +11,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-_HERE = Path(__file__).parent
+from benchmarks.memory import environment
+from benchmarks.settings import Settings, UsageError
 
 
 class Benchmark(NamedTuple):
@@ -23,13 +24,11 @@ class Benchmark(NamedTuple):
         measures: for the list.
         minutes: for the list.
         in_all: whether it is part of ``all``.
-        is_script: whether it has a command line of its own, with ``--output``.
     """
 
     measures: str
     minutes: str
     in_all: bool = True
-    is_script: bool = False
 
 
 BENCHMARKS = {
@@ -52,44 +51,60 @@ BENCHMARKS = {
     "soak": Benchmark(
         "fifty kills of workers, driver and database in a run on Ray", "15", in_all=False
     ),
-    "precision": Benchmark("what bf16 does to features, masks and time", "10", is_script=True),
-    "presets": Benchmark('what the preset "fast" saves', "2", is_script=True),
+    "precision": Benchmark("what bf16 does to features, masks and time", "10"),
+    "presets": Benchmark('what the preset "fast" saves', "2"),
     "gpu": Benchmark("all that a GPU can do, in one run", "8, on a GPU", in_all=False),
     "coco_accuracy": Benchmark(
-        "AP and AR on images with COCO annotations", "by the images", in_all=False, is_script=True
+        "AP and AR on images with COCO annotations", "by the images", in_all=False
     ),
-}  # fmt: skip
+}
+NEED_FIFTYONE = (
+    "writing", "exporting", "evaluation", "review", "panels", "scale", "soak", "coco_accuracy",
+)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run benchmarks; the exit status is 0, or 2 for what cannot be done here."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="a benchmark, or all")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="cpu; for gpu: cuda")
-    parser.add_argument("--quick", action="store_true", help="see that it runs, in seconds")
-    parser.add_argument("--full", action="store_true", help="also what takes long")
-    parser.add_argument("--images", type=Path, help="crf: a folder of images to compare masks on")
-    parser.add_argument("--output-dir", type=Path, default=_HERE / "results")
-    parser.add_argument("--list", action="store_true", help="say what there is")
-    arguments = parser.parse_args(argv)
-    unknown = [name for name in arguments.names if name not in (*BENCHMARKS, "all")]
+    argv = sys.argv[1:] if argv is None else argv
+    given = vars(_parser().parse_args(argv))
+    names, folder = given.pop("names"), given.pop("output_dir")
+    unknown = [name for name in names if name not in (*BENCHMARKS, "all")]
     if unknown:
         print(f"there is no benchmark {', '.join(unknown)}\n\n{table()}", file=sys.stderr)
         return 2
-    if arguments.list or not arguments.names:
+    if given.pop("list") or not names:
         print(table())
         return 0
-    arguments.output_dir.mkdir(parents=True, exist_ok=True)
-    for name in arguments.names:
-        if name == "all":
-            status = _run_all(arguments)
-        elif BENCHMARKS[name].is_script:
-            status = _run_script(name, arguments)
-        else:
-            status = _run(name, arguments)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        status = _run_all(names, argv) if name == "all" else _run(name, given, folder)
         if status != 0:
             return status
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, argument_default=argparse.SUPPRESS
+    )
+    add = parser.add_argument
+    add("names", nargs="*", default=[], metavar="NAME", help="a benchmark, or all")
+    add("--device", choices=("cpu", "cuda"), help="cpu; for gpu: cuda")
+    add("--quick", action="store_true", help="see that it runs, in seconds")
+    add("--full", action="store_true", help="also what takes long")
+    add("--images", type=Path, help="crf: a folder of images to compare masks on; coco_accuracy")
+    add("--annotations", type=Path, help="coco_accuracy: a file in COCO's format for the images")
+    add("--encoder", help="coco_accuracy: its name")
+    add("--presets", nargs="+", help="coco_accuracy: of ProMerge")
+    add("--models", nargs="+", help="precision: vision transformers")
+    add("--checkpoint", type=Path, help="coco_accuracy, and precision of one model: weights")
+    add("--photographs", type=int, help="precision: how many, up to 4")
+    add("--seeds", type=int, help="precision: of the noise")
+    add("--repetitions", type=int, help="precision, presets")
+    results = Path(__file__).parent / "results"
+    add("--output-dir", type=Path, default=results, help="for the results")
+    add("--list", action="store_true", default=False, help="say what there is")
+    return parser
 
 
 def table() -> str:
@@ -101,36 +116,25 @@ def table() -> str:
     return "\n".join([*lines, "", f"all: one after the other, without {outside}"])
 
 
-def _run(name: str, arguments: argparse.Namespace) -> int:
-    import torch
-
+def _run(name: str, given: dict[str, Any], folder: Path) -> int:
     from benchmarks.record import write
-    from benchmarks.settings import Settings
 
-    device = arguments.device or ("cuda" if name == "gpu" else "cpu")
-    if device == "cuda" and not torch.cuda.is_available():
-        print(
-            f"{name}: torch {torch.__version__} finds no CUDA device here. On a machine with one: "
-            f"python -m benchmarks {name} --device cuda; to see it run: --device cpu --quick",
-            file=sys.stderr,
-        )
-        return 2
-    if name == "gpu" and device == "cpu" and not arguments.quick:
-        print("gpu: on a CPU only with --quick, to see it run", file=sys.stderr)
-        return 2
-    settings = Settings(device, arguments.quick, arguments.full, arguments.images)
+    settings = Settings(**{"device": "cuda" if name == "gpu" else "cpu", **given})
     print(f"{name}: {BENCHMARKS[name].measures}", flush=True)
-    results = importlib.import_module(f"benchmarks.{name}").run(settings)
+    try:
+        results = _measure(name, settings)
+    except UsageError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
     # Figures of a GPU lie beside those of a CPU, not in their place.
-    suffix = "-cuda" if device == "cuda" and name != "gpu" else ""
-    path = arguments.output_dir / f"{name}{suffix}.json"
+    path = folder / f"{name}{'-cuda' if settings.on_gpu and name != 'gpu' else ''}.json"
     write(
         path,
         {
             "benchmark": name,
-            "device": device,
-            "quick": arguments.quick,
-            "full": arguments.full,
+            "device": settings.device,
+            "quick": settings.quick,
+            "full": settings.full,
             "results": results,
         },
     )
@@ -141,33 +145,32 @@ def _run(name: str, arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _run_script(name: str, arguments: argparse.Namespace) -> int:
-    if name == "coco_accuracy":
-        print(
-            "coco_accuracy needs images: python -m benchmarks.coco_accuracy ANNOTATIONS.json "
-            "IMAGES --output OUTPUT.json",
-            file=sys.stderr,
+def _measure(name: str, settings: Settings) -> dict[str, Any]:
+    import torch
+
+    if settings.on_gpu and not torch.cuda.is_available():
+        raise UsageError(
+            f"torch {torch.__version__} finds no CUDA device here. On a machine with one: "
+            f"python -m benchmarks {name} --device cuda; to see it run: --device cpu --quick"
         )
-        return 2
-    command = [sys.executable, "-m", f"benchmarks.{name}"]
-    command += ["--output", str(arguments.output_dir.resolve() / f"{name}.json")]
-    if arguments.device:
-        command += ["--device", arguments.device]
-    if arguments.quick:
-        command += ["--repetitions", "1"]
-    return subprocess.run(command, cwd=_HERE.parent).returncode
+    run = importlib.import_module(f"benchmarks.{name}").run
+    if name not in NEED_FIFTYONE:
+        return dict(run(settings))
+    from benchmarks.database import why_not
+
+    missing = why_not()
+    return {"fiftyone_missing": missing, **({} if missing else run(settings))}
 
 
-def _run_all(arguments: argparse.Namespace) -> int:
+def _run_all(names: Sequence[str], argv: Sequence[str]) -> int:
     """Each in a process of its own, in which no other has left threads, memory or a database."""
-    options = ["--output-dir", str(arguments.output_dir.resolve())]
-    options += ["--device", arguments.device] if arguments.device else []
-    options += ["--images", str(arguments.images.resolve())] if arguments.images else []
-    options += [f"--{name}" for name in ("quick", "full") if getattr(arguments, name)]
+    options = list(argv)
+    for name in names:
+        options.remove(name)
     failed = []
     for name in (name for name, b in BENCHMARKS.items() if b.in_all):
         command = [sys.executable, "-m", "benchmarks", name, *options]
-        if subprocess.run(command, cwd=_HERE.parent).returncode != 0:
+        if subprocess.run(command, env=environment()).returncode != 0:
             failed.append(name)
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)

@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks.memory import apart, now_mb, peak_mb
 from benchmarks.settings import Settings
 from benchmarks.subjects import instant, photograph_files
+from benchmarks.timing import rates
 from promerge_fo.pipeline import Pipeline
 
 COUNTS = (10, 100, 1000)
@@ -25,12 +26,8 @@ SAMPLES = 20  #: looks at the memory in a run
 
 def run(settings: Settings) -> dict[str, Any]:
     counts = settings.pick(FULL_COUNTS if settings.full else COUNTS, (4,))
-    return {
-        "counts": [
-            apart("benchmarks.count:of_count", count=count, device=settings.device)
-            for count in counts
-        ]
-    }
+    device = settings.device
+    return {"counts": [apart("benchmarks.count:of_count", count=n, device=device) for n in counts]}
 
 
 def of_count(count: int, device: str) -> dict[str, Any]:
@@ -51,8 +48,7 @@ def of_count(count: int, device: str) -> dict[str, Any]:
         "images": count,
         "failed": failed,
         "masks": masks,
-        "seconds": round(seconds, 3),
-        "images_per_s": round(count / seconds, 3),
+        **rates(count, seconds),
         "memory_before_mb": before,
         "peak_memory_mb": peak_mb(),
         "memory": memory,

@@ -1,4 +1,4 @@
-"""A run on Ray as a process of its own, a database of its own, and somebody who kills both.
+"""A run on Ray as a process of its own, a database of its own, and kills of both.
 
 ``python -m benchmarks.crew RUN.json`` is the run; :func:`disturbed` starts it again and again,
 and kills workers, the run itself and the database at moments that a seed decides.
@@ -7,10 +7,8 @@ and kills workers, the run itself and the database at moments that a seed decide
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +17,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import psutil  # type: ignore[import-untyped]
+
+from benchmarks.database import mongod
+from benchmarks.memory import environment
 
 ROOT = Path(__file__).parents[1]
 VICTIMS = ("worker", "driver", "database")
@@ -45,21 +48,8 @@ class Database:
     """A mongod that can be killed and comes back with what its disk has."""
 
     def __init__(self, folder: Path) -> None:
-        from promerge_fo.install.mongod import find_mongod
-
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        (folder / "db").mkdir(parents=True)
-        self._command = [
-            str(find_mongod()), "--dbpath", str(folder / "db"), "--bind_ip", "127.0.0.1",
-            "--port", str(self.port), "--logpath", str(folder / "mongod.log"), "--nounixsocket",
-        ]  # fmt: skip
+        self._command, self.uri = mongod(folder)
         self.start()
-
-    @property
-    def uri(self) -> str:
-        return f"mongodb://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
@@ -74,27 +64,20 @@ class Database:
         self.start()
 
 
-def actors_of(pid: int) -> list[int]:
-    """Processes of Ray Data's actors below a process (Linux)."""
-    children: dict[int, list[int]] = {}
-    names: dict[int, str] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError, IndexError):
-                stat = (entry / "stat").read_text().rpartition(")")[2].split()
-                children.setdefault(int(stat[1]), []).append(int(entry.name))
-                names[int(entry.name)] = (entry / "cmdline").read_text()
-    found, left = [], [pid]
-    while left:
-        pid = left.pop()
-        left += children.get(pid, [])
-        if names.get(pid, "").startswith(_ACTOR) and "MapWorker" in names[pid]:
-            found.append(pid)
-    return sorted(found)
+def actors_of(pid: int) -> list[psutil.Process]:
+    """Processes of Ray Data's actors below a process, from the lowest id."""
+    found = []
+    with suppress(psutil.Error):  # of those that have ended meanwhile
+        for process in psutil.Process(pid).children(recursive=True):
+            with suppress(psutil.Error):
+                name = " ".join(process.cmdline())
+                if name.startswith(_ACTOR) and "MapWorker" in name:
+                    found.append(process)
+    return sorted(found, key=lambda process: int(process.pid))
 
 
 class Crew:
-    """The run's process.
+    """The run's process, which is started at once.
 
     Args:
         folder: for all its files.
@@ -107,19 +90,15 @@ class Crew:
         self.shards = folder / "shards"
         self.log = folder / "run.log"
         self._settings = folder / "run.json"
-        self._settings.write_text(
-            json.dumps(
-                {"images": list(images), "shards": str(self.shards), "shard_size": shard_size}
-            )
-        )
+        settings = {"images": list(images), "shards": str(self.shards), "shard_size": shard_size}
+        self._settings.write_text(json.dumps(settings))
         self._environment = {
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
+            **environment(),
             "FIFTYONE_DATABASE_URI": database,
             "FIFTYONE_DATABASE_NAME": DATABASE,
             "FIFTYONE_DATABASE_DIR": str(folder / "unused"),
         }
-        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
 
     def start(self) -> None:
         with self.log.open("ab") as log:
@@ -128,20 +107,17 @@ class Crew:
                 cwd=ROOT, env=self._environment, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
-    def workers(self) -> list[int]:
+    def workers(self) -> list[psutil.Process]:
         """Processes of Ray's actors that are descendants of the run."""
-        assert self.process is not None
         return actors_of(self.process.pid)
 
     def count_shards(self) -> int:
         return len(list(self.shards.glob("*/*.parquet")))
 
     def end(self) -> None:
-        """Kill it, with all that it has started: by its session."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-        if self.process is not None:
-            self.process.wait()
+        """Kill it; what it has started ends by itself then."""
+        self.process.kill()
+        self.process.wait()
 
 
 def disturbed(
@@ -173,16 +149,16 @@ def disturbed(
     """
     rng = random.Random(seed)
     kills: list[Kill] = []
-    starts, until = 0, time.monotonic() + limit_s
+    starts, until = 1, time.monotonic() + limit_s
     for victim in (*plan, None):
         wait, is_early = rng.uniform(0, up_to_s), rng.random() < early
         calm_since, shards = None, crew.count_shards()
         while True:
-            if crew.process is None or crew.process.poll() is not None:
-                code = None if crew.process is None else crew.process.returncode
-                if code == 0:
-                    return kills, starts
-                assert code in (None, -signal.SIGKILL), crew.log.read_text()[-3000:]
+            code = crew.process.poll()
+            if code == 0:
+                return kills, starts
+            if code is not None:
+                assert code == -signal.SIGKILL, crew.log.read_text()[-3000:]
                 crew.start()
                 starts += 1
                 calm_since = None
@@ -193,14 +169,13 @@ def disturbed(
                 if time.monotonic() - calm_since >= wait:
                     break
             time.sleep(0.1)
+        assert victim is not None
         kills.append(Kill(victim, round(wait, 2), crew.count_shards()))
         if victim == "worker":
-            with suppress(ProcessLookupError):
-                os.kill(rng.choice(workers), signal.SIGKILL)
+            with suppress(psutil.NoSuchProcess):
+                rng.choice(workers).kill()
         elif victim == "driver":
-            assert crew.process is not None
-            crew.process.kill()
-            crew.process.wait()
+            crew.end()
         else:
             database.restart_after(rng.uniform(0, 3))
     raise AssertionError("unreachable")
@@ -221,7 +196,7 @@ def labels_of(uri: str, database: str, name: str) -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     ids = set()
-    with MongoClient(uri) as client:
+    with MongoClient[Any](uri) as client:
         server = client[database]
         (dataset,) = server["datasets"].find({"name": name})
         for document in server[dataset["sample_collection_name"]].find({}):
@@ -262,19 +237,12 @@ def pipeline() -> Any:
     return Pipeline(load_encoder("texture", image_size=96), config)
 
 
-def recipe() -> Any:
-    """The same, for workers."""
-    from promerge_fo.cluster import Recipe
-
-    return Recipe(pipeline().identity())
-
-
 def main() -> int:
     """The run."""
     settings = json.loads(Path(sys.argv[1]).read_text())
     import fiftyone as fo
 
-    from promerge_fo.cluster import segment_on_ray
+    from promerge_fo.cluster import Recipe, segment_on_ray
     from promerge_fo.dataset.database import patiently
 
     def opened() -> Any:
@@ -287,7 +255,7 @@ def main() -> int:
 
     dataset = patiently(opened)
     report = segment_on_ray(
-        dataset, recipe(), FIELD, shards=settings["shards"], workers=2,
+        dataset, Recipe(pipeline().identity()), FIELD, shards=settings["shards"], workers=2,
         shard_size=settings["shard_size"],
     )  # fmt: skip
     print(report, Counter(dataset.values(f"{FIELD}.status")), flush=True)

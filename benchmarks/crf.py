@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import math
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks import crf_batches
-from benchmarks.memory import apart, now_mb, peak_mb, reset_peak
+from benchmarks.memory import apart, gpu_peak_mb, now_mb, peak_mb, reset_gpu_peak, reset_peak
 from benchmarks.settings import Settings
-from benchmarks.subjects import blobs, photographs
-from benchmarks.timing import one_thread, quartiles, take_turns
+from benchmarks.subjects import blobs, mask_ious, photographs
+from benchmarks.timing import measure, one_thread, quartiles, summarise, take_turns, timed
+from promerge_fo.config import Config
 from promerge_fo.images import load_image
-from promerge_fo.refine import refine_masks
+from promerge_fo.instances import Refined
+from promerge_fo.refine import complete, crf_batch, refine_masks, refine_resized
 from promerge_fo.refine.dense_crf import (
     BILATERAL_CORNERS,
     ITERATIONS,
@@ -31,17 +33,20 @@ from promerge_fo.refine.dense_crf import (
 )
 from promerge_fo.refine.pydensecrf import load_reference, pydensecrf
 from promerge_fo.refine.resize import upsample_nearest
+from promerge_fo.refine.torch_crf import dense_crf_batch
 
 COUNTS = (1, 4, 8, 16, 32)
 MEGAPIXELS = (0.23, 1, 2, 4, 8, 16)
 MASKS_OF_A_SIZE = 4
 MASKS_TO_COMPARE = 200
 FULL_PASS = 16  #: masks that go through the lattice side by side
+BATCH_IMAGES = (1, 4, 16)
+BATCH_MASKS = (1, 8, 16)
 
 
 def run(settings: Settings) -> dict[str, Any]:
     if settings.on_gpu:
-        return {"batches": crf_batches.run(settings)}
+        return {"batches": batches(settings)}
     missing = _why_no_reference()
     with one_thread():
         return {
@@ -55,7 +60,7 @@ def run(settings: Settings) -> dict[str, Any]:
                 for megapixels in MEGAPIXELS
                 if megapixels <= settings.pick(math.inf, 0.5)
             ],
-            "batches": crf_batches.run(settings),
+            "batches": batches(settings),
         }
 
 
@@ -72,27 +77,23 @@ def counts(settings: Settings, with_reference: bool) -> dict[str, Any]:
     numbers = COUNTS[: settings.pick(None, 2)]
     masks = blobs(max(numbers))
     one = upsample_nearest(masks[:1], (480, 480))
-    seconds: dict[str, list[float]] = {}
-    for image in list(photographs((480, 480)).values())[: settings.pick(None, 1)]:
-        functions: dict[str, Any] = {
-            str(n): lambda i=image, m=masks[:n]: refine_masks(i, m) for n in numbers
-        }
-        if with_reference:
-            functions["pydensecrf"] = lambda i=image: pydensecrf(i, one)
-        for name, values in take_turns(functions, settings.pick(5, 1)).items():
-            seconds.setdefault(name, []).extend(values)
-    reference = float(np.median(seconds["pydensecrf"])) if with_reference else None
+
+    def functions(image: NDArray[np.uint8]) -> dict[str, Any]:
+        ours = {str(n): partial(refine_masks, image, masks[:n]) for n in numbers}
+        theirs = {"pydensecrf": partial(pydensecrf, image, one)} if with_reference else {}
+        return {**ours, **theirs}
+
+    images = list(photographs((480, 480)).values())[: settings.pick(None, 1)]
+    seconds = summarise(*(take_turns(functions(image), settings.pick(5, 1)) for image in images))
+    reference = seconds.get("pydensecrf")
     return {
-        "pydensecrf_1_mask": quartiles(seconds["pydensecrf"]) if with_reference else None,
+        "pydensecrf_1_mask": reference,
         "refine_masks": [
             {
                 "masks": n,
-                **quartiles(seconds[str(n)]),
-                "times_faster": (
-                    None
-                    if reference is None
-                    else round(n * reference / float(np.median(seconds[str(n)])), 1)
-                ),
+                **seconds[str(n)],
+                "times_faster": reference
+                and round(n * reference["median_s"] / seconds[str(n)]["median_s"], 1),
             }
             for n in numbers
         ],
@@ -103,8 +104,7 @@ def first_calls() -> dict[str, float]:
     """Seconds of the first calls of a process: the first one ever, and with compiled kernels."""
     with tempfile.TemporaryDirectory() as folder:
         ever, later = (
-            apart("benchmarks.crf:call_first", environment={"NUMBA_CACHE_DIR": folder})
-            for _ in range(2)
+            apart("benchmarks.crf:call_first", {"NUMBA_CACHE_DIR": folder}) for _ in range(2)
         )
     return {"compiling_s": ever["seconds"], "later_s": later["seconds"]}
 
@@ -112,10 +112,9 @@ def first_calls() -> dict[str, float]:
 def call_first() -> dict[str, float]:
     """The CRF for as many masks as each of its kernels takes side by side."""
     image = photographs((64, 64))["coffee"]
-    started = time.perf_counter()
-    for masks in (4, 8, FULL_PASS):
-        dense_crf(image, upsample_nearest(blobs(masks), (64, 64)))
-    return {"seconds": round(time.perf_counter() - started, 2)}
+    masks = [upsample_nearest(blobs(count), (64, 64)) for count in (4, 8, FULL_PASS)]
+    _, seconds = timed(lambda: [dense_crf(image, each) for each in masks])
+    return {"seconds": round(seconds, 2)}
 
 
 def traffic(settings: Settings) -> dict[str, float]:
@@ -128,21 +127,19 @@ def traffic(settings: Settings) -> dict[str, float]:
     masks = upsample_nearest(blobs(2 * FULL_PASS), (480, 480))
     source = np.ones(settings.pick(2**28, 2**22), np.uint8)  # zeros would have no memory yet
     target = np.empty_like(source)
-    seconds = take_turns(
-        {
-            "one": lambda: dense_crf(image, masks[:FULL_PASS]),
-            "two": lambda: dense_crf(image, masks),  # a pass more on the same lattice
-            "copy": lambda: np.copyto(target, source),
-        },
-        settings.pick(9, 1),
-    )
-    middle = {name: float(np.median(values)) for name, values in seconds.items()}
+    functions = {
+        "one": lambda: dense_crf(image, masks[:FULL_PASS]),
+        "two": lambda: dense_crf(image, masks),  # a pass more on the same lattice
+        "copy": lambda: np.copyto(target, source),
+    }
+    seconds = summarise(take_turns(functions, settings.pick(9, 1)))
+    one, two, copy = (found["median_s"] for found in seconds.values())
     values = (BILATERAL_CORNERS + SPATIAL_CORNERS) * image.shape[0] * image.shape[1] * FULL_PASS
     moved = 2 * ITERATIONS * values * np.dtype(np.float32).itemsize  # splat and slice
     return {
-        "pass_s": round(middle["two"] - middle["one"], 6),
-        "corners_gb_per_s": round(moved / max(middle["two"] - middle["one"], 1e-9) / 1e9, 2),
-        "copy_gb_per_s": round(2 * source.nbytes / middle["copy"] / 1e9, 2),
+        "pass_s": round(two - one, 6),
+        "corners_gb_per_s": round(moved / max(two - one, 1e-9) / 1e9, 2),
+        "copy_gb_per_s": round(2 * source.nbytes / copy / 1e9, 2),
     }
 
 
@@ -156,37 +153,29 @@ def agreement(settings: Settings) -> dict[str, Any]:
             if path.suffix.lower() in (".jpg", ".jpeg", ".png")
         }
     each = settings.pick(math.ceil(MASKS_TO_COMPARE / len(images)), 2)
-    by_image, everywhere, unrefined, both_empty = {}, [], [], 0
+    by_image, unrefined = {}, []
     for number, (name, image) in enumerate(images.items()):
         before = upsample_nearest(blobs(each, seed=number), (480, 480))
         after = dense_crf(image, before)
-        common, either = _overlap(after, pydensecrf(image, before))
-        both_empty += int((either == 0).sum())
-        kept, all_of_both = _overlap(after, before)
-        unrefined.extend(kept / all_of_both)
-        overlaps = common[either > 0] / either[either > 0]
-        by_image[name] = _summary(overlaps)
-        everywhere.extend(overlaps)
+        by_image[name] = mask_ious(after, pydensecrf(image, before), of_empty=math.nan)
+        unrefined.append(mask_ious(after, before))
+    everywhere = np.concatenate(list(by_image.values()))
     return {
         "all": _summary(everywhere),
-        "both_empty": both_empty,
-        "unrefined": _summary(unrefined),  # how far both have moved away from what they were given
-        "images": by_image,
+        "both_empty": int(np.isnan(everywhere).sum()),
+        # how far both have moved away from what they were given
+        "unrefined": _summary(np.concatenate(unrefined)),
+        "images": {name: _summary(ious) for name, ious in by_image.items()},
     }
 
 
-def _overlap(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """(n,) pixels of both, and of either."""
-    return (a & b).sum(axis=(1, 2)), (a | b).sum(axis=(1, 2))
-
-
-def _summary(overlaps: Any) -> dict[str, Any]:
-    if len(overlaps) == 0:
-        return {"masks": 0, "mean_iou": None, "min_iou": None}
+def _summary(ious: NDArray[np.float64]) -> dict[str, Any]:
+    """Of the masks that are not empty in both."""
+    ious = ious[~np.isnan(ious)]
     return {
-        "masks": len(overlaps),
-        "mean_iou": round(float(np.mean(overlaps)), 6),
-        "min_iou": round(float(np.min(overlaps)), 6),
+        "masks": len(ious),
+        "mean_iou": round(float(ious.mean()), 6) if len(ious) else None,
+        "min_iou": round(float(ious.min()), 6) if len(ious) else None,
     }
 
 
@@ -195,21 +184,18 @@ def of_size(megapixels: float, with_reference: bool) -> dict[str, Any]:
 
     pydensecrf takes one mask, and its time is multiplied: its masks do not share any work.
     """
+    result: dict[str, Any] = {"megapixels": megapixels, "masks": MASKS_OF_A_SIZE}
     with tempfile.TemporaryDirectory() as folder:
-        ours = apart("benchmarks.crf:on_size", megapixels=megapixels, folder=folder, name="ours")
-        result = {"megapixels": megapixels, "masks": MASKS_OF_A_SIZE, "numba": ours}
+        crf = partial(apart, "benchmarks.crf:on_size", megapixels=megapixels, folder=folder)
+        result["numba"] = crf(name="numba")
         if not with_reference:
             return {**result, "pydensecrf": None, "iou": None}
-        reference = apart(
-            "benchmarks.crf:on_size", megapixels=megapixels, folder=folder, name="pydensecrf"
-        )
-        common, either = _overlap(
-            *(np.load(Path(folder) / f"{name}.npy") for name in ("ours", "pydensecrf"))
-        )
+        reference = crf(name="pydensecrf")
+        ours, theirs = (np.load(Path(folder, f"{name}.npy")) for name in ("numba", "pydensecrf"))
     return {
         **result,
         "pydensecrf": {**reference, "seconds": round(reference["seconds"] * MASKS_OF_A_SIZE, 4)},
-        "iou": round(float(common[0] / max(either[0], 1)), 6),
+        "iou": round(float(mask_ious(ours, theirs)[0]), 6),
     }
 
 
@@ -226,9 +212,73 @@ def on_size(megapixels: float, folder: str, name: str) -> dict[str, Any]:
         function(image[:64, :64], masks[:, :64, :64])  # compiles, or loads what was compiled
     before = now_mb()
     reset_peak()
-    started = time.perf_counter()
-    refined = function(image, masks)
-    seconds = time.perf_counter() - started
+    refined, seconds = timed(lambda: function(image, masks))
     peak = peak_mb()
     np.save(Path(folder) / name, refined[:1])
     return {"seconds": round(seconds, 4), "memory_before_mb": before, "peak_memory_mb": peak}
+
+
+def refine(
+    image: NDArray[np.uint8],
+    masks: NDArray[np.bool_],
+    size: tuple[int, int],
+    config: Config,
+    device: str,
+) -> Refined:
+    """Refine the masks of an image as a pipeline does on this device."""
+    if device == "cpu":
+        return refine_resized(image, masks, size, config)
+    (after,) = crf_batch([image], [masks], config, device)
+    return complete(masks, after, size, config)
+
+
+def batches(settings: Settings) -> list[dict[str, Any]]:
+    """The CRF in torch, for all masks of several images at once, beside the one in numba.
+
+    On a CPU, where it is slower than the one in numba, it is one image at a time.
+    """
+    counts = BATCH_IMAGES if settings.on_gpu else (1,)
+    cases = [(images, masks) for images in counts for masks in BATCH_MASKS]
+    return [_batch(*case, settings) for case in cases[: settings.pick(None, 1)]]
+
+
+def _batch(images: int, masks: int, settings: Settings) -> dict[str, Any]:
+    size = settings.pick((480, 480), (96, 96))
+    shown = list(photographs(size).values())
+    batch = [shown[i % len(shown)] for i in range(images)]
+    before = [upsample_nearest(blobs(masks, seed=i), size) for i in range(images)]
+    owners = np.repeat(np.arange(images), masks)
+    arguments = [
+        torch.from_numpy(array).to(settings.device)
+        for array in (np.stack(batch), np.concatenate(before), owners)
+    ]
+    reset_gpu_peak(settings.device)
+    fast = measure(
+        lambda: dense_crf_batch(*arguments),
+        settings.pick(10 if settings.on_gpu else 3, 1),
+        settings.device,
+    )
+    peak = gpu_peak_mb(settings.device)
+    after = dense_crf_batch(*arguments).cpu().numpy()
+    # The one in numba takes image after image: each of them is a repetition, four at least.
+    pairs = list(zip(batch, before, strict=True))
+    dense_crf(*pairs[0])
+    other, slow = zip(
+        *(timed(partial(dense_crf, *pair)) for pair in pairs * math.ceil(4 / images)), strict=True
+    )
+    each, whole = quartiles(slow)["median_s"], fast["median_s"]
+    ious = mask_ious(after, np.concatenate(other[:images]))
+    return {
+        "images": images,
+        "masks_per_image": masks,
+        **fast,
+        "ms_per_image": round(1000 * whole / images, 3),
+        "masks_per_s": round(images * masks / whole, 1),
+        "peak_gpu_memory_mb": peak,
+        "numba_one_thread_ms_per_image": round(1000 * each, 3),
+        "times_faster_than_numba": round(images * each / whole, 3),
+        "iou_with_numba": {
+            "mean": round(float(ious.mean()), 6),
+            "min": round(float(ious.min()), 6),
+        },
+    }

@@ -11,7 +11,9 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from promerge_fo.install.mongod import MongodError, find_mongod
 
@@ -25,10 +27,13 @@ def why_not() -> str | None:
     return None if found else "FiftyOne has no mongod: promerge doctor --install-mongod"
 
 
-def start() -> None:
-    """A server, a database and folders that go with the process."""
+def start() -> Any:
+    """FiftyOne, with a server, a database and folders that go with the process."""
     root = isolate("promerge_benchmark")
     os.environ["FIFTYONE_DATABASE_URI"] = start_server(root)
+    import fiftyone
+
+    return fiftyone
 
 
 def isolate(name: str) -> Path:
@@ -57,15 +62,50 @@ def start_server(root: Path) -> str:
     FiftyOne would share any server that it has started for this user, whatever its folder. Ours
     ends with this process, however that ends: the shell waits for the pipe to close.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    (root / "db").mkdir()
-    options = f"--dbpath {root}/db --logpath {root}/mongod.log --port {port} --nounixsocket"
-    shell = ["sh", "-c", '"$@" >/dev/null & read end; kill $!; wait', "mongod", str(find_mongod())]
-    server = subprocess.Popen([*shell, *options.split()], stdin=subprocess.PIPE)
+    command, address = mongod(root)
+    shell = ["sh", "-c", '"$@" >/dev/null & read end; kill $!; wait', "mongod"]
+    server = subprocess.Popen([*shell, *command], stdin=subprocess.PIPE)
     assert server.stdin is not None
     # registered before FiftyOne registers what needs the server, and so run after it
     atexit.register(server.wait)
     atexit.register(server.stdin.close)
-    return f"mongodb://127.0.0.1:{port}"
+    return address
+
+
+def mongod(root: Path) -> tuple[list[str], str]:
+    """The command that starts a server with its data below a folder, and its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (root / "db").mkdir(parents=True)
+    command = [
+        str(find_mongod()), "--dbpath", str(root / "db"), "--logpath", str(root / "mongod.log"),
+        "--bind_ip", "127.0.0.1", "--port", str(port), "--nounixsocket",
+    ]  # fmt: skip
+    return command, f"mongodb://127.0.0.1:{port}"
+
+
+def multiply(
+    dataset: Any, count: int, field: str, labels: Callable[[list[dict[str, Any]]], Any]
+) -> None:
+    """Replace a dataset's samples by so many copies, straight in the database; no file exists.
+
+    Args:
+        dataset: whose samples are copied in turn.
+        count: of the copies.
+        field: with their detections.
+        labels: makes a copy's detections, as they are stored, from those of its original.
+    """
+    from bson import ObjectId
+
+    collection = dataset._sample_collection
+    originals = list(collection.find({}))
+    collection.delete_many({})
+    for first in range(0, count, 1000):
+        documents = []
+        for number in range(first, min(first + 1000, count)):
+            copy = originals[number % len(originals)]
+            made = [{**label, "_id": ObjectId()} for label in labels(copy[field]["detections"])]
+            new = {"_id": ObjectId(), "filepath": f"/images/{number:08}.jpg"}
+            documents.append({**copy, **new, field: {**copy[field], "detections": made}})
+        collection.insert_many(documents)

@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from benchmarks.memory import gpu_peak_mb, reset_gpu_peak
 from benchmarks.settings import Settings
 from benchmarks.subjects import PHOTOGRAPHS, TINY, photographs, random_vit
-from benchmarks.timing import quartiles, synchronise, take_turns
-from promerge_fo.encoder import Encoder
+from benchmarks.timing import summarise, synchronise, take_turns
+from promerge_fo.encoder.base import Encoder
+from promerge_fo.encoder.vit import VitEncoder
 
 MODELS = ("vit_small_patch16_224.dino", "vit_small_patch8_224.dino", "vit_base_patch8_224.dino")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -53,12 +56,11 @@ def of_model(
         image_size=settings.pick(480, 96),
         compile=compile,
     )
-    operations = sum(count_flops(encoder).values())
-    batches = COMPILED_BATCHES if compile else BATCHES
-    if settings.quick:
+    flops = count_flops(encoder)
+    operations = sum(flops.values())
+    batches: tuple[int, ...] = COMPILED_BATCHES if compile else BATCHES
+    if settings.quick or not settings.on_gpu:
         batches = batches[:1]
-    elif not settings.on_gpu:
-        batches = (1,)
     side = encoder.image_size
     image = photographs((side, side))[PHOTOGRAPHS[0]]
     result: dict[str, Any] = {
@@ -66,7 +68,7 @@ def of_model(
         "precision": precision,
         "image_size": side,
         "gflop_per_image": round(operations / 1e9, 3),
-        "attention_share": round(count_flops(encoder)["attention"] / operations, 4),
+        "attention_share": round(flops["attention"] / operations, 4),
     }
     if compile:
         started = time.perf_counter()
@@ -77,22 +79,17 @@ def of_model(
 
 
 def _batch(
-    encoder: Encoder, image: np.ndarray, size: int, operations: int, settings: Settings
+    encoder: Encoder, image: NDArray[np.uint8], size: int, operations: int, settings: Settings
 ) -> dict[str, Any]:
-    if settings.on_gpu:
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+    reset_gpu_peak(settings.device)
     batch = [image] * size
     encoder.encode(batch)
-    peak = torch.cuda.max_memory_allocated() / 2**20 if settings.on_gpu else None
+    peak = gpu_peak_mb(settings.device)
     side = settings.pick(8192 if settings.on_gpu else 2048, 256)
     a = torch.ones(side, side, dtype=PRECISIONS[encoder.precision], device=settings.device)
-    taken = take_turns(
-        {"encode": lambda: encoder.encode(batch), "product": lambda: a @ a},
-        settings.pick(15 if settings.on_gpu else 3, 1),
-        settings.device,
-    )
-    seconds, of_product = quartiles(taken["encode"]), quartiles(taken["product"])
+    functions = {"encode": lambda: encoder.encode(batch), "product": lambda: a @ a}
+    repetitions = settings.pick(15 if settings.on_gpu else 3, 1)
+    seconds, of_product = summarise(take_turns(functions, repetitions, settings.device)).values()
     rate = size / seconds["median_s"]
     reached = rate * operations / 1e12
     bound = 2 * side**3 / of_product["median_s"] / 1e12
@@ -103,7 +100,7 @@ def _batch(
         "tflop_per_s": round(reached, 6),
         "product": {"side": side, **of_product, "tflop_per_s": round(bound, 6)},
         "share_of_product": round(reached / bound, 4),
-        "peak_gpu_memory_mb": None if peak is None else round(peak, 1),
+        "peak_gpu_memory_mb": peak,
     }
 
 
@@ -114,7 +111,8 @@ def count_flops(encoder: Encoder) -> dict[str, int]:
     projections of attention, its products QK and AV, and two of the perceptron. Norms, softmax and
     activations are not counted.
     """
-    trunk = encoder._parts["trunk"].model
+    assert isinstance(encoder, VitEncoder)
+    trunk: Any = encoder._parts["trunk"].model
     patches = (encoder.image_size // encoder.patch_size) ** 2
     tokens, width = patches + trunk.num_prefix_tokens, trunk.embed_dim
     hidden = trunk.blocks[0].mlp.fc1.out_features

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from benchmarks.memory import now_mb, peak_mb, reset_peak
+from benchmarks.crf import refine
+from benchmarks.memory import gpu_peak_mb, now_mb, peak_mb, reset_gpu_peak, reset_peak
 from benchmarks.settings import Settings
 from benchmarks.subjects import (
     ENCODERS,
@@ -25,10 +26,10 @@ from benchmarks.subjects import (
     photograph_files,
     stand_in,
 )
-from benchmarks.timing import measure, one_thread, quartiles, synchronise, take_turns
+from benchmarks.timing import measure, one_thread, rates, summarise, take_turns, timed
 from promerge_fo.config import ProMergeConfig
+from promerge_fo.instances import Instances
 from promerge_fo.pipeline import Pipeline
-from promerge_fo.refine import refine_batch, refine_resized
 from promerge_fo.segment import segment_features
 
 BATCHES = (8, 16, 32)
@@ -65,13 +66,13 @@ def overlap(folder: Path, settings: Settings) -> dict[str, Any]:
     }
     if not settings.on_gpu:  # where the CRF of a run is the CPU's, too
         functions["one_thread"] = lambda: _one_by_one(others, paths)
-    seconds = take_turns(functions, settings.pick(5, 1), settings.device)
-    middle = {name: float(np.median(values)) for name, values in seconds.items()}
+    seconds = summarise(take_turns(functions, settings.pick(5, 1), settings.device))
+    middle = {name: found["median_s"] for name, found in seconds.items()}
     slower = max(middle["others_alone"], middle["encoder_alone"])
     return {
         "images": len(paths),
         "threads": others.threads,
-        **{name: quartiles(values) for name, values in seconds.items()},
+        **seconds,
         # 1: as many times faster than on one thread as there are threads
         "share_of_threads": (
             None
@@ -98,31 +99,27 @@ def throughput(
     few = photograph_files(folder, settings.pick(4, 1))
     alone = stages(Pipeline(encoder, config), few, settings)
     # On a CPU, images are encoded one by one. On a GPU, the CRF's other place is tried once.
-    cases = [(batch, settings.device) for batch in BATCHES] if settings.on_gpu else [(1, "cpu")]
+    cases = [(1, "cpu")]
     if settings.on_gpu:
-        cases.append((BATCHES[-1], "cpu"))
+        cases = [*((batch, settings.device) for batch in BATCHES), (BATCHES[-1], "cpu")]
     count = IMAGES_ON_GPU if settings.on_gpu else settings.pick(IMAGES_ON_CPU[preset], 2)
     paths = photograph_files(folder, count)
     results = []
     for batch, crf_device in cases:
         pipeline = Pipeline(encoder, config, crf_device=crf_device)
-        images = [pipeline.prepare(path).pixels for path in paths[:batch]]
-
-        def encode(images: list[Any] = images) -> list[float]:
-            function = {"encode": lambda: encoder.encode(images)}
-            repetitions = settings.pick(3 if settings.on_gpu else 1, 1)
-            return take_turns(function, repetitions, settings.device)["encode"]
-
-        alone_s = encode()
+        pixels = [pipeline.prepare(path).pixels for path in paths[:batch]]
+        encode = {"encode": partial(encoder.encode, pixels)}
+        repetitions = settings.pick(3 if settings.on_gpu else 1, 1)
+        alone_before = take_turns(encode, repetitions, settings.device)
         _run(pipeline, paths[:batch], batch)  # warms up
-        before = _reset(settings)
-        started = time.perf_counter()
-        masks = _run(pipeline, paths, batch)
-        seconds = time.perf_counter() - started
-        peak = peak_mb()
-        gpu_peak = torch.cuda.max_memory_allocated() / 2**20 if settings.on_gpu else None
-        alone_s += encode()  # before and after: what else the machine does falls on both
-        rate, encoder_rate = count / seconds, batch / float(np.median(alone_s))
+        before = now_mb()
+        reset_peak()
+        reset_gpu_peak(settings.device)
+        masks, seconds = timed(partial(_run, pipeline, paths, batch))
+        peaks = {"peak_memory_mb": peak_mb(), "peak_gpu_memory_mb": gpu_peak_mb(settings.device)}
+        # before and after: what else the machine does falls on both
+        alone_after = take_turns(encode, repetitions, settings.device)
+        encoder_rate = batch / summarise(alone_before, alone_after)["encode"]["median_s"]
         results.append(
             {
                 "preset": preset,
@@ -131,15 +128,13 @@ def throughput(
                 "batch": batch,
                 "crf_device": crf_device,
                 "images": count,
-                "seconds": round(seconds, 3),
-                "images_per_s": round(rate, 3),
+                **rates(count, seconds),
                 "masks_per_s": round(sum(masks) / seconds, 3),
                 "encoder_alone_images_per_s": round(encoder_rate, 3),
-                "share_of_encoder_alone": round(rate / encoder_rate, 3),
+                "share_of_encoder_alone": round(count / seconds / encoder_rate, 3),
                 "stages_alone": alone,
                 "memory_before_mb": before,
-                "peak_memory_mb": peak,
-                "peak_gpu_memory_mb": None if gpu_peak is None else round(gpu_peak, 1),
+                **peaks,
             }
         )
     return results
@@ -152,29 +147,24 @@ def stages(pipeline: Pipeline, paths: list[str], settings: Settings) -> dict[str
     features = [encoder.encode([image.pixels])[0] for image in prepared]
     found = [segment_features(each, config).masks for each in features]
 
-    def refine(image: Any, masks: Any) -> None:
-        if settings.on_gpu:
-            refine_batch([image.pixels], [masks], [image.size], config, device)
-        else:
-            refine_resized(image.pixels, masks, image.size, config)
-
-    seconds: dict[str, list[float]] = {}
-    for path, image, each, masks in zip(paths, prepared, features, found, strict=True):
-        functions = {
-            "read": lambda p=path: pipeline.prepare(p),
-            "segment": lambda f=each: segment_features(f, config),
-            "refine": lambda i=image, m=masks: refine(i, m),
-        }
-        with one_thread():  # as in the pipeline's threads
-            taken = take_turns(functions, settings.pick(5, 1), device)
-        for name, values in taken.items():
-            seconds.setdefault(name, []).extend(values)
-    encode = take_turns(
-        {"encode": lambda: encoder.encode([prepared[0].pixels])}, settings.pick(2, 1), device
-    )
+    with one_thread():  # as in the pipeline's threads
+        taken = [
+            take_turns(
+                {
+                    "read": partial(pipeline.prepare, path),
+                    "segment": partial(segment_features, each, config),
+                    "refine": partial(refine, image.pixels, masks, image.size, config, device),
+                },
+                settings.pick(5, 1),
+                device,
+            )
+            for path, image, each, masks in zip(paths, prepared, features, found, strict=True)
+        ]
+    encode = partial(encoder.encode, [prepared[0].pixels])
     return {
         "masks_per_image": round(float(np.mean([len(masks) for masks in found])), 2),
-        **{name: quartiles(values) for name, values in {**seconds, **encode}.items()},
+        **summarise(*taken),
+        "encode": measure(encode, settings.pick(2, 1), device),
     }
 
 
@@ -186,15 +176,5 @@ def _run(pipeline: Pipeline, paths: list[str], batch_size: int) -> list[int]:
     return masks
 
 
-def _count(instances: Any) -> int:
+def _count(instances: Instances) -> int:
     return -1 if instances.status == "failed" else len(instances)
-
-
-def _reset(settings: Settings) -> float | None:
-    """Start anew with peaks; what the process holds before."""
-    reset_peak()
-    if settings.on_gpu:
-        torch.cuda.empty_cache()
-        synchronise(settings.device)
-        torch.cuda.reset_peak_memory_stats()
-    return now_mb()

@@ -9,27 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import io
-import time
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.database import start, why_not
+from benchmarks.database import start
 from benchmarks.memory import apart, peak_mb
 from benchmarks.settings import Settings
+from benchmarks.timing import timed
 
 IMAGES, OBJECTS, PREDICTIONS = 5000, 36_000, 100_000
 SIZE = (480, 640)
 
 
 def run(settings: Settings) -> dict[str, Any]:
-    missing = why_not()
-    if missing is not None:
-        return {"fiftyone_missing": missing, "evaluation": None}
     images = settings.pick(IMAGES, 20)
     return {
-        "fiftyone_missing": None,
         "size": list(SIZE),
         "evaluation": apart("benchmarks.evaluation:of_images", images=images),
     }
@@ -38,38 +34,25 @@ def run(settings: Settings) -> dict[str, Any]:
 def of_images(images: int) -> dict[str, Any]:
     """Seconds of an evaluation that is stored, and of its parts."""
     start()
-    import fiftyone as fo
-
     from promerge_fo.dataset.evaluation.evaluate import evaluate_instances, score_field
     from promerge_fo.dataset.stored_labels import read_labels
 
     rng = np.random.default_rng(0)
-    warm_up = _dataset(4, rng)
-    evaluate_instances(warm_up, "predictions", eval_key="warm_up")
+    fields = ("predictions", "ground_truth")
+    evaluate_instances(_dataset(4, rng), "predictions", eval_key="warm_up")
     dataset = _dataset(images, rng)
-    counts = {name: dataset.count(f"{name}.detections") for name in ("ground_truth", "predictions")}
-
-    started = time.perf_counter()
-    results = evaluate_instances(dataset, "predictions", eval_key="whole")
-    whole = time.perf_counter() - started
-
-    started = time.perf_counter()
-    read = list(read_labels(dataset, ("predictions", "ground_truth")))
-    reading = time.perf_counter() - started
-    started = time.perf_counter()
-    scores = score_field(read, "predictions", "ground_truth")
-    scoring = time.perf_counter() - started
-
+    results, whole = timed(lambda: evaluate_instances(dataset, "predictions", eval_key="whole"))
+    read, reading = timed(lambda: list(read_labels(dataset, fields)))
+    scores, scoring = timed(lambda: score_field(read, *fields))
     figures, seconds = _pycocotools(read)
     for kind, score in scores.items():
         found = [value / 100 if value >= 0 else value for value in score.metrics.values()]
         if not np.array_equal(np.round(found, 12), np.round(figures[kind], 12)):
             raise RuntimeError(f"{kind}: {found} is not pycocotools' {figures[kind]}")
-    fo.core.odm.drop_database()
     return {
         "images": images,
-        "objects": counts["ground_truth"],
-        "predictions": counts["predictions"],
+        "objects": dataset.count("ground_truth.detections"),
+        "predictions": dataset.count("predictions.detections"),
         "seconds": round(whole, 3),
         "parts": {
             "read": round(reading, 3),
@@ -91,17 +74,16 @@ def _pycocotools(read: list[Any]) -> tuple[dict[str, NDArray[np.float64]], float
     images = [{"id": image.number, "height": SIZE[0], "width": SIZE[1]} for image in read]
     truth, found = (
         [
-            {**record, "image_id": image.number, "category_id": 1}
-            for image in read
-            for record in image.records[field]
+            {**record, "id": number, "image_id": image.number, "category_id": 1}
+            for number, (image, record) in enumerate(
+                ((image, record) for image in read for record in image.records[field]), start=1
+            )
         ]
         for field in ("ground_truth", "predictions")
     )
-    for number, record in enumerate(truth, start=1):
-        record["id"] = number
-    figures = {}
-    started = time.perf_counter()
-    with contextlib.redirect_stdout(io.StringIO()):
+
+    def score() -> dict[str, NDArray[np.float64]]:
+        figures = {}
         table = COCO()
         table.dataset = {"images": images, "annotations": truth, "categories": [{"id": 1}]}
         table.createIndex()
@@ -112,7 +94,10 @@ def _pycocotools(read: list[Any]) -> tuple[dict[str, NDArray[np.float64]], float
             evaluation.accumulate()
             evaluation.summarize()
             figures[kind] = evaluation.stats
-    return figures, time.perf_counter() - started
+        return figures
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        return timed(score)
 
 
 def _dataset(images: int, rng: np.random.Generator) -> Any:
@@ -129,14 +114,13 @@ def _dataset(images: int, rng: np.random.Generator) -> Any:
         same = min(objects, predictions)
         others[:same] = ellipses[:same] * rng.normal(1, 0.08, (same, 4))
         others[:, :2] = np.clip(others[:, :2], 0, np.array(SIZE) - 1)  # none is out of sight
-        samples.append(
-            fo.Sample(
-                filepath=f"/images/{number}.jpg",
-                metadata=fo.ImageMetadata(height=SIZE[0], width=SIZE[1]),
-                ground_truth=_labels(ellipses, None),
-                predictions=_labels(others, rng.random(predictions)),
-            )
+        sample = fo.Sample(
+            filepath=f"/images/{number}.jpg",
+            metadata=fo.ImageMetadata(height=SIZE[0], width=SIZE[1]),
+            ground_truth=_labels(ellipses, None),
+            predictions=_labels(others, rng.random(predictions)),
         )
+        samples.append(sample)
     dataset.add_samples(samples)
     return dataset
 

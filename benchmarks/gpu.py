@@ -8,25 +8,18 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from benchmarks import (
-    count,
-    crf_batches,
-    encoder,
-    end_to_end,
-    prompts,
-    segmentation,
-    table2,
-)
-from benchmarks.settings import Settings
+from benchmarks import count, crf, encoder, end_to_end, prompts, segmentation, table2
+from benchmarks.settings import Settings, UsageError
 
 SECONDS = 8 * 60
 
-SECTIONS = {
+SECTIONS: dict[str, Callable[[Settings], dict[str, Any]]] = {
     "segmentation": segmentation.run,
-    "crf": lambda settings: {"batches": crf_batches.run(settings)},
+    "crf": lambda settings: {"batches": crf.batches(settings)},
     "encoder": encoder.run,
     "prompts": prompts.run,
     "table2": table2.run,
@@ -37,6 +30,8 @@ SECTIONS = {
 
 
 def run(settings: Settings) -> dict[str, Any]:
+    if not settings.on_gpu and not settings.quick:
+        raise UsageError("on a CPU only with --quick, to see it run")
     settings = replace(settings, deadline=time.monotonic() + SECONDS)
     sections: dict[str, Any] = {}
     for name, section in SECTIONS.items():

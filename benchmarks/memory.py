@@ -41,27 +41,48 @@ def reset_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
+def reset_gpu_peak(device: str) -> None:
+    """Start anew with :func:`gpu_peak_mb`, with as little memory taken as can be."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def gpu_peak_mb(device: str) -> float | None:
+    """The most memory that torch has taken of a GPU since :func:`reset_gpu_peak`."""
+    if device != "cuda":
+        return None
+    import torch
+
+    return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+
+
+def environment() -> dict[str, str]:
+    """This process's variables, with which another one finds the benchmarks, too."""
+    paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
 def apart(
-    function: str, environment: Mapping[str, str] | None = None, **arguments: Any
+    function: str, variables: Mapping[str, str] | None = None, **arguments: Any
 ) -> dict[str, Any]:
     """What a function returns in a process of its own.
 
     Args:
         function: "benchmarks.module:name"; takes and returns what JSON can hold.
-        environment: variables that the process has besides those of this one.
+        variables: of the environment, which the process has besides those of this one.
         arguments: for the function.
 
     Raises:
         RuntimeError: with the end of what the process said.
     """
-    variables = {**os.environ, **(environment or {})}
-    paths = [str(_ROOT), variables.get("PYTHONPATH", "")]
-    variables["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     run = subprocess.run(
         [sys.executable, "-c", _CHILD, function, json.dumps(arguments)],
         capture_output=True,
         text=True,
-        env=variables,
+        env={**environment(), **(variables or {})},
         cwd=_ROOT,
     )
     if run.returncode != 0:

@@ -7,11 +7,12 @@ benchmarks/review.py; what the review's panel takes is there.
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
 
-from benchmarks.database import start, why_not
+from benchmarks.database import start
 from benchmarks.memory import apart
-from benchmarks.review import FIELD, REPETITIONS, fill
+from benchmarks.review import COUNTS, FIELD, REPETITIONS, fill
 from benchmarks.settings import Settings
 from benchmarks.timing import measure
 
@@ -20,12 +21,8 @@ PANELS = ("promerge_compare", "promerge_review", "promerge_sample")
 
 
 def run(settings: Settings) -> dict[str, Any]:
-    missing = why_not()
-    if missing is not None:
-        return {"fiftyone_missing": missing, "counts": None}
-    counts = settings.pick((1_000, 10_000, 100_000), (100,))
+    counts = settings.pick(COUNTS, (100,))
     return {
-        "fiftyone_missing": None,
         "load_average_before": round(os.getloadavg()[0], 1),
         "counts": [apart("benchmarks.panels:of_count", images=count) for count in counts],
     }
@@ -34,7 +31,6 @@ def run(settings: Settings) -> dict[str, Any]:
 def of_count(images: int) -> dict[str, Any]:
     """Seconds until each form and the compare panel are there."""
     start()
-    import fiftyone as fo
     import fiftyone.operators as foo
     from fiftyone.operators.executor import ExecutionContext, Executor
 
@@ -48,31 +44,27 @@ def of_count(images: int) -> dict[str, Any]:
     def context(uri: str) -> Any:
         return ExecutionContext(operator_uri=uri, request_params={**request}, executor=Executor())
 
-    seconds = {}
-    for operator in foo.list_operators(builtin=False):
-        name = operator.name
-        if operator.uri.startswith("@promerge/") and name not in ("stop_runs", *PANELS):
+    def form(operator: Any) -> None:
+        operator.resolve_input(context(operator.uri))
 
-            def form(operator: Any = operator) -> None:
-                operator.resolve_input(context(operator.uri))
-
-            seconds[f"form of {name}"] = measure(form, REPETITIONS)
-    panel = foo.get_operator("@promerge/promerge/promerge_compare")
-
-    def compare() -> None:
+    def compare(panel: Any) -> None:
         ctx = context(panel.uri)
         panel.on_load(ctx)
         panel.render(ctx)
 
-    seconds["panel promerge_compare"] = measure(compare, REPETITIONS)
-    found = {
+    seconds = {
+        f"form of {operator.name}": measure(partial(form, operator), REPETITIONS)
+        for operator in foo.list_operators(builtin=False)
+        if operator.uri.startswith("@promerge/") and operator.name not in ("stop_runs", *PANELS)
+    }
+    panel = foo.get_operator("@promerge/promerge/promerge_compare")
+    seconds["panel promerge_compare"] = measure(partial(compare, panel), REPETITIONS)
+    return {
         "images": images,
         "labels": dataset.count(f"{FIELD}.detections"),
         "seconds": seconds,
         "slowest_s": max(value["median_s"] for value in seconds.values()),
     }
-    fo.core.odm.drop_database()
-    return found
 
 
 def evaluate(dataset: Any) -> None:

@@ -1,7 +1,5 @@
 """What precision="bf16" does to features, to masks and to the time, against fp32.
 
-    python -m benchmarks.precision --output benchmarks/results/precision.json
-
 - Features of ViT-S/8 and ViT-B/8 in DINO's layout, with seeded random weights: timm's
   initialisation ("timm"), and weights so large that every block counts ("scaled"). Relative L2
   error of the features; absolute error of the cosines between prompts and patches at stride 4.
@@ -17,83 +15,77 @@ taken again with them, by --checkpoint, which takes the place of the random weig
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
 import torch
-from skimage import data
+from numpy.typing import NDArray
 
-from benchmarks.record import write
-from benchmarks.subjects import PHOTOGRAPHS, golden_features
-from benchmarks.timing import quartiles, take_turns
+from benchmarks.settings import Settings, UsageError
+from benchmarks.subjects import TINY, golden_features, photographs
+from benchmarks.timing import summarise, take_turns
 from promerge_fo.config import ProMergeConfig
-from promerge_fo.encoder import Encoder, load_encoder
+from promerge_fo.encoder import load_encoder
+from promerge_fo.encoder.base import Encoder
 from promerge_fo.instances import Instances
 from promerge_fo.segment import segment_features
 
-MODELS = ("vit_small_patch8_224.dino", "vit_base_patch8_224.dino")
 CONFIG = ProMergeConfig.preset("official")
 FP32_NOISE = 1e-5
+ENCODERS: dict[str, dict[str, Any]] = {
+    name + suffix: {"precision": name, "compile": compile}
+    for suffix, compile in (("", False), (", compiled", True))
+    for name in ("fp32", "bf16")
+}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--models", nargs="+", default=MODELS)
-    parser.add_argument("--checkpoint", help="weights of the model, where --models names one")
-    parser.add_argument("--photographs", type=int, default=2, help="how many, up to 4")
-    parser.add_argument("--seeds", type=int, default=10, help="of the noise")
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--device")
-    parser.add_argument("--output")
-    arguments = parser.parse_args()
-    if arguments.checkpoint and len(arguments.models) != 1:
-        parser.error("--checkpoint needs --models with the name of one model")
-
-    features, times = {}, {}
-    for name in arguments.models:
-        for kind in ("given",) if arguments.checkpoint else ("timm", "scaled"):
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(arguments.checkpoint or Path(folder) / "weights.pth")
-                if not arguments.checkpoint:
-                    torch.save(seeded(name, kind), path)
-                exact, rough, *compiled = (
-                    load_encoder(
-                        name, path, device=arguments.device, precision=precision, compile=compile
-                    )
-                    for compile in (False, True)
-                    for precision in ("fp32", "bf16")
-                )
-            photographs = PHOTOGRAPHS[: arguments.photographs]
-            features[f"{name}, weights: {kind}"] = feature_errors(exact, rough, photographs)
+def run(settings: Settings) -> dict[str, Any]:
+    models = settings.pick(settings.models, (TINY,))
+    if settings.checkpoint and len(models) != 1:
+        raise UsageError("--checkpoint needs --models with the name of one model")
+    images = dict(list(photographs().items())[: settings.pick(settings.photographs, 1)])
+    features: dict[str, dict[str, Any]] = {}
+    times: dict[str, Any] = {}
+    for name in models:
+        for kind in ("given",) if settings.checkpoint else ("timm", "scaled"):
+            encoders = load(name, kind, settings)
+            exact, rough = encoders["fp32"], encoders["bf16"]
+            features[f"{name}, weights: {kind}"] = feature_errors(exact, rough, images)
             if name not in times:  # which does not depend on the weights
-                encoders = (exact, rough, *compiled)
-                times[name] = encode_times(encoders, arguments.repetitions)
-    error = max(float(found["relative_l2"]) for found in features.values())
-    results = {
+                times[name] = encode_times(encoders, images["coffee"], settings)
+    error = max(found["relative_l2"] for found in features.values())
+    return {
         "features": features,
-        "masks": mask_changes(error, arguments.seeds),
-        "encode": {"threads": torch.get_num_threads(), "device": str(exact.device), **times},
+        "masks": mask_changes(error, settings.pick(settings.seeds, 1)),
+        "encode": {"threads": torch.get_num_threads(), "device": settings.device, **times},
     }
-    print(json.dumps(results, indent=2))
-    if arguments.output:
-        write(arguments.output, results)
+
+
+def load(name: str, kind: str, settings: Settings) -> dict[str, Encoder]:
+    """The model in both precisions, and the same compiled."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = settings.checkpoint or Path(folder) / "weights.pth"
+        if settings.checkpoint is None:
+            torch.save(seeded(name, kind), path)
+        return {
+            title: load_encoder(name, path, device=settings.device, **options)
+            for title, options in ENCODERS.items()
+        }
 
 
 def seeded(name: str, kind: str) -> dict[str, torch.Tensor]:
     """Random weights: timm's, or ones that keep the size of what goes through each layer."""
     torch.manual_seed(0)
-    state = timm.create_model(name, pretrained=False, num_classes=0).state_dict()
+    state: dict[str, torch.Tensor] = timm.create_model(name, num_classes=0).state_dict()
     if kind == "timm":
         return state
     for key, tensor in state.items():
-        if key.endswith("norm1.weight") or key.endswith("norm2.weight"):
+        if key.endswith(("norm1.weight", "norm2.weight")):
             tensor += 0.1 * torch.randn_like(tensor)
         elif key.endswith("bias"):
             tensor.normal_(std=0.05)
@@ -104,70 +96,69 @@ def seeded(name: str, kind: str) -> dict[str, torch.Tensor]:
     return state
 
 
-def feature_errors(exact: Encoder, rough: Encoder, photographs: Sequence[str]) -> dict[str, object]:
+def feature_errors(
+    exact: Encoder, rough: Encoder, images: dict[str, NDArray[np.uint8]]
+) -> dict[str, Any]:
     """Errors of bf16 on whole photographs; the largest over them, where not said otherwise."""
-    relative, mean, largest, spread, changes = [], [], [], [], []
-    for name in photographs:
-        image = getattr(data, name)()
-        ours, theirs = exact([image])[0], rough([image])[0]
-        relative.append(float((theirs - ours).norm() / ours.norm()))
-        before, after = cosines(ours), cosines(theirs)
-        difference = (after - before).abs()
-        mean.append(float(difference.mean()))
-        largest.append(float(difference.max()))
-        spread.append(float(before.std()))
-        changes.append((segment_features(ours, CONFIG), segment_features(theirs, CONFIG)))
+    pairs = [(exact([image])[0], rough([image])[0]) for image in images.values()]
+    differences = [(cosines(theirs) - cosines(ours)).abs() for ours, theirs in pairs]
     return {
-        "photographs": list(photographs),
-        "relative_l2": significant(max(relative)),
-        "cosine_mean_error": significant(max(mean)),
-        "cosine_max_error": significant(max(largest)),
-        "cosine_standard_deviation": significant(float(np.median(spread))),
-        "masks": compare(changes),
+        "photographs": list(images),
+        "relative_l2": significant(
+            max(float((theirs - ours).norm() / ours.norm()) for ours, theirs in pairs)
+        ),
+        "cosine_mean_error": significant(max(float(each.mean()) for each in differences)),
+        "cosine_max_error": significant(max(float(each.max()) for each in differences)),
+        "cosine_standard_deviation": significant(
+            float(np.median([float(cosines(ours).std()) for ours, _ in pairs]))
+        ),
+        "masks": compare([(segment(ours), segment(theirs)) for ours, theirs in pairs]),
     }
+
+
+segment = partial(segment_features, config=CONFIG)
 
 
 def cosines(features: torch.Tensor) -> torch.Tensor:
     """(prompts, patches), the prompts at the preset's stride."""
     unit = torch.nn.functional.normalize(features, dim=0)
     prompts = unit[:, :: CONFIG.stride, :: CONFIG.stride].flatten(1)
-    return prompts.T @ unit.flatten(1)
+    similar: torch.Tensor = prompts.T @ unit.flatten(1)
+    return similar
 
 
-def mask_changes(error: float, seeds: int) -> dict[str, object]:
+def mask_changes(error: float, seeds: int) -> dict[str, Any]:
     """What disturbed features do to masks of stored COCO features."""
     originals = list(golden_features().values())
-    expected = [segment_features(features, CONFIG) for features in originals]
-
-    def after(change: Callable[[torch.Tensor], torch.Tensor], times: int) -> dict[str, object]:
-        pairs, mean = [], []
-        for features, before in zip(originals, expected, strict=True):
-            for _ in range(times):
-                changed = change(features)
-                pairs.append((before, segment_features(changed, CONFIG)))
-                mean.append(float((cosines(changed) - cosines(features)).abs().mean()))
-        return {"cosine_mean_error": significant(max(mean)), **compare(pairs)}
-
     generator = torch.Generator().manual_seed(0)
 
-    def noisy(features: torch.Tensor, size: float) -> torch.Tensor:
+    def noisy(size: float, features: torch.Tensor) -> torch.Tensor:
         noise = torch.randn(features.shape, generator=generator)
-        return features + noise * (size * features.norm() / noise.norm())
+        return features + noise * float(size * features.norm() / noise.norm())
 
-    results: dict[str, object] = {"rounded to bfloat16": after(lambda f: f.bfloat16().float(), 1)}
-    for size in (FP32_NOISE, error, 3 * error):
-        results[f"noise of {size:.2g}"] = after(lambda f, size=size: noisy(f, size), seeds)
-    return results
+    def after(change: Callable[[torch.Tensor], torch.Tensor], times: int) -> dict[str, Any]:
+        pairs = [(features, change(features)) for features in originals for _ in range(times)]
+        mean = max(float((cosines(b) - cosines(a)).abs().mean()) for a, b in pairs)
+        masks = compare([(segment(a), segment(b)) for a, b in pairs])
+        return {"cosine_mean_error": significant(mean), **masks}
+
+    return {
+        "rounded to bfloat16": after(lambda features: features.bfloat16().float(), 1),
+        **{
+            f"noise of {size:.2g}": after(partial(noisy, size), seeds)
+            for size in (FP32_NOISE, error, 3 * error)
+        },
+    }
 
 
-def compare(pairs: Sequence[tuple[Instances, Instances]]) -> dict[str, object]:
+def compare(pairs: Sequence[tuple[Instances, Instances]]) -> dict[str, Any]:
     """How well the masks before are found again after, over all pairs (before, after)."""
     best = np.concatenate([best_ious(a.masks, b.masks) for a, b in pairs])
-    count_or_status = [(len(a.masks), a.status) != (len(b.masks), b.status) for a, b in pairs]
-    found: dict[str, object] = {
+    other = [(len(a), a.status) != (len(b), b.status) for a, b in pairs]
+    found: dict[str, Any] = {
         "images": len(pairs),
         "masks": len(best),
-        "images_with_another_count_or_status": round(float(np.mean(count_or_status)), 3),
+        "images_with_another_count_or_status": round(float(np.mean(other)), 3),
     }
     if len(best):
         found |= {
@@ -179,35 +170,30 @@ def compare(pairs: Sequence[tuple[Instances, Instances]]) -> dict[str, object]:
     return found
 
 
-def best_ious(masks: np.ndarray, others: np.ndarray) -> np.ndarray:
+def best_ious(masks: NDArray[np.bool_], others: NDArray[np.bool_]) -> NDArray[np.float64]:
     """(n,): the best IoU of each mask (n, h, w) with one of the others (m, h, w); 0 for none."""
-    if len(others) == 0:
-        return np.zeros(len(masks))
-    a = masks.reshape(len(masks), others[0].size).astype(np.float64)
-    b = others.reshape(len(others), -1).astype(np.float64)
+    a, b = (each.reshape(len(each), -1).astype(np.float64) for each in (masks, others))
+    if len(a) == 0 or len(b) == 0:
+        return np.zeros(len(a))
     shared = a @ b.T
-    return (shared / (a.sum(axis=1)[:, None] + b.sum(axis=1) - shared)).max(axis=1)
+    ious: NDArray[np.float64] = shared / (a.sum(axis=1)[:, None] + b.sum(axis=1) - shared)
+    return np.asarray(ious.max(axis=1))
 
 
-def encode_times(encoders: Sequence[Encoder], repetitions: int) -> dict[str, object]:
+def encode_times(
+    encoders: dict[str, Encoder], image: NDArray[np.uint8], settings: Settings
+) -> dict[str, Any]:
     """Seconds to encode one photograph."""
-    pixels = encoders[0].transform(data.coffee())
-    names = ("fp32", "bf16", "fp32, compiled", "bf16, compiled")
-    functions = {
-        name: lambda e=encoder: e.encode([pixels])
-        for name, encoder in zip(names, encoders, strict=True)
-    }
-    seconds = take_turns(functions, repetitions, encoders[0].device.type)
-    reference = np.median(seconds["fp32"])
+    pixels = encoders["fp32"].transform(image)
+    functions = {name: partial(encoder.encode, [pixels]) for name, encoder in encoders.items()}
+    repetitions = settings.pick(settings.repetitions, 1)
+    seconds = summarise(take_turns(functions, repetitions, settings.device))
+    reference = seconds["fp32"]["median_s"]
     return {
-        name: {**quartiles(values), "of_fp32": round(float(np.median(values) / reference), 3)}
-        for name, values in seconds.items()
+        name: {**found, "of_fp32": round(found["median_s"] / reference, 3)}
+        for name, found in seconds.items()
     }
 
 
 def significant(value: float) -> float:
     return float(f"{value:.3g}")
-
-
-if __name__ == "__main__":
-    main()

@@ -5,59 +5,53 @@ The paper's Fig. 5 has this axis (K). On a CPU, all runs on one thread.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.crf import refine
 from benchmarks.settings import Settings
 from benchmarks.subjects import golden_features, photographs
-from benchmarks.timing import one_thread, quartiles, take_turns
+from benchmarks.timing import one_thread, summarise, take_turns
 from promerge_fo.config import ProMergeConfig
-from promerge_fo.refine import refine_batch, refine_masks
+from promerge_fo.instances import Refined
 from promerge_fo.segment import segment_features
 
 STRIDES = (2, 4, 6, 8, 10, 15, 30)
 
 
 def run(settings: Settings) -> dict[str, Any]:
-    count = settings.pick(4, 1)
-    features = [stored.to(settings.device) for stored in golden_features().values()][:count]
-    images = list(photographs((480, 480)).values())[:count]
+    features = [stored.to(settings.device) for stored in golden_features().values()]
+    images = list(photographs((480, 480)).values())
+    pairs = list(zip(features, images, strict=True))[: settings.pick(None, 1)]
     with one_thread():
-        return {"strides": [_at(stride, features, images, settings) for stride in STRIDES]}
+        return {"strides": [_at(stride, pairs, settings) for stride in STRIDES]}
 
 
 def _at(
-    stride: int, features: list[torch.Tensor], images: list[NDArray[np.uint8]], settings: Settings
+    stride: int, pairs: list[tuple[torch.Tensor, NDArray[np.uint8]]], settings: Settings
 ) -> dict[str, Any]:
     config = ProMergeConfig(stride=stride)
-    masks = [len(segment_features(stored, config)) for stored in features]
-    seconds: dict[str, list[float]] = {"segment": [], "segment_and_refine": []}
+    segment = partial(segment_features, config=config)
 
-    def both(stored: torch.Tensor, image: NDArray[np.uint8]) -> None:
-        found = segment_features(stored, config).masks
-        if settings.on_gpu:
-            refine_batch([image], [found], [image.shape[:2]], config, settings.device)
-        else:
-            refine_masks(image, found, config)
+    def segment_and_refine(features: torch.Tensor, image: NDArray[np.uint8]) -> Refined:
+        size = (image.shape[0], image.shape[1])
+        return refine(image, segment(features).masks, size, config, settings.device)
 
-    for stored, image in zip(features, images, strict=True):
-        taken = take_turns(
-            {
-                "segment": lambda s=stored: segment_features(s, config),
-                "segment_and_refine": lambda s=stored, i=image: both(s, i),
-            },
-            settings.pick(7, 1),
-            settings.device,
-        )
-        for name, values in taken.items():
-            seconds[name] += values
-    prompts = len(range(0, features[0].shape[1], stride)) ** 2
+    def take(features: torch.Tensor, image: NDArray[np.uint8]) -> dict[str, list[float]]:
+        functions: dict[str, Callable[[], object]] = {
+            "segment": partial(segment, features),
+            "segment_and_refine": partial(segment_and_refine, features, image),
+        }
+        return take_turns(functions, settings.pick(7, 1), settings.device)
+
     return {
         "stride": stride,
-        "prompts": prompts,
-        "masks": masks,
-        **{name: quartiles(values) for name, values in seconds.items()},
+        "prompts": len(range(0, pairs[0][0].shape[1], stride)) ** 2,
+        "masks": [len(segment(features)) for features, _ in pairs],
+        **summarise(*(take(*pair) for pair in pairs)),
     }

@@ -7,11 +7,14 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 PACKAGES = (
     "torch", "timm", "numpy", "numba", "scipy", "pillow", "scikit-image", "pydensecrf2", "fiftyone",
     "ray", "pyarrow",
@@ -24,12 +27,12 @@ def conditions() -> dict[str, Any]:
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": _commit(),
         "command": _command(),
-        "cpu": _cpu(),
+        "cpu": _or_none(_cpu) or platform.processor(),
         "cores": os.cpu_count(),
-        "memory_gb": _memory_gb(),
+        "memory_gb": _or_none(_memory_gb),
         **_torch(),
         "python": platform.python_version(),
-        **{name: _version(name) for name in PACKAGES},
+        **{name: _or_none(partial(version, name)) for name in PACKAGES},
     }
 
 
@@ -40,11 +43,10 @@ def write(path: str | Path, results: dict[str, Any]) -> None:
 
 
 def _command() -> str:
-    """The command line, with files by their names: where they lie is nobody's business."""
+    """The command line, with files by their names: it is nobody's business where they lie."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    if spec is None:
-        program = Path(sys.argv[0]).name
-    else:
+    program = Path(sys.argv[0]).name
+    if spec is not None:
         program = f"python -m {spec.name.removesuffix('.__main__')}"
     return " ".join([program, *(Path(argument).name for argument in sys.argv[1:])])
 
@@ -52,13 +54,12 @@ def _command() -> str:
 def _torch() -> dict[str, Any]:
     import torch
 
-    record: dict[str, Any] = {"torch_threads": torch.get_num_threads(), "cuda": torch.version.cuda}
-    if not torch.cuda.is_available():
-        return {**record, "gpu": None, "gpu_memory_gb": None, "driver": None}
+    gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
     return {
-        **record,
-        "gpu": torch.cuda.get_device_name(),
-        "gpu_memory_gb": round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1),
+        "torch_threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda,
+        "gpu": gpu and gpu.name,
+        "gpu_memory_gb": gpu and round(gpu.total_memory / 2**30, 1),
         "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
     }
 
@@ -73,32 +74,28 @@ def _commit() -> str | None:
 
 def _output(*command: str) -> str | None:
     """What a program says; None without it, or where it fails."""
-    try:
-        run = subprocess.run(
+    return _or_none(
+        lambda: subprocess.run(
             command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return run.stdout.strip()
+        ).stdout.strip()
+    )
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _memory_gb() -> float | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (ValueError, OSError, AttributeError):
-        return None
+def _memory_gb() -> float:
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
 
 
 def _cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+
+
+def _or_none(look: Callable[[], T]) -> T | None:
+    """What is found; None where this machine does not tell."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
+        return look()
+    except (
+        OSError, ValueError, AttributeError, StopIteration, PackageNotFoundError,
+        subprocess.SubprocessError,
+    ):  # fmt: skip
+        return None

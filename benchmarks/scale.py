@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.database import start, why_not
+from benchmarks.database import start
 from benchmarks.memory import apart, now_mb, peak_mb
 from benchmarks.settings import Settings
+from benchmarks.timing import rates, timed
 
 COUNTS = (1000, 10_000, 100_000)
 SIDE = 160
-PATCH = 8
 CHANNELS = 64
 DIFFERENT = 200  #: files; the others are hard links to them
 FIELD = "promerge"
@@ -28,90 +28,62 @@ SAMPLES = 40  #: looks at memory and database in a run
 
 
 def run(settings: Settings) -> dict[str, Any]:
-    missing = why_not()
-    if missing is not None:
-        return {"fiftyone_missing": missing, "counts": None}
-    return {
-        "fiftyone_missing": None,
-        "side": SIDE,
-        "counts": [
-            apart("benchmarks.scale:of_count", count=count)
-            for count in settings.pick(COUNTS, (300,))
-        ],
-    }
+    counts = settings.pick(COUNTS, (300,))
+    return {"side": SIDE, "counts": [apart("benchmarks.scale:of_count", count=n) for n in counts]}
 
 
 @dataclass(frozen=True)
 class StubRecipe:
-    """A pipeline with the encoder that takes no time."""
+    """A pipeline with an encoder that takes no time."""
 
     @property
     def identity(self) -> dict[str, Any]:
         return dict(self("cpu", 1).identity())
 
     def __call__(self, device: str, threads: int) -> Any:
-        import torch
-
-        from benchmarks.subjects import golden_features
-        from promerge_fo.config import ProMergeConfig
-        from promerge_fo.encoder import Encoder, Resize
+        from benchmarks.subjects import StandIn
+        from promerge_fo.config import ProMergeConfig, Refine
         from promerge_fo.pipeline import Pipeline
 
-        class Stub(Encoder):
-            def __init__(self) -> None:
-                super().__init__(
-                    name="stub", facet="key", precision="fp32", transform=Resize(SIDE, PATCH),
-                    device=torch.device(device), weights_sha256=None, weights_source="none",
-                )  # fmt: skip
-                self._stored = list(golden_features(CHANNELS, SIDE // PATCH).values())
-
-            def _encode(self, pixels: torch.Tensor, with_prompt_scores: bool) -> Any:
-                sums = pixels.sum(dim=(1, 2, 3)).tolist()
-                return torch.stack([self._stored[s % len(self._stored)] for s in sums]), None
-
-        config = ProMergeConfig(image_size=SIDE, refine="none", min_refined_iou=0)
-        return Pipeline(Stub(), config, threads=threads)
+        encoder = StandIn(lambda pixels: None, device, channels=CHANNELS, image_size=SIDE)
+        config = ProMergeConfig(image_size=SIDE, refine=Refine.NONE, min_refined_iou=0)
+        return Pipeline(encoder, config, threads=threads)
 
 
 def of_count(count: int) -> dict[str, Any]:
     """The whole way, in a process and with a server of its own."""
-    start()
-    import fiftyone as fo
-
+    fo = start()
     from promerge_fo.cluster import segment_on_ray
     from promerge_fo.dataset.exchange.export import export_pseudo_labels
     from promerge_fo.dataset.samples import open_source
 
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder, json = Path(name), Path(name, "masks.json")
         _write_images(folder / "images", count)
-        started = time.perf_counter()
-        dataset = open_source(str(folder / "images"), "scale")
-        opened = time.perf_counter() - started
+        dataset, opened = timed(lambda: open_source(str(folder / "images"), "scale"))
         server = fo.core.odm.get_db_conn()
         empty = server.command("dbStats")
         watch = _Watch(server, count)
-        options = {"shards": folder / "shards", "workers": 2, "shard_size": 250}
-        report = segment_on_ray(dataset, StubRecipe(), FIELD, progress=watch.bar, **options)
-        again = time.perf_counter()
-        skipped = segment_on_ray(dataset, StubRecipe(), FIELD, **options).skipped
-        nothing = time.perf_counter() - again
-        assert skipped == count
-        exporting = time.perf_counter()
-        summary = export_pseudo_labels(dataset, FIELD, folder / "masks.json", min_area=0)
-        exported = time.perf_counter() - exporting
+
+        def segment(progress: Any = None) -> Any:
+            return segment_on_ray(
+                dataset, StubRecipe(), FIELD, shards=folder / "shards", workers=2, shard_size=250,
+                progress=progress,
+            )  # fmt: skip
+
+        report = segment(watch.bar)
+        again, nothing = timed(segment)
+        assert again.skipped == count
+        summary, exported = timed(lambda: export_pseudo_labels(dataset, FIELD, json, min_area=0))
         server.client.admin.command("fsync")  # so that its files have all
         stats = server.command("dbStats")
         shards = sum(path.stat().st_size for path in (folder / "shards").rglob("*.parquet"))
-        json_bytes = (folder / "masks.json").stat().st_size
-    fo.core.odm.drop_database()
-    seconds = opened + report.seconds + exported
+        json_bytes = json.stat().st_size
     return {
         "images": count,
         "masks": summary["annotations"],
         "failed": report.counts.get("failed", 0),
-        "seconds": round(seconds, 3),
-        "images_per_s": round(count / seconds, 3),
+        **rates(count, opened + report.seconds + exported),
         "seconds_by_step": {
             "files_to_dataset": round(opened, 3),
             "masks_to_database": round(report.seconds, 3),
@@ -132,18 +104,16 @@ def _write_images(folder: Path, count: int) -> None:
 
     from benchmarks.subjects import photographs
 
-    folder.mkdir()
     images = [Image.fromarray(pixels) for pixels in photographs((SIDE, SIDE)).values()]
-    for number in range(count):
-        # a folder holds a thousand, as file systems like it
-        path = folder / f"{number // 1000:03}" / f"{number:06}.jpg"
-        path.parent.mkdir(exist_ok=True)
+    # a folder holds a thousand, as file systems like it
+    paths = [folder / f"{number // 1000:03}" / f"{number:06}.jpg" for number in range(count)]
+    for number, path in enumerate(paths):
+        path.parent.mkdir(exist_ok=True, parents=True)
         if number < DIFFERENT:
             image = images[number % len(images)].rotate(number * 360 / DIFFERENT)
             image.save(path, quality=90)
         else:
-            original = number % DIFFERENT
-            os.link(folder / f"{original // 1000:03}" / f"{original:06}.jpg", path)
+            os.link(paths[number % DIFFERENT], path)
 
 
 class _Watch:
@@ -182,10 +152,8 @@ class _Watch:
 
 
 def _workers_mb() -> float | None:
-    """What Ray's actors that this process started hold together (Linux)."""
+    """What Ray's actors that this process started hold together."""
     from benchmarks.crew import actors_of
 
-    pages = [
-        int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in actors_of(os.getpid())
-    ]
-    return round(sum(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20, 1) if pages else None
+    held = [actor.memory_info().rss for actor in actors_of(os.getpid())]
+    return round(sum(held) / 2**20, 1) if held else None

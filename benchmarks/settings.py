@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -11,15 +12,27 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
+class UsageError(Exception):
+    """What was asked for cannot be done like this, or on this machine."""
+
+
 @dataclass(frozen=True)
 class Settings:
-    """How to measure.
+    """How to measure, and on what. Fields are also options of ``python -m benchmarks``.
 
     Attributes:
         device: "cpu" or "cuda".
         quick: a few repetitions of small cases, to see that it runs: the figures mean nothing.
         full: also what takes long.
         images: a folder of images to measure on besides the photographs, where that makes sense.
+        annotations: a file in COCO's format for these images.
+        encoder: its name, where masks are evaluated.
+        presets: of ProMerge, where masks are evaluated.
+        models: names of vision transformers.
+        checkpoint: a file with the weights of the only model or encoder.
+        photographs: how many, up to 4.
+        seeds: draws of noise for each image.
+        repetitions: that count.
         deadline: of ``time.monotonic()``; what may be left out is, if it would end after that.
     """
 
@@ -27,6 +40,14 @@ class Settings:
     quick: bool = False
     full: bool = False
     images: Path | None = None
+    annotations: Path | None = None
+    encoder: str = "texture"
+    presets: Sequence[str] = ("default", "official", "paper")
+    models: Sequence[str] = ("vit_small_patch8_224.dino", "vit_base_patch8_224.dino")
+    checkpoint: Path | None = None
+    photographs: int = 2
+    seeds: int = 10
+    repetitions: int = 5
     deadline: float = math.inf
 
     @property

@@ -21,7 +21,8 @@ from PIL import Image
 from skimage import data
 
 from benchmarks.settings import Settings
-from promerge_fo.encoder import Encoder, Resize, load_encoder
+from promerge_fo.encoder import load_encoder
+from promerge_fo.encoder.base import Encoder, Resize
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "data" / "golden"
 PHOTOGRAPHS = ("coffee", "astronaut", "chelsea", "rocket")  #: lie in scikit-image's wheel
@@ -44,29 +45,39 @@ def photographs(size: tuple[int, int] | None = None) -> dict[str, NDArray[np.uin
     return {name: np.array(image) for name, image in images.items()}
 
 
-def photograph_files(folder: Path, count: int) -> list[str]:
-    """Paths of ``count`` JPEG files: the photographs in turn, some 400 x 600 pixels each."""
+def photograph_files(folder: Path, count: int, side: int = 1000) -> list[str]:
+    """Paths of ``count`` JPEG files: the photographs in turn, some 400 x 600 pixels each.
+
+    Their longer side has ``side`` pixels at most.
+    """
     paths = []
     for name, pixels in photographs().items():
         paths.append(str(folder / f"{name}.jpg"))
-        Image.fromarray(pixels).save(paths[-1], quality=95)
+        image = Image.fromarray(pixels)
+        image.thumbnail((side, side))
+        image.save(paths[-1], quality=95)
     return [paths[i % len(paths)] for i in range(count)]
 
 
 def golden_features(channels: int = 768, side: int = 60) -> dict[str, torch.Tensor]:
     """Features (channels, side, side) float32 of COCO images, by the images' numbers.
 
-    The stored 30 channels hold all of their cosines; a random rotation, which changes none, makes
-    dense channels of them.
+    The stored 30 channels hold all of their cosines.
     """
-    rotation = np.linalg.qr(np.random.default_rng(0).standard_normal((channels, 30)))[0]
     features = {}
     for path in sorted(GOLDEN.glob("coco_*.npz")):
-        stored = np.load(path)["features"].astype(np.float64)
-        dense = torch.from_numpy(np.einsum("dc,chw->dhw", rotation, stored).astype(np.float32))
+        dense = rotate(np.load(path)["features"], channels)
         name = path.stem.removeprefix("coco_").lstrip("0")
         features[name] = F.interpolate(dense[None], (side, side), mode="area")[0]
     return features
+
+
+def rotate(features: NDArray[Any], channels: int) -> torch.Tensor:
+    """Features (c, h, w) in more, dense channels, by a random rotation, which keeps all cosines."""
+    shape = (channels, len(features))
+    rotation = np.linalg.qr(np.random.default_rng(0).standard_normal(shape))[0]
+    dense = np.einsum("dc,chw->dhw", rotation, features.astype(np.float64))
+    return torch.from_numpy(dense.astype(np.float32))
 
 
 def blobs(count: int, seed: int = 0, side: int = 60) -> NDArray[np.bool_]:
@@ -79,6 +90,14 @@ def blobs(count: int, seed: int = 0, side: int = 60) -> NDArray[np.bool_]:
         inside = ((rows - centre[0]) / radii[0]) ** 2 + ((columns - centre[1]) / radii[1]) ** 2
         masks.append(inside < 1)
     return np.stack(masks)
+
+
+def mask_ious(
+    a: NDArray[np.bool_], b: NDArray[np.bool_], of_empty: float = 1
+) -> NDArray[np.float64]:
+    """(n,): IoU of each mask (n, h, w) with its counterpart; ``of_empty`` where both are empty."""
+    common, either = (a & b).sum(axis=(1, 2)), (a | b).sum(axis=(1, 2))
+    return np.where(either > 0, common / np.maximum(either, 1), of_empty)
 
 
 def random_vit(name: str, **arguments: Any) -> Encoder:
@@ -94,13 +113,14 @@ def random_vit(name: str, **arguments: Any) -> Encoder:
 
 
 class StandIn(Encoder):
-    """Spends time on images of 480 x 480 pixels and returns stored features, one after the other.
+    """Spends time on images and returns stored features, one after the other.
 
     Args:
         spend: what is done with pixels (B, H, W, 3) uint8, for the time that it takes.
         device: where the features lie.
         patch_size: pixels of a patch.
         channels: of a feature.
+        image_size: pixels of an image's side.
     """
 
     def __init__(
@@ -109,18 +129,15 @@ class StandIn(Encoder):
         device: str,
         patch_size: int = 8,
         channels: int = 768,
+        image_size: int = 480,
     ) -> None:
         super().__init__(
-            name="stand-in",
-            facet="key",
-            precision="fp32",
-            transform=Resize(480, patch_size),
-            device=torch.device(device),
-            weights_sha256=None,
-            weights_source="none",
-        )
+            name="stand-in", facet="key", precision="fp32",
+            transform=Resize(image_size, patch_size), device=torch.device(device),
+            weights_sha256=None, weights_source="none",
+        )  # fmt: skip
         self._spend = spend
-        stored = golden_features(channels, 480 // patch_size)
+        stored = golden_features(channels, image_size // patch_size)
         self._stored = [features.to(device) for features in stored.values()]
         self._given = 0
 
@@ -137,7 +154,7 @@ class StandIn(Encoder):
 def stand_in(name: str, settings: Settings, precision: str = "fp32") -> StandIn:
     """Takes the time of a vision transformer."""
     encoder = random_vit(name, device=settings.device, precision=precision)
-    channels = encoder.encode([np.zeros((480, 480, 3), np.uint8)]).shape[1]
+    channels = encoder.encode([np.zeros((480, 480, 3), np.uint8)])[0].shape[0]
     return StandIn(
         lambda pixels: encoder._encode(pixels, False), settings.device, encoder.patch_size, channels
     )

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.database import start, why_not
+from benchmarks.database import start
 from benchmarks.memory import apart, peak_mb
 from benchmarks.settings import Settings
 from benchmarks.subjects import blobs, instant, photographs
-from benchmarks.timing import quartiles
+from benchmarks.timing import quartiles, rates, timed
 from promerge_fo.config import ProMergeConfig
 from promerge_fo.flow import Round, flow
 from promerge_fo.instances import Instances
@@ -33,19 +33,13 @@ FIELD = "promerge"
 
 
 def run(settings: Settings) -> dict[str, Any]:
-    missing = why_not()
-    if missing is not None:
-        return {"fiftyone_missing": missing, "parts": None, "counts": None}
+    counts = settings.pick(COUNTS, (24,))
     return {
-        "fiftyone_missing": None,
         "masks_per_image": MASKS,
         "size": list(SIZE),
         "batch": BATCH,
         "parts": apart("benchmarks.writing:parts", images=settings.pick(400, 16)),
-        "counts": [
-            apart("benchmarks.writing:of_count", count=count)
-            for count in settings.pick(COUNTS, (24,))
-        ],
+        "counts": [apart("benchmarks.writing:of_count", count=count) for count in counts],
     }
 
 
@@ -62,11 +56,9 @@ class Stored(Pipeline):
         then: Callable[[Instances], Any] | None = None,
     ) -> Generator[Any, None, None]:
         assert then is not None
-        stored = self.stored
-        numbered = enumerate(images)
         return flow(
-            numbered,
-            lambda pair: stored[pair[0] % len(stored)],
+            enumerate(images),
+            lambda pair: self.stored[pair[0] % len(self.stored)],
             [Round(list, batch_size, then)],
             readers=self.readers,
             workers=self.threads,
@@ -85,14 +77,14 @@ def stored_instances() -> list[Instances]:
 
 def parts(images: int) -> dict[str, Any]:
     """Milliseconds an image of each part alone, one image or one batch after the other."""
-    start()
+    fo = start()
     import bson
-    import fiftyone.core.odm as foo
+    from pymongo import UpdateOne
 
     from promerge_fo.dataset.labels import to_detections
 
     stored = stored_instances()
-    collection = foo.get_db_conn()["written_alone"]
+    collection = fo.core.odm.get_db_conn()["written_alone"]
     collection.insert_many([{"_id": number} for number in range(images)])
     seconds: dict[str, list[float]] = {name: [] for name in ("labels", "serialise", "write")}
     size = 0
@@ -104,12 +96,15 @@ def parts(images: int) -> dict[str, Any]:
         documents = [label.to_mongo() for label in labels]
         size += sum(len(bson.encode(document)) for document in documents)
         clock.append(time.perf_counter())
-        collection.bulk_write(_updates(numbers, documents), ordered=False)
+        updates = [
+            UpdateOne({"_id": i}, {"$set": {FIELD: document}})
+            for i, document in zip(numbers, documents, strict=True)
+        ]
+        collection.bulk_write(updates, ordered=False)
         clock.append(time.perf_counter())
         if number:  # the first warms up
             for name, value in zip(seconds, np.diff(clock), strict=True):
                 seconds[name].append(float(value) / len(numbers))
-    foo.drop_database()
     return {
         "images": images,
         "bytes_per_image": round(size / images),
@@ -117,47 +112,32 @@ def parts(images: int) -> dict[str, Any]:
     }
 
 
-def _updates(numbers: Iterable[int], documents: list[Any]) -> list[Any]:
-    from pymongo import UpdateOne
-
-    return [
-        UpdateOne({"_id": number}, {"$set": {FIELD: document}})
-        for number, document in zip(numbers, documents, strict=True)
-    ]
-
-
 def of_count(count: int) -> dict[str, Any]:
     """apply_model over so many samples, whose files nobody opens."""
-    start()
-    import fiftyone as fo
-
+    fo = start()
     from promerge_fo.dataset.runs.model import ProMergeModel
 
     pipeline = Stored(instant(Settings()))
     pipeline.stored = stored_instances()
     model = ProMergeModel(pipeline)
-    warm_up, dataset = fo.Dataset(), fo.Dataset()
-    warm_up.add_samples(_samples(BATCH))
-    warm_up.apply_model(model, label_field=FIELD, batch_size=BATCH, num_workers=0)
-    dataset.add_samples(_samples(count))
+
+    def samples(count: int) -> Any:
+        made = fo.Dataset()
+        made.add_samples([fo.Sample(filepath=f"/images/{number}.jpg") for number in range(count)])
+        return made
+
+    def apply(dataset: Any) -> None:
+        dataset.apply_model(model, label_field=FIELD, batch_size=BATCH, num_workers=0)
+
+    apply(samples(BATCH))  # warms up
+    dataset = samples(count)
     before = dataset.stats()["samples_bytes"]
-    started = time.perf_counter()
-    dataset.apply_model(model, label_field=FIELD, batch_size=BATCH, num_workers=0)
-    seconds = time.perf_counter() - started
-    written, stats = dataset.count(f"{FIELD}.detections"), dataset.stats()
-    fo.core.odm.drop_database()
+    _, seconds = timed(lambda: apply(dataset))
+    grown = dataset.stats()["samples_bytes"] - before
     return {
         "images": count,
-        "masks": written,
-        "seconds": round(seconds, 3),
-        "images_per_s": round(count / seconds, 3),
-        "ms_per_image": round(1000 * seconds / count, 3),
-        "bytes_per_image": round((stats["samples_bytes"] - before) / count),
+        "masks": dataset.count(f"{FIELD}.detections"),
+        **rates(count, seconds),
+        "bytes_per_image": round(grown / count),
         "peak_memory_mb": peak_mb(),
     }
-
-
-def _samples(count: int) -> list[Any]:
-    import fiftyone as fo
-
-    return [fo.Sample(filepath=f"/images/{number}.jpg") for number in range(count)]

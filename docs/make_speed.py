@@ -1,12 +1,15 @@
-"""Fill the figures of docs/speed.md and docs/planning.md in: python docs/make_speed.py.
+"""Fill in what docs/speed.md and docs/planning.md show of benchmarks/results.
 
-They come from benchmarks/results.
+    python docs/make_speed.py            # write the pages and draw their pictures
+    python docs/make_speed.py --check    # write nothing; the exit status is 1 if something is old
 
-Between ``<!-- made by docs/make_speed.py: NAME -->`` and ``<!-- end -->`` stands a table, between
-``<!--=NAME-->`` and ``<!--/-->`` a figure of a sentence; the text around them is written by hand.
-(No line may start with a figure: what follows would be no Markdown any more.)
-The pictures are drawn too. With --check nothing is written, and the exit status is 1 if the page
-or a picture is not what the results give.
+The pages say themselves where a figure comes from, in marks that readers do not see; the text
+around them is written by hand. docs/speed_figures.py explains the places:
+
+- ``<!--=PLACE-->2.3<!--/-->`` is a figure in a sentence or in a table's head. No line may start
+  with one: what follows would be no Markdown any more.
+- ``<!-- made by docs/make_speed.py: PLACE: {a} | {b:share} -->``, and a table up to
+  ``<!-- end -->``: its rows, each of a record of the list at that place.
 """
 
 from __future__ import annotations
@@ -14,25 +17,25 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-import speed_gpu
+import speed_figures
 import speed_plots
-import speed_results
-import speed_scale
-import speed_tables
 
 PAGES = [Path(__file__).parent / name for name in ("speed.md", "planning.md")]
-TABLES = {**speed_tables.TABLES, **speed_gpu.TABLES, **speed_scale.TABLES}
-BLOCK = re.compile(r"(<!-- made by docs/make_speed\.py: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-FIGURE = re.compile(r"(<!--=(\w+)-->).*?(<!--/-->)")
+BLOCK = re.compile(
+    r"(<!-- made by docs/make_\w+\.py: (\w[\w.-]*)(?::\s(.*?))? -->\n)(.*?)(<!-- end -->)",
+    re.DOTALL,
+)
+FIGURE = re.compile(r"(<!--=(\S+?)-->).*?(<!--/-->)")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--check", action="store_true", help="say what is old, and change nothing")
     check = parser.parse_args().check
     pages = {path: path.read_text() for path in PAGES}
     filled = {path: fill(page) for path, page in pages.items()}
@@ -50,22 +53,25 @@ def main() -> int:
 
 def fill(page: str) -> str:
     """The page with all tables and figures as the results give them."""
-    page = BLOCK.sub(lambda m: f"{m[1]}\n{_table(m[2])}\n\n{m[3]}", page)
-    return FIGURE.sub(lambda m: f"{m[1]}{_figure(m[2])}{m[3]}", page)
+    page = FIGURE.sub(lambda m: f"{m[1]}{speed_figures.figure(m[2])}{m[3]}", page)
+    return replace_blocks(page, _block)
 
 
-def _table(name: str) -> str:
-    try:
-        return TABLES[name]()
-    except FileNotFoundError as missing:
-        return f"Not measured yet: `python -m benchmarks {missing}`."
+def replace_blocks(page: str, make: Callable[[str, str, str], str]) -> str:
+    """The page with other text between the marks.
+
+    Args:
+        page: its text.
+        make: gives that text, from the name in the mark, what else stands there, and the old text.
+    """
+    return BLOCK.sub(lambda m: f"{m[1]}\n{make(m[2], m[3] or '', m[4].strip())}\n\n{m[5]}", page)
 
 
-def _figure(name: str) -> str:
-    try:
-        return speed_results.show({**speed_results.values(), **speed_scale.VALUES}[name]())
-    except FileNotFoundError:
-        return "(not measured yet)"
+def _block(place: str, cells: str, old: str) -> str:
+    if place == "gpu":
+        return speed_figures.gpu()
+    head = old.splitlines()[:2]  # written by hand
+    return "\n".join([*head, *speed_figures.rows(place, " ".join(cells.split()))])
 
 
 if __name__ == "__main__":

@@ -4,68 +4,80 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from speed_results import read, results
+from speed_figures import Record, at, read, results
 
 IMAGES = Path(__file__).parent / "images"
 KEY = "Description"  #: of a picture's own text: the digest of the figures that it shows
 
 
+def draw_lines(
+    ax: Any, records: list[Record], x: str, lines: Mapping[str, str], markers: str = "os^"
+) -> None:
+    """Draw lines, given by their labels and the places of their values in the records.
+
+    ``x`` is the place of what they are drawn over. Records without a value are left out.
+    """
+    for (label, y), marker in zip(lines.items(), markers, strict=False):
+        shown = [record for record in records if at(record, y) is not None]
+        if shown:
+            ax.plot([at(r, x) for r in shown], [at(r, y) for r in shown], f"{marker}-", label=label)
+
+
+def label_logarithmic(ax: Any, x: str, title: str) -> None:
+    ax.set(xscale="log", yscale="log", xlabel=x, ylabel="seconds, one thread", title=title)
+    ax.grid(alpha=0.3)
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(fontsize=8)
+
+
 def crf(axes: Any) -> None:
     found = results("crf")
-    counts, one = found["counts"]["refine_masks"], found["counts"]["pydensecrf_1_mask"]
-    masks = [row["masks"] for row in counts]
-    axes[0].plot(masks, [row["median_s"] for row in counts], "o-", label="refine_masks")
-    if one is not None:
-        axes[0].plot(masks, [n * one["median_s"] for n in masks], "s-", label="pydensecrf")
-    _log(axes[0], "masks of an image", "seconds, one thread", "480 x 480 pixels")
-    for name in ("numba", "pydensecrf"):
-        sizes = [row for row in found["sizes"] if row[name] is not None]
-        if sizes:
-            seconds = [row[name]["seconds"] for row in sizes]
-            label = {"numba": "this package's CRF"}.get(name, name)
-            axes[1].plot([row["megapixels"] for row in sizes], seconds, "os"[name != "numba"] + "-",
-                         label=label)  # fmt: skip
-    _log(axes[1], "megapixels", "seconds, one thread", "4 masks")
+    one = found["counts"]["pydensecrf_1_mask"]
+    counts = [
+        {**row, "pydensecrf_s": one and row["masks"] * one["median_s"]}
+        for row in found["counts"]["refine_masks"]
+    ]
+    lines = {"refine_masks": "median_s", "pydensecrf": "pydensecrf_s"}
+    draw_lines(axes[0], counts, "masks", lines)
+    label_logarithmic(axes[0], "masks of an image", "480 x 480 pixels")
+    lines = {"this package's CRF": "numba.seconds", "pydensecrf": "pydensecrf.seconds"}
+    draw_lines(axes[1], found["sizes"], "megapixels", lines)
+    label_logarithmic(axes[1], "megapixels", "4 masks")
 
 
 def prompts(axes: Any) -> None:
-    rows = results("prompts")["strides"]
-    for ax, key, title in (
-        (axes[0], "segment", "segmentation"),
-        (axes[1], "segment_and_refine", "segmentation and refinement"),
-    ):
-        seconds = [row[key]["median_s"] for row in rows]
-        ax.plot([row["prompts"] for row in rows], seconds, "o-")
-        _log(ax, "prompts", "seconds, one thread", title)
+    rows = results("prompts.strides")
+    draw_lines(axes[0], rows, "prompts", {"": "segment.median_s"})
+    draw_lines(axes[1], rows, "prompts", {"": "segment_and_refine.median_s"})
+    label_logarithmic(axes[0], "prompts", "segmentation")
+    label_logarithmic(axes[1], "prompts", "segmentation and refinement")
 
 
 def count(axes: Any) -> None:
-    rows = results("count")["counts"]
-    axes[0].plot([row["images"] for row in rows], [row["images_per_s"] for row in rows], "o-")
+    rows = results("count.counts")
+    draw_lines(axes[0], rows, "images", {"": "images_per_s"})
     axes[0].set(xscale="log", xlabel="images", ylabel="images/s", title="speed")
-    memory = rows[-1]["memory"]
-    axes[1].plot([s["images"] for s in memory], [s["memory_mb"] for s in memory], "o-")
+    draw_lines(axes[1], rows[-1]["memory"], "images", {"": "memory_mb"})
     axes[1].set(xlabel="images done", ylabel="MB", title="memory of the process")
     for ax in axes:
         ax.set_ylim(0, 1.2 * ax.get_ylim()[1])
 
 
 def encoder(axes: Any) -> None:
-    for ax, source in zip(axes, ("encoder", "gpu"), strict=True):
-        record = read(source)
-        if record is None or "error" in record["results"].get("encoder", ()):
+    for ax, place, processor in ((axes[0], "encoder", "cpu"), (axes[1], "gpu.encoder", "gpu")):
+        record = read(place.partition(".")[0])
+        if record is None or "error" in results(place):
             ax.text(0.5, 0.5, "no figures of a GPU yet", ha="center", va="center")
             ax.set_axis_off()
             continue
-        found = record["results"] if source == "encoder" else record["results"]["encoder"]
         names, rates, bounds = [], [], []
-        for each in found["encoders"]:
+        for each in results(f"{place}.encoders"):
             best = max(each["batches"], key=lambda row: row["images_per_s"])
             names.append(f"{each['encoder'].removesuffix('.dino')}\n{each['precision']}")
             rates.append(best["tflop_per_s"])
@@ -75,42 +87,42 @@ def encoder(axes: Any) -> None:
         ax.barh(places, rates, height=0.5, label="encoder")
         ax.set_yticks(places, names, fontsize=7)
         ax.invert_yaxis()
-        where = record["conditions"]["gpu"] if source == "gpu" else record["conditions"]["cpu"]
-        ax.set(xlabel="TFLOP/s", title=where)
+        ax.set(xlabel="TFLOP/s", title=record["conditions"][processor])
         ax.legend(fontsize=7)
 
 
 def scale(axes: Any) -> None:
-    rows = results("scale")["counts"]
-    counts = [row["images"] for row in rows]
-    axes[0].plot(counts, [row["images_per_s"] for row in rows], "o-", label="all steps")
-    for step in ("masks_to_database", "database_to_json"):
-        rates = [row["images"] / row["seconds_by_step"][step] for row in rows]
-        axes[0].plot(counts, rates, "o-", label=step.replace("_", " "))
+    rows = results("scale.counts")
+    for row in rows:
+        row |= {step: row["images"] / seconds for step, seconds in row["seconds_by_step"].items()}
+    lines = {
+        "all steps": "images_per_s",
+        "masks to database": "masks_to_database",
+        "database to json": "database_to_json",
+    }
+    draw_lines(axes[0], rows, "images", lines)
     axes[0].set(xscale="log", xlabel="images", ylabel="images/s", title="speed, two cores")
-    samples = rows[-1]["samples"]
-    done = [sample["images"] for sample in samples]
-    for name, label in (
-        ("driver_mb", "driver"),
-        ("workers_mb", "two workers"),
-        ("server_mb", "mongod"),
-        ("database_mb", "the database's data"),
-    ):
-        style = "--" if name == "database_mb" else "-"
-        axes[1].plot(done, [sample[name] for sample in samples], style, label=label)
-    axes[1].set(xlabel="images done", ylabel="MB", title=f"memory, {counts[-1]:,} images")
+    lines = {
+        "driver": "driver_mb",
+        "two workers": "workers_mb",
+        "mongod": "server_mb",
+        "the database's data": "database_mb",
+    }
+    draw_lines(axes[1], rows[-1]["samples"], "images", lines, markers=",,,,")
+    title = f"memory, {rows[-1]['images']:,} images"
+    axes[1].set(xlabel="images done", ylabel="MB", title=title)
     for ax in axes:
         ax.set_ylim(0, 1.4 * ax.get_ylim()[1])  # room for the legend
         ax.legend(fontsize=7)
 
 
 #: The drawing, and the results that it needs and that it can show.
-PLOTS: dict[str, tuple[Callable[[Any], None], str, tuple[str, ...]]] = {
-    "speed-crf.png": (crf, "crf", ("crf",)),
-    "speed-prompts.png": (prompts, "prompts", ("prompts",)),
-    "speed-count.png": (count, "count", ("count",)),
-    "planning-scale.png": (scale, "scale", ("scale",)),
-    "speed-encoder.png": (encoder, "encoder", ("encoder", "gpu")),
+PLOTS: dict[str, tuple[Callable[[Any], None], tuple[str, ...]]] = {
+    "speed-crf.png": (crf, ("crf",)),
+    "speed-prompts.png": (prompts, ("prompts",)),
+    "speed-count.png": (count, ("count",)),
+    "planning-scale.png": (scale, ("scale",)),
+    "speed-encoder.png": (encoder, ("encoder", "gpu")),
 }
 
 
@@ -121,21 +133,20 @@ def draw() -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    for name, (plot, needed, shown) in PLOTS.items():
-        if read(needed) is None:
-            continue
-        figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-        plot(axes)
-        figure.savefig(IMAGES / name, dpi=110, metadata={KEY: _digest(shown)})
-        plt.close(figure)
+    for name, (plot, shown) in PLOTS.items():
+        if read(shown[0]) is not None:
+            figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+            plot(axes)
+            figure.savefig(IMAGES / name, dpi=110, metadata={KEY: _digest(shown)})
+            plt.close(figure)
 
 
 def stale() -> list[str]:
     """Pictures that show other figures than there are."""
     return [
         name
-        for name, (_, needed, shown) in PLOTS.items()
-        if read(needed) is not None and _digest_of(IMAGES / name) != _digest(shown)
+        for name, (_, shown) in PLOTS.items()
+        if read(shown[0]) is not None and _digest_of(IMAGES / name) != _digest(shown)
     ]
 
 
@@ -149,10 +160,3 @@ def _digest_of(path: Path) -> str | None:
         return None
     with Image.open(path) as image:
         return image.info.get(KEY)
-
-
-def _log(ax: Any, x: str, y: str, title: str) -> None:
-    ax.set(xscale="log", yscale="log", xlabel=x, ylabel=y, title=title)
-    ax.grid(alpha=0.3)
-    if ax.get_legend_handles_labels()[0]:
-        ax.legend(fontsize=8)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from ..decision import Decision
+from ..review_operator import Decision
 
 
 class Accept(Decision):
     """A form and a call of ``promerge_fo.dataset.accept``."""
 
-    name_ = "accept"
-    done = "accepted"
+    what = "accept"
+    label = "ProMerge: accept masks"
+    description = "The selected masks, or those of the current view, are accepted"
     icon = "thumb_up"

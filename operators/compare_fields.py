@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import fiftyone.operators as foo
 from fiftyone.operators import types
 
-from ..forms import Form, chosen_path, detection_fields
+from ..forms import CannotRunError, Form, chosen_path, detection_fields, menu
 from ..operator import Operator
 from ..progress import follow, outcome
 
@@ -16,72 +15,50 @@ from ..progress import follow, outcome
 class CompareFields(Operator):
     """A form and calls of ``compare_fields`` and ``evaluate_instances``."""
 
-    @property
-    def config(self) -> foo.OperatorConfig:
-        return foo.OperatorConfig(
-            name="compare_fields",
-            label="ProMerge: compare fields",
-            description="AP and AR of several fields, how sure their differences are, and where",
-            icon="compare",
-            dynamic=True,
-            execute_as_generator=True,
-            allow_immediate_execution=True,
-            allow_delegated_execution=True,
-        )
+    label = "ProMerge: compare fields"
+    description = "AP and AR of several fields, how sure their differences are, and where"
+    icon = "compare"
+    button = "Compare"
+    delegable = True
 
-    def resolve_input(self, ctx: Any) -> types.Property:
-        form = Form(ctx, "ProMerge: compare fields", "Compare")
-        fields = detection_fields(ctx.dataset)
+    def ask(self, form: Form) -> None:
+        fields = detection_fields(form.ctx.dataset)
         if len(fields) < 3:
-            form.refuse(
+            raise CannotRunError(
                 "Two fields of predictions and one of ground truth are needed; this dataset has "
                 f"the fields of detections {fields or 'none'}."
             )
-            return form.property()
-        form.inputs.view_target(ctx)
+        form.inputs.view_target(form.ctx)
         truth = "ground_truth" if "ground_truth" in fields else fields[-1]
         truth = form.choose("gt_field", fields, "Ground truth", default=truth)
         others = [field for field in fields if field != truth]
-        first = form.choose(
-            "baseline", others, "Baseline", "what the others are compared with", others[0]
-        )
+        first = form.choose("baseline", others, "Baseline", "what the others are compared with")
         rest = [field for field in others if field != first]
-        choices = types.DropdownView(multiple=True)
-        for field in rest:
-            choices.add_choice(field, label=field)
         form.inputs.list(
             "fields",
             types.String(),
             default=rest,
             required=True,
             label="Compared with it",
-            view=choices,
+            view=menu(types.DropdownView(multiple=True), rest),
         )
-        chosen = ctx.params.get("fields", rest)
+        chosen = form.ctx.params.get("fields", rest)
         if not chosen or not set(chosen) <= set(rest):
             form.refuse(f"Choose one or more of {rest} to compare.", "fields_refused")
-        form.inputs.file(
-            "folder",
-            label="Folder for a report",
-            description="tables, plots and pictures side by side; none is written if empty",
-            view=types.FileExplorerView(choose_dir=True, button_label="Choose a folder"),
-        )
-        return form.property()
+        about = "tables, plots and pictures side by side; none is written if empty"
+        form.pick("folder", "Folder for a report", about, folder=True)
 
     def work(self, ctx: Any) -> Any:
         from promerge_fo.dataset.evaluation.comparison import compare_fields
         from promerge_fo.dataset.evaluation.evaluate import evaluate_instances
-        from promerge_fo.dataset.progress import steps_of
 
         params, view = ctx.params, ctx.target_view()
-        fields = [params["baseline"], *params["fields"]]
+        fields, truth = [params["baseline"], *params["fields"]], params["gt_field"]
 
         def work(bar: Any) -> Any:
             for field in fields:
-                evaluate_instances(
-                    view, field, params["gt_field"], f"eval_{field}", progress=steps_of(bar)
-                )
-            return compare_fields(view, fields, params["gt_field"], progress=steps_of(bar))
+                evaluate_instances(view, field, truth, f"eval_{field}", progress=bar)
+            return compare_fields(view, fields, truth, progress=bar)
 
         comparison = yield from follow(ctx, "images", work)
         folder, text = chosen_path(params.get("folder")), str(comparison)
@@ -90,4 +67,4 @@ class CompareFields(Operator):
             text += f"\n\nReport: `{report}`"
         yield ctx.ops.reload_dataset()
         yield ctx.ops.open_panel("promerge_compare", layout="horizontal", force=True)
-        yield outcome(ctx, text, types.MarkdownView())
+        yield outcome(ctx, text, markdown=True)

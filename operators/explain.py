@@ -8,10 +8,9 @@ from functools import lru_cache
 from typing import Any
 
 import fiftyone as fo
-import fiftyone.operators as foo
 from fiftyone.operators import types
 
-from ..forms import Form, chosen_path
+from ..forms import CannotRunError, Form, chosen_path
 from ..model_form import ENCODERS
 from ..operator import Operator
 from .show_run import choose_run
@@ -20,37 +19,26 @@ from .show_run import choose_run
 class Explain(Operator):
     """The figure of ``promerge explain`` for the open sample."""
 
-    @property
-    def config(self) -> foo.OperatorConfig:
-        return foo.OperatorConfig(
-            name="explain",
-            label="ProMerge: explain this image",
-            description="Prompts, background vote, filtering and merging of one image",
-            icon="psychology_alt",
-            dynamic=True,
-        )
+    label = "ProMerge: explain this image"
+    description = "Prompts, background vote, filtering and merging of one image"
+    icon = "psychology_alt"
+    heading = "ProMerge: explain an image"
+    button = "Explain"
+    place = types.Places.SAMPLES_VIEWER_ACTIONS
+    place_label = "Explain with ProMerge"
+    needs_images = False
 
-    def resolve_input(self, ctx: Any) -> types.Property:
+    def ask(self, form: Form) -> None:
         from promerge_fo.config import METHODS
-        from promerge_fo.dataset.provenance import list_runs, load_run
 
-        form = Form(ctx, "ProMerge: explain an image", "Explain")
-        if _sample_id(ctx) is None:
-            form.refuse("Open an image, or select one in the grid.")
-            return form.property()
-        runs = [load_run(ctx.dataset, key) for key in list_runs(ctx.dataset)]
-        if any(run["method"] in METHODS for run in runs):
+        if _sample_id(form.ctx) is None:
+            raise CannotRunError("Open an image, or select one in the grid.")
+        try:
             choose_run(form, METHODS)
-        else:
+        except CannotRunError:
             form.note("no_run", "No run yet: the default settings are explained")
             form.choose("encoder", ENCODERS, "Encoder", default="texture")
-        form.inputs.file(
-            "checkpoint",
-            label="Checkpoint",
-            description="the encoder's weights, where they come from a file",
-            view=types.FileExplorerView(button_label="Choose a file"),
-        )
-        return form.property()
+        form.pick("checkpoint", "Checkpoint", "the encoder's weights, where they come from a file")
 
     def work(self, ctx: Any) -> dict[str, Any]:
         from promerge_fo.dataset.provenance import load_run
@@ -72,12 +60,6 @@ class Explain(Operator):
         outputs.str("figure", label="", view=types.ImageView(width="100%"))
         return types.Property(outputs, view=types.View(label="From prompts to masks"))
 
-    def resolve_placement(self, ctx: Any) -> types.Placement:
-        return types.Placement(
-            types.Places.SAMPLES_VIEWER_ACTIONS,
-            types.Button(label="Explain with ProMerge", icon="psychology_alt", prompt=True),
-        )
-
 
 def _sample_id(ctx: Any) -> str | None:
     """The open sample, or else the only selected one."""
@@ -97,6 +79,7 @@ def _of_run(dataset: str, run_hash: str, key: str, checkpoint: str | None) -> An
 
 @lru_cache(maxsize=1)
 def _of_encoder(encoder: str, checkpoint: str | None) -> Any:
+    """The default model with an encoder, kept for the next image."""
     from promerge_fo.dataset.runs.model import load_model
 
     return load_model(encoder=encoder, checkpoint=checkpoint)

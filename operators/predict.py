@@ -6,84 +6,43 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import fiftyone.operators as foo
-from fiftyone.operators import types
-
-from ..forms import Form, chosen_path
+from ..forms import Form, given
+from ..memory import trainings
 from ..operator import Operator
 from ..progress import follow, outcome
-from ..trainings import trainings
 from .train_detector import DEVICES, refuse_without_detectron2
 
 
 class Predict(Operator):
     """A form and calls of ``promerge_fo.detector.predict`` and ``import_predictions``."""
 
-    @property
-    def config(self) -> foo.OperatorConfig:
-        return foo.OperatorConfig(
-            name="predict",
-            label="ProMerge: predict with a detector",
-            description="What a trained detector finds, as a field; its file may be kept",
-            icon="center_focus_strong",
-            dynamic=True,
-            execute_as_generator=True,
-            allow_immediate_execution=True,
-            allow_delegated_execution=True,
-        )
+    label = "ProMerge: predict with a detector"
+    description = "What a trained detector finds, as a field; its file may be kept"
+    icon = "center_focus_strong"
+    heading = "ProMerge: predict with a trained detector"
+    button = "Predict"
+    delegable = True
 
-    def resolve_input(self, ctx: Any) -> types.Property:
-        form = Form(ctx, "ProMerge: predict with a trained detector", "Predict")
-        if form.refuse_without_images():
-            return form.property()
-        refuse_without_detectron2(form)
-        form.inputs.view_target(ctx)
-        self._ask_detector(form)
-        form.ask_free_field("label_field", "promerge_plus")
-        form.inputs.float(
-            "min_score",
-            default=form.last.get("min_score", 0.0),
-            min=0,
-            max=1,
-            label="Lowest score",
-            description="0 keeps all, which AP and AR need",
-        )
-        form.inputs.int(
-            "top_k",
-            default=form.last.get("top_k"),
-            min=1,
-            label="At most so many an image",
-            description="100 if empty",
-        )
-        form.choose("device", DEVICES, "On", default="gpu")
-        form.ask_path("path", "Keep the predictions as", "a .json file; kept nowhere if empty")
-        path = form.given("path")
-        if path and (not Path(path).expanduser().is_absolute() or not path.endswith(".json")):
-            form.refuse(f"{path!r} is no absolute path that ends in .json.", "path_refused")
-        elif path and Path(path).expanduser().exists():
-            form.warn("file_replaced", f"{Path(path).name} exists and is replaced")
-        return form.property()
-
-    def _ask_detector(self, form: Form) -> None:
+    def ask(self, form: Form) -> None:
         from promerge_fo.detector.prediction import find_detector
         from promerge_fo.detector.weights import require_detector
 
-        known = next(iter(trainings(form.ctx)), None)
-        form.ask_path(
+        refuse_without_detectron2(form)
+        form.inputs.view_target(form.ctx)
+        form.path(
             "detector",
             "Detector",
             "the folder of a training, or a checkpoint: one of its own, or CutLER's (.pth)",
-            required=True,
-            default=known,
+            check=lambda path: require_detector(find_detector(path)),
+            missing="Say which detector.",
+            default=next(iter(trainings(form.ctx)), None),
         )
-        detector = form.given("detector", known)
-        if not detector:
-            form.refuse("Say which detector.", "detector_refused")
-            return
-        try:
-            require_detector(find_detector(detector))
-        except (ValueError, OSError, RuntimeError) as error:
-            form.refuse(str(error), "detector_refused")
+        form.new_field("label_field", "promerge_plus")
+        form.share("min_score", "Lowest score", "0 keeps all, which AP and AR need", 0.0)
+        form.count("top_k", "At most so many an image", "100 if empty")
+        form.choose("device", DEVICES, "On", default="gpu")
+        about = "a .json file; kept nowhere if empty"
+        form.path("path", "Keep the predictions as", about, lambda path: _check(form, path))
 
     def work(self, ctx: Any) -> Any:
         from promerge_fo.dataset.exchange.imports import import_predictions
@@ -91,27 +50,31 @@ class Predict(Operator):
 
         params, target = ctx.params, ctx.target_view()
         with tempfile.TemporaryDirectory() as folder:
-            path = chosen_path(params.get("path")) or str(Path(folder, "predictions.json"))
+            path = params.get("path") or str(Path(folder, "predictions.json"))
             found = yield from follow(
                 ctx,
                 "images",
                 lambda bar: predict(
-                    chosen_path(params["detector"]),
+                    params["detector"],
                     target,
                     path,
-                    min_score=params.get("min_score") or 0.0,
                     device="cpu" if params.get("device") == "cpu" else None,
                     num_workers=None if ctx.delegated else 0,
                     progress=bar,
+                    **given(params, "min_score"),
                 ),
             )
-            stored = import_predictions(
-                target,
-                path,
-                params["label_field"],
-                top_k=params.get("top_k"),
-                overwrite=params.get("overwrite", False),
-            )
+            options = given(params, "top_k", "overwrite")
+            stored = import_predictions(target, path, params["label_field"], **options)
         yield ctx.ops.reload_dataset()
         failed = "".join(f"\n\n{line}" for line in found.failed[:10])
-        yield outcome(ctx, str(stored).replace("\n", "\n\n") + failed, types.MarkdownView())
+        yield outcome(ctx, str(stored).replace("\n", "\n\n") + failed, markdown=True)
+
+
+def _check(form: Form, path: str) -> None:
+    """Refuse what is no place for the predictions, and say what is replaced."""
+    target = Path(path).expanduser()
+    if not target.is_absolute() or target.suffix != ".json":
+        raise ValueError(f"{path!r} is no absolute path that ends in .json.")
+    if target.exists():
+        form.warn("file_replaced", f"{target.name} exists and is replaced")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from ..decision import Decision
+from ..review_operator import Decision
 
 
 class Reject(Decision):
     """A form and a call of ``promerge_fo.dataset.reject``."""
 
-    name_ = "reject"
-    done = "rejected"
+    what = "reject"
+    label = "ProMerge: reject masks"
+    description = "The selected masks, or those of the current view, are rejected"
     icon = "thumb_down"

@@ -6,17 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
-import fiftyone.operators as foo
 from fiftyone.operators import types
 
-from ..forms import Form, chosen_path, detection_fields
-from ..model_form import (
-    PRESETS,
-    ask_encoder,
-    ask_method,
-    keep_tuned,
-    kind_of,
-)
+from ..forms import CannotRunError, Form, chosen_path, detection_fields, given
+from ..model_form import ask_model, asked, keep_tuned, load_asked
 from ..operator import Operator
 from ..progress import follow, outcome
 
@@ -30,86 +23,53 @@ METRICS = {
 class Tune(Operator):
     """A form and a call of ``promerge_fo.dataset.tune``."""
 
-    @property
-    def config(self) -> foo.OperatorConfig:
-        return foo.OperatorConfig(
-            name="tune",
-            label="ProMerge: tune settings",
-            description="Choose settings by AP on labelled images, and say how sure the choice is",
-            icon="tune",
-            dynamic=True,
-            execute_as_generator=True,
-            allow_immediate_execution=True,
-            allow_delegated_execution=True,
-        )
+    label = "ProMerge: tune settings"
+    description = "Choose settings by AP on labelled images, and say how sure the choice is"
+    icon = "tune"
+    button = "Tune"
+    delegable = True
 
-    def resolve_input(self, ctx: Any) -> types.Property:
-        form = Form(ctx, "ProMerge: tune settings", "Tune")
-        fields = detection_fields(ctx.dataset)
-        if form.refuse_without_images():
-            return form.property()
+    def ask(self, form: Form) -> None:
+        fields = detection_fields(form.ctx.dataset)
         if not fields:
-            form.refuse("A field of detections is needed, with the ground truth of some 50 images.")
-            return form.property()
-        form.inputs.view_target(ctx)
+            raise CannotRunError(
+                "A field of detections is needed, with the ground truth of some 50 images."
+            )
+        form.inputs.view_target(form.ctx)
         truth = form.choose("gt_field", fields, "Ground truth", default="ground_truth")
-        kind = ask_method(form)
-        presets = {name: PRESETS[name] for name in kind.presets}
-        preset = form.choose(
-            "preset", presets, "Preset", "kept unless the images show better", default="default"
-        )
-        ask_encoder(form)
+        kind, preset, _ = ask_model(form, "kept unless the images show better", with_tuned=False)
         form.choose("metric", METRICS, "Chosen by", default="AP")
-        folds = form.given("folds", 5)
-        form.inputs.int(
-            "folds",
-            default=folds,
-            min=2,
-            label="Folds",
-            description="of the cross-validation that says how sure the choice is",
-        )
+        about = "of the cross-validation that says how sure the choice is"
+        folds = form.count("folds", "Folds", about, 5, min=2)
         _ask_values(form, kind)
-        form.inputs.file(
-            "folder",
-            label="Folder",
-            description=f"keeps features, results and reports; {_default_folder()} if empty",
-            view=types.FileExplorerView(choose_dir=True, button_label="Choose a folder"),
-        )
-        try:
-            count = len(_settings(ctx.params, kind, preset))
-        except (TypeError, ValueError) as error:
-            form.refuse(str(error), "values_refused")
-            return form.property()
-        if count < 2:
+        about = f"keeps features, results and reports; {_default_folder()} if empty"
+        form.pick("folder", "Folder", about, folder=True)
+        settings = form.attempt("values", lambda: _settings(form.ctx.params, kind, preset))
+        if settings is None:
+            return
+        if len(settings) < 2:
             form.refuse("Give a parameter two values or more.", "values_refused")
-        _tell_images(form, truth, folds, count)
-        return form.property()
+        _tell_images(form, truth, folds, len(settings))
 
     def work(self, ctx: Any) -> Any:
-        from promerge_fo.dataset import tune
-        from promerge_fo.dataset.runs.model import load_model, preset_encoder
+        from promerge_fo.dataset.experiments.tuning import tune
 
-        params = ctx.params
-        kind, preset = kind_of(params.get("method")), params.get("preset", "default")
+        params, target = ctx.params, ctx.target_view()
+        kind, preset = asked(params)
         folder = Path(chosen_path(params.get("folder")) or _default_folder())
         yield ctx.ops.set_progress(label="Loading the encoder", progress=0)
-        model = load_model(
-            config=kind.preset(preset),
-            encoder=params.get("encoder") or preset_encoder(preset),
-            checkpoint=chosen_path(params.get("checkpoint")),
-        )
+        model = load_asked(ctx)
         tuning = yield from follow(
             ctx,
             "images",
             lambda bar: tune(
-                ctx.target_view(),
+                target,
                 _settings(params, kind, preset),
                 params["gt_field"],
                 encoder=model.pipeline.encoder,
                 folder=folder,
-                metric=params.get("metric", "AP"),
-                folds=params.get("folds", 5),
                 progress=bar,
+                **given(params, "metric", "folds"),
             ),
         )
         keep_tuned(ctx, kind.method, tuning)
@@ -117,7 +77,7 @@ class Tune(Operator):
         text = f"{tuning}\n\nReport: `{report}`"
         if tuning.decided:
             text += "\n\n*ProMerge: segment instances* has the choice as its preset 'tuned'."
-        yield outcome(ctx, text, types.MarkdownView())
+        yield outcome(ctx, text, markdown=True)
 
 
 def _default_folder() -> Path:
@@ -128,17 +88,15 @@ def _ask_values(form: Form, kind: Any) -> None:
     """The values to try of each parameter."""
     from promerge_fo.dataset.experiments.tuning import SEARCH
 
-    form.inputs.bool("show_parameters", default=False, label="Show all parameters")
-    shown = form.ctx.params.get("show_parameters")
+    shown = form.tick("show_parameters", "Show all parameters")
     group = types.Object()
     for record in kind.describe():
-        name = record["name"]
-        values = SEARCH[kind].get(name, [])
+        values = SEARCH[kind].get(record["name"], [])
         if values or shown:
             group.str(
-                name,
+                record["name"],
                 default=", ".join(map(str, values)),
-                label=name,
+                label=record["name"],
                 description=f"{record['meaning']}; values with commas, or none",
             )
     form.inputs.define_property(_group_of(kind), group)
@@ -154,10 +112,10 @@ def _settings(params: dict[str, Any], kind: Any, preset: str) -> dict[str, Any]:
     from promerge_fo.dataset.experiments.settings import values_of
     from promerge_fo.dataset.experiments.tuning import SEARCH, search_space
 
-    given = params.get(_group_of(kind))
-    if given is None:
+    asked = params.get(_group_of(kind))
+    if asked is None:
         return search_space(kind.preset(preset), **SEARCH[kind])
-    texts = {name: text for name, text in given.items() if (text or "").strip()}
+    texts = {name: text for name, text in asked.items() if (text or "").strip()}
     values = values_of(kind, texts)
     config = kind.preset(preset)
     return search_space(config, **values) if values else {"as given": config}

@@ -9,55 +9,22 @@ there is one, otherwise the one in the repository.
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = str(Path(__file__).resolve().parents[1])
 __path__.append(ROOT)
 if importlib.util.find_spec("promerge_fo") is None:
     sys.path.append(ROOT)
 
-from .compare_panel import ComparePanel  # noqa: E402
-from .operators.accept import Accept  # noqa: E402
-from .operators.compare_fields import CompareFields  # noqa: E402
-from .operators.delete_run import DeleteRun  # noqa: E402
-from .operators.evaluate_instances import EvaluateInstances  # noqa: E402
-from .operators.explain import Explain  # noqa: E402
-from .operators.export_pseudo_labels import ExportPseudoLabels  # noqa: E402
-from .operators.import_predictions import ImportPredictions  # noqa: E402
-from .operators.predict import Predict  # noqa: E402
-from .operators.reject import Reject  # noqa: E402
-from .operators.review_instances import ReviewInstances  # noqa: E402
-from .operators.segment_instances import SegmentInstances  # noqa: E402
-from .operators.show_run import ShowRun  # noqa: E402
-from .operators.stop_runs import StopRuns  # noqa: E402
-from .operators.train_detector import TrainDetector  # noqa: E402
-from .operators.tune import Tune  # noqa: E402
-from .operators.undo import Undo  # noqa: E402
-from .review_panel import ReviewPanel  # noqa: E402
-from .sample_panel import SamplePanel  # noqa: E402
-from .training_panel import TrainingPanel  # noqa: E402
 
-OPERATORS = (
-    SegmentInstances,
-    StopRuns,
-    ReviewInstances,
-    Accept,
-    Reject,
-    Undo,
-    EvaluateInstances,
-    CompareFields,
-    Tune,
-    ExportPseudoLabels,
-    TrainDetector,
-    Predict,
-    ImportPredictions,
-    Explain,
-    ShowRun,
-    DeleteRun,
-)
-PANELS = (ReviewPanel, SamplePanel, ComparePanel, TrainingPanel)
+def register(plugin: Any) -> None:
+    """Add the operators and panels that ``fiftyone.yml`` lists, in this order; FiftyOne calls it.
 
-
-def register(plugin):  # type: ignore[no-untyped-def]
-    """Called by FiftyOne with the plugin that operators and panels are added to."""
-    for each in (*OPERATORS, *PANELS):
-        plugin.register(each)
+    The operator ``show_run`` is the class ``ShowRun`` in ``operators/show_run.py``, and the panel
+    ``promerge_review`` the class ``ReviewPanel`` in ``plugin/review_panel.py``.
+    """
+    for name in plugin.plugin_definition.operators:
+        own = name.removeprefix("promerge_")
+        file = f"operators.{name}" if own == name else f"{own}_panel"
+        module = importlib.import_module(f".{file}", __name__)
+        plugin.register(getattr(module, file.rpartition(".")[2].title().replace("_", "")))

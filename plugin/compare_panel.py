@@ -5,47 +5,39 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import fiftyone.operators as foo
 from fiftyone.operators import types
 
-from .look import COLOURS, column, layout
+from promerge_fo.words import markdown_table
+
+from .forms import menu
+from .look import COLOURS, Panel, bars, layout, line
 
 BARS = ("AP", "AP50", "AP75", "AR1", "AR10", "AR100")
 SHOWN = 20  # samples of the greatest gain, and of the greatest loss
 
 
-class ComparePanel(foo.Panel):
+class ComparePanel(Panel):
     """Figures of several evaluations, and where one gains on another and loses to it."""
 
-    @property
-    def config(self) -> foo.PanelConfig:
-        """What FiftyOne shows of it."""
-        return foo.PanelConfig(
-            name="promerge_compare",
-            label="ProMerge: compare",
-            icon="compare",
-            help_markdown=(
-                "Evaluations by `evaluate_instances`, beside each other. A click on a bar of the "
-                "lower plot opens its image with both fields."
-            ),
-        )
+    name = "promerge_compare"
+    label = "ProMerge: compare"
+    icon = "compare"
+    help = (
+        "Evaluations by `evaluate_instances`, beside each other. A click on a bar of the lower "
+        "plot opens its image with both fields."
+    )
 
     def on_load(self, ctx: Any) -> None:
         """Start with all evaluations, the newest against the oldest."""
         keys = list(_evaluations(ctx))
         ctx.panel.state.menus = {"runs": keys, "kind": "masks"}
-        ctx.panel.state.pair = {
-            "against": keys[-1] if keys else None,
-            "baseline": keys[0] if keys else None,
-        }
+        newest, oldest = (keys[-1], keys[0]) if keys else (None, None)
+        ctx.panel.state.pair = {"against": newest, "baseline": oldest}
 
-    def on_change_dataset(self, ctx: Any) -> None:
-        """Another dataset has other evaluations."""
-        self.on_load(ctx)
+    on_change_dataset = on_load
 
-    def render(self, ctx: Any) -> types.Property:
+    def draw(self, ctx: Any, panel: types.Object) -> None:
         """Menus, bars, curves, the table, gains and losses."""
-        panel = types.Object()
         evaluations = _evaluations(ctx)
         if not evaluations:
             panel.md(
@@ -54,61 +46,60 @@ class ComparePanel(foo.Panel):
                 name="empty",
             )
             panel.btn("refresh", label="Look again", on_click=self.on_load)
-            return types.Property(panel)
+            return
         menus = ctx.panel.state.menus or {}
         chosen = {key: evaluations[key] for key in menus.get("runs") or () if key in evaluations}
         kind = "bbox" if menus.get("kind") == "boxes" else "segm"
         rows = panel.v_stack("menus", gap=2)
-        several = types.DropdownView(multiple=True)
-        for key in evaluations:
-            several.add_choice(key, label=key)
+        several = menu(types.DropdownView(multiple=True), evaluations.keys())
         rows.list("runs", types.String(), label="Evaluations", view=several)
         rows.enum("kind", ["masks", "boxes"], label="Of")
         panel.btn("refresh", label="Look again", icon="refresh", on_click=self.on_load)
         measured = {key: c.figures[kind] for key, c in chosen.items() if kind in c.figures}
-        panel.plot(
-            "bars",
-            data=_bars(measured, evaluations),
-            layout=layout("AP and AR, percent", lines=len(measured), barmode="group"),
-        )
-        for iou in ("0.50", "0.75"):
-            curves = _curves(chosen, evaluations, iou)
-            panel.plot(
-                f"curve_{iou[2:]}",
-                data=curves,
-                layout=layout(
-                    f"Precision over recall at IoU {iou}",
-                    lines=len(curves),
-                    xaxis={"range": [0, 1], "title": {"text": "recall"}},
-                    yaxis={"range": [0, 1.05]},
-                ),
+        number = {key: k for k, key in enumerate(evaluations)}  # of its colour
+        figures = [
+            bars(
+                key,
+                list(BARS),
+                [max(values[name], 0) for name in BARS],
+                COLOURS[number[key] % len(COLOURS)],
             )
+            for key, values in measured.items()
+        ]
+        style = layout("AP and AR, percent", lines=len(figures), barmode="group")
+        panel.plot("bars", data=figures, layout=style)
+        for iou in ("0.50", "0.75"):
+            recalls = [k / 100 for k in range(101)]
+            curves = [
+                line(key, recalls, config.curves[iou], number[key])
+                for key, config in chosen.items()
+                if iou in config.curves
+            ]
+            style = layout(
+                f"Precision over recall at IoU {iou}",
+                lines=len(curves),
+                xaxis={"range": [0, 1], "title": {"text": "recall"}},
+                yaxis={"range": [0, 1.05]},
+            )
+            panel.plot(f"curve_{iou[2:]}", data=curves, layout=style)
         panel.md(_table(measured, evaluations), name="figures")
         row = panel.h_stack("pair", gap=2)
         row.enum("against", list(evaluations), label="Gains of")
         row.enum("baseline", list(evaluations), label="over")
-        if set(_pair(ctx)) <= set(evaluations):
-            self._gains(ctx, panel)
-        return types.Property(panel, view=column())
-
-    def _gains(self, ctx: Any, panel: types.Object) -> None:
         key, base = _pair(ctx)
+        if key in evaluations and base in evaluations:
+            self._add_gains(ctx, panel, key, base)
+
+    def _add_gains(self, ctx: Any, panel: types.Object, key: str, base: str) -> None:
+        """The images on which one evaluation's recall differs most from another's."""
         if key == base:
             panel.md("Choose two different evaluations to see gains and losses.", name="same")
             return
         ids, names, gains = _greatest(ctx, key, base)
+        colours = ["#2ca02c" if gain > 0 else "#d62728" for gain in gains]
         panel.plot(
             "gains",
-            data=[
-                {
-                    "type": "bar",
-                    "orientation": "h",
-                    "ids": ids,
-                    "x": gains,
-                    "y": names,
-                    "marker": {"color": ["#2ca02c" if g > 0 else "#d62728" for g in gains]},
-                }
-            ],
+            data=[bars("gain", gains, names, colours, ids=ids, orientation="h")],
             layout=layout(
                 "Gain in recall at IoU 0.5",
                 height=120 + 18 * len(ids),
@@ -117,25 +108,19 @@ class ComparePanel(foo.Panel):
             on_click=self.open_sample,
         )
         row = panel.h_stack("open", gap=2)
-        row.btn("open_gains", label="Open the gains", on_click=self.open_gains)
-        row.btn("open_losses", label="Open the losses", on_click=self.open_losses)
+        for what, losses in (("gains", False), ("losses", True)):
+            params = {"losses": losses}
+            row.btn(f"open_{what}", f"Open the {what}", on_click=self.open_changed, params=params)
 
     def open_sample(self, ctx: Any) -> None:
         """Show the image of a bar, with both fields."""
         self._show(ctx, ctx.dataset.select(ctx.params["id"]))
 
-    def open_gains(self, ctx: Any) -> None:
-        """Show the images on which recall rises."""
-        self._open(ctx, losses=False)
-
-    def open_losses(self, ctx: Any) -> None:
-        """Show the images on which recall falls."""
-        self._open(ctx, losses=True)
-
-    def _open(self, ctx: Any, losses: bool) -> None:
+    def open_changed(self, ctx: Any) -> None:
+        """Show the images on which recall rises, or those on which it falls."""
         from promerge_fo.dataset.evaluation.comparison import samples_by_gain
 
-        self._show(ctx, samples_by_gain(ctx.dataset, *_pair(ctx), losses=losses))
+        self._show(ctx, samples_by_gain(ctx.dataset, *_pair(ctx), losses=ctx.params["losses"]))
 
     def _show(self, ctx: Any, view: Any) -> None:
         """A view with the fields of both evaluations alone, which the App colours apart."""
@@ -147,7 +132,7 @@ class ComparePanel(foo.Panel):
         ctx.ops.set_active_fields(list(fields))
 
 
-def _pair(ctx: Any) -> tuple[str | None, str | None]:
+def _pair(ctx: Any) -> tuple[Any, Any]:
     """The evaluation whose gains are shown, and the one over which it gains."""
     pair = ctx.panel.state.pair or {}
     return pair.get("against"), pair.get("baseline")
@@ -174,44 +159,12 @@ def _greatest(ctx: Any, key: str, base: str) -> tuple[list[str], list[str], list
     return [i for i, _ in ranked], names, [gain for _, (_, gain) in ranked]
 
 
-def _colour(key: str, evaluations: dict[str, Any]) -> str:
-    return COLOURS[list(evaluations).index(key) % len(COLOURS)]
-
-
-def _bars(measured: dict[str, Any], evaluations: dict[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {
-            "type": "bar",
-            "name": key,
-            "x": list(BARS),
-            "y": [max(figures[name], 0) for name in BARS],
-            "marker": {"color": _colour(key, evaluations)},
-        }
-        for key, figures in measured.items()
-    ]
-
-
-def _curves(chosen: dict[str, Any], evaluations: dict[str, Any], iou: str) -> list[dict[str, Any]]:
-    return [
-        {
-            "type": "scatter",
-            "mode": "lines",
-            "name": key,
-            "x": [k / 100 for k in range(101)],
-            "y": config.curves[iou],
-            "line": {"color": _colour(key, evaluations)},
-        }
-        for key, config in chosen.items()
-        if iou in config.curves
-    ]
-
-
 def _table(measured: dict[str, Any], evaluations: dict[str, Any]) -> str:
+    """Images and figures as Markdown, a column for each evaluation."""
     if not measured:
         return "None of the evaluations chosen has these figures."
-    rows = {"images": [f"{evaluations[key].images:,}" for key in measured]}
+    rows = [["images", *(f"{evaluations[key].images:,}" for key in measured)]]
     for name in next(iter(measured.values())):
         values = [figures[name] for figures in measured.values()]
-        rows[name] = ["-" if value < 0 else f"{value:.1f}" for value in values]
-    lines = ["| | " + " | ".join(measured) + " |", "| --- |" + " --- |" * len(measured)]
-    return "\n".join([*lines, *(f"| {name} | {' | '.join(row)} |" for name, row in rows.items())])
+        rows.append([name, *("-" if value < 0 else f"{value:.1f}" for value in values)])
+    return markdown_table(["", *measured], rows)

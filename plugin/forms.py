@@ -1,18 +1,26 @@
-"""What the operators' forms share: choices of fields, refusals, remembered settings."""
+"""What the operators' forms share: inputs with remembered values, checks and messages."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import fiftyone as fo
 import fiftyone.core.media as fom
 from fiftyone.operators import types
 
-STORE = "@promerge/promerge"
+T = TypeVar("T")
+
+Choices: TypeAlias = "Collection[str] | Mapping[str, str] | Mapping[str, tuple[str, str]]"
+"""Values; or values with what they mean; or values with a label and what they mean."""
+
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+
+class CannotRunError(Exception):
+    """Why an operator cannot run here, whatever is put into its form."""
 
 
 class Form:
@@ -20,101 +28,132 @@ class Form:
 
     Args:
         ctx: FiftyOne's execution context.
-        label: the form's heading.
+        heading: what stands above the form.
         button: what the button says that runs the operator.
+        last: what was given the last time, which the inputs start from.
 
     Attributes:
-        inputs: FiftyOne's object that takes the properties.
-        last: what this operator was given the last time on this dataset.
+        inputs: FiftyOne's object that takes the inputs.
     """
 
-    def __init__(self, ctx: Any, label: str, button: str | None = None) -> None:
+    def __init__(self, ctx: Any, heading: str, button: str, last: dict[str, Any]) -> None:
         self.ctx = ctx
+        self.last = last
         self.inputs = types.Object()
-        self.last = last_settings(ctx, ctx.operator_uri)
-        self._view = types.PromptView(label=label, submit_button_label=button or "Execute")
+        self._view = types.PromptView(label=heading, submit_button_label=button)
         self._refusals: list[str] = []
 
     def given(self, name: str, default: Any = None) -> Any:
         """What the user has put in so far, or else the last time, or else the default."""
         return self.ctx.params.get(name, self.last.get(name, default))
 
+    def text(
+        self, name: str, label: str, description: str = "", default: Any = None, **more: Any
+    ) -> Any:
+        """A line of text; returns what it says now."""
+        return self._add(self.inputs.str, name, label, description, default, **more)
+
+    def count(
+        self, name: str, label: str, description: str = "", default: int | None = None, **more: Any
+    ) -> Any:
+        """A whole number, of at least 1 unless ``min`` is given; returns what it is now."""
+        more = {"min": 1, **more}
+        return self._add(self.inputs.int, name, label, description, default, **more)
+
+    def share(
+        self, name: str, label: str, description: str = "", default: float | None = None
+    ) -> Any:
+        """A number in [0, 1]; returns what it is now."""
+        return self._add(self.inputs.float, name, label, description, default, min=0, max=1)
+
+    def tick(self, name: str, label: str, description: str = "") -> bool:
+        """A box that is empty at first; returns whether it is ticked."""
+        self.inputs.bool(name, default=False, label=label, description=description)
+        return bool(self.ctx.params.get(name))
+
     def choose(
         self,
         name: str,
-        choices: Iterable[str] | Mapping[str, str],
+        choices: Choices,
         label: str,
         description: str = "",
         default: str | None = None,
-        required: bool = True,
-    ) -> str | None:
-        """A menu; what is chosen now is returned."""
-        view = types.DropdownView()
-        described = choices if isinstance(choices, Mapping) else dict.fromkeys(choices, "")
-        for value, meaning in described.items():
-            view.add_choice(value, label=value, description=meaning)
-        known = list(described)
-        first = self.last.get(name, default)
-        if first not in known:
-            first = default if default in known else known[0] if known and required else None
-        self.inputs.enum(
-            name, known, default=first, required=required, label=label,
-            description=description, view=view,
-        )  # fmt: skip
-        chosen = self.ctx.params.get(name, first)
+    ) -> Any:
+        """A menu, never without a choice if there is one; returns what is chosen now."""
+        known = list(choices)
+        candidates = (self.last.get(name), default, *known)
+        first = next((value for value in candidates if value in known), None)
+        add_menu(self.inputs, name, choices, label, description, first)
+        chosen = self.ctx.params.get(name)
         return chosen if chosen in known else first
 
-    def ask_file(self, name: str, label: str, description: str, required: bool = False) -> None:
-        """A file that is there, on the server's machine."""
-        self.ask_path(name, label, description, required)
-        path = self.given(name)
-        if path and not Path(path).expanduser().is_file():
-            self.refuse(f"There is no file {path}.", f"{name}_refused")
-        elif required and not path:
-            self.refuse("Say which file.", f"{name}_refused")
+    def pick(self, name: str, label: str, description: str, folder: bool = False) -> None:
+        """A file or a folder on the server's machine, by FiftyOne's explorer."""
+        button = "Choose a folder" if folder else "Choose a file"
+        view = types.FileExplorerView(choose_dir=folder, button_label=button)
+        self.inputs.file(name, label=label, description=description, view=view)
 
-    def ask_path(
+    def path(
         self,
         name: str,
         label: str,
         description: str,
-        required: bool = False,
+        check: Callable[[str], Any] | None = None,
+        missing: str | None = None,
         default: str | None = None,
     ) -> None:
-        """A path, on the server's machine."""
-        self.inputs.str(
-            name,
-            required=required,
-            default=self.last.get(name, default),
-            label=label,
-            description=f"{description}; a path on the machine that the App's server runs on",
-        )
+        """A path on the server's machine.
 
-    def ask_free_field(self, name: str, default: str) -> None:
+        Args:
+            name: of the input.
+            label: above it.
+            description: what the path is.
+            check: is given the path; see :meth:`attempt`.
+            missing: what to say where no path is given; without it, none is needed.
+            default: the path to start from.
+        """
+        where = f"{description}; a path on the machine that the App's server runs on"
+        path = self.text(name, label, where, default, required=missing is not None)
+        if path and check is not None:
+            self.attempt(name, lambda: check(path))
+        elif not path and missing is not None:
+            self.refuse(missing, f"{name}_refused")
+
+    def new_field(self, name: str, default: str) -> None:
         """The name of a new field, or of one whose labels may be replaced (``overwrite``)."""
-        self.inputs.str(
-            name, required=True, default=self.last.get(name, default), label="Label field"
-        )
-        field = self.given(name, default)
+        field = self.text(name, "Label field", default=default, required=True)
         wrong = why_no_name(field, "field")
         if wrong:
             self.refuse(wrong, "field_refused")
         elif self.ctx.dataset.has_field(field):
-            self.warn("replaces", f"There is a field '{field}'")
-            self.inputs.bool("overwrite", default=False, label=f"Replace the labels in '{field}'")
-            if not self.ctx.params.get("overwrite"):
-                self.refuse("Tick the box, or choose another field.", "overwrite_refused")
+            replace = f"Replace the labels in '{field}'"
+            self.confirm("overwrite", f"There is a field '{field}'", replace, "field")
 
-    def refuse_without_images(self) -> bool:
-        """Refuse a view of video, 3D or groups, with what to select; returns whether it is one."""
-        from promerge_fo.dataset.samples import require_images
+    def confirm(self, name: str, warning: str, label: str, instead: str) -> None:
+        """A warning, and a box to be ticked before the operator runs.
 
+        Args:
+            name: of the box.
+            warning: what happens.
+            label: of the box.
+            instead: what else can be chosen: "field" or "folder".
+        """
+        self.warn(f"{name}_warning", warning)
+        if not self.tick(name, label):
+            self.refuse(f"Tick the box, or choose another {instead}.", f"{name}_refused")
+
+    def attempt(self, name: str, work: Callable[[], T]) -> T | None:
+        """What a function returns; or None, and the form says what is wrong.
+
+        Args:
+            name: of the input, or the group of inputs, that would be at fault.
+            work: raises an error that says what is wrong.
+        """
         try:
-            require_images(self.ctx.view)
-        except fom.MediaTypeError as error:
-            self.refuse(str(error))
-            return True
-        return False
+            return work()
+        except (TypeError, ValueError, OSError, RuntimeError) as error:
+            self.refuse(str(error), f"{name}_refused")
+            return None
 
     def refuse(self, text: str, name: str = "refused") -> None:
         """Say what is wrong; the operator cannot run until it is mended."""
@@ -122,7 +161,7 @@ class Form:
         self._refusals.append(text)
 
     def warn(self, name: str, text: str, description: str = "") -> None:
-        """Say what is to be known before it is too late."""
+        """Say what should be known before it is too late."""
         self.inputs.view(name, types.Warning(label=text, description=description))
 
     def note(self, name: str, text: str, description: str = "") -> None:
@@ -136,6 +175,60 @@ class Form:
         made.error_message = " ".join(self._refusals) or None
         return made
 
+    def _add(
+        self, kind: Any, name: str, label: str, description: str, default: Any, **more: Any
+    ) -> Any:
+        first = self.last.get(name, default)
+        kind(name, label=label, description=description, default=first, **more)
+        return self.ctx.params.get(name, first)
+
+
+def menu(view: types.Choices, choices: Choices) -> types.Choices:
+    """Give a view of FiftyOne's its choices."""
+    described = choices if isinstance(choices, Mapping) else dict.fromkeys(choices, "")
+    for value, meaning in described.items():
+        label, text = meaning if isinstance(meaning, tuple) else (value, meaning)
+        view.add_choice(value, label=label, description=text)
+    return view
+
+
+def add_menu(
+    inputs: types.Object,
+    name: str,
+    choices: Choices,
+    label: str,
+    description: str = "",
+    default: str | None = None,
+    **more: Any,
+) -> None:
+    """Add a menu to a form or a panel; ``default`` is chosen first if it is one of the choices."""
+    known = list(choices)
+    inputs.enum(
+        name,
+        known,
+        default=default if default in known else None,
+        required=True,
+        label=label,
+        description=description,
+        view=menu(types.DropdownView(), choices),
+        **more,
+    )
+
+
+def add_parameter(
+    group: types.Object, record: Mapping[str, Any], description: str, default: Any
+) -> None:
+    """Add the input of a parameter, as a configuration's ``describe()`` has it."""
+    name = record["name"]
+    shared = {"default": default, "label": name, "description": description}
+    if record["choices"]:
+        group.enum(name, record["choices"], required=True, **shared)
+    elif record["type"] == "bool":
+        group.bool(name, **shared)
+    else:
+        add = group.int if record["type"] == "int" else group.float
+        add(name, min=record["low"], max=record["high"], **shared)
+
 
 def detection_fields(samples: Any) -> list[str]:
     """The fields of a collection of images that hold detections; of others, none."""
@@ -144,42 +237,6 @@ def detection_fields(samples: Any) -> list[str]:
     return list(
         samples.get_field_schema(ftype=fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
     )
-
-
-def choose_field(
-    inputs: types.Object,
-    name: str,
-    fields: list[str],
-    *,
-    label: str,
-    description: str | None = None,
-    default: str | None = None,
-    **kwargs: Any,
-) -> None:
-    """Let one of these fields be chosen, the default if it is among them."""
-    view = types.DropdownView()
-    for field in fields:
-        view.add_choice(field, label=field)
-    inputs.enum(
-        name,
-        fields,
-        required=True,
-        default=default if default in fields else None,
-        label=label,
-        description=description,
-        view=view,
-        **kwargs,
-    )
-
-
-def refused(title: str, reason: str) -> types.Property:
-    """A form that says why nothing can be done, and cannot be executed."""
-    inputs = types.Object()
-    inputs.view("refused", types.Error(label=title, description=reason))
-    form = types.Property(inputs)
-    form.invalid = True
-    form.error_message = reason
-    return form
 
 
 def why_no_name(name: str, what: str) -> str | None:
@@ -194,20 +251,25 @@ def why_no_name(name: str, what: str) -> str | None:
     return None
 
 
-def last_settings(ctx: Any, operator: str) -> dict[str, Any]:
-    """What an operator was given the last time on this dataset."""
-    if ctx.dataset is None or getattr(ctx, "has_no_memory", False):
-        return {}
-    return dict(ctx.store(STORE).get(f"settings {operator}") or {})
+def absolute(path: str) -> Path:
+    """The path, with ``~`` as the home folder.
 
-
-def remember(ctx: Any) -> None:
-    """Keep what the operator was given, for the next time."""
-    ctx.store(STORE).set(f"settings {ctx.operator_uri}", dict(ctx.params))
+    Raises:
+        ValueError: it does not say where it starts.
+    """
+    full = Path(path).expanduser()
+    if not full.is_absolute():
+        raise ValueError(f"{path!r} is no absolute path, such as /data/{path}.")
+    return full
 
 
 def chosen_path(value: Any) -> str | None:
-    """The path that a file explorer or a text input gave."""
+    """The path that a file explorer or a text input gave, or None."""
     if isinstance(value, dict):
         value = value.get("absolute_path")
     return value or None
+
+
+def given(params: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Those of the parameters that have a value; for the others, what is called has its default."""
+    return {name: params[name] for name in names if params.get(name) is not None}

@@ -6,7 +6,8 @@ from typing import Any
 
 from fiftyone.operators import types
 
-from .forms import STORE, Form
+from .forms import Form, chosen_path, menu
+from .memory import recall, remember
 
 PRESETS = {
     "default": "the released code's masks, with scores that rank them",
@@ -28,43 +29,34 @@ ENCODERS = {
 }
 
 TUNED = "tuned"  #: the preset that tuning chose on a dataset, where it did
-_KEPT = "tuned settings"  # in the dataset's store
 
 
-def ask_method(form: Form) -> Any:
-    """A menu of the methods; returns the class of the chosen one's configurations."""
-    return kind_of(form.choose("method", METHODS, "Method"))
+def ask_model(
+    form: Form, about_preset: str = "", with_tuned: bool = True
+) -> tuple[Any, str, str | None]:
+    """Ask for a method, a preset, the encoder, and a file with its weights (``checkpoint``).
 
+    Args:
+        form: that asks.
+        about_preset: what the preset is for.
+        with_tuned: whether what tuning chose on the dataset is a preset, too.
 
-def ask_preset(form: Form, kind: Any) -> str:
-    """A menu of the method's presets, and of what tuning chose."""
+    Returns:
+        The class of the method's configurations, the preset's name, and the encoder's; None is the
+        preset's encoder.
+    """
+    kind = kind_of(form.choose("method", METHODS, "Method"))
     presets = {name: PRESETS[name] for name in kind.presets}
-    tuned = tuned_of(form.ctx, kind)
+    tuned = tuned_of(form.ctx, kind) if with_tuned else None
     if tuned is not None:
         presets[TUNED] = tuned["meaning"]
-    return form.choose("preset", presets, "Preset", default="default") or "default"
-
-
-def ask_encoder(form: Form) -> str | None:
-    """The encoder's name, None for the preset's, and a file with its weights (``checkpoint``)."""
-    view = types.AutocompleteView()
-    for name, meaning in ENCODERS.items():
-        view.add_choice(name, label=name, description=meaning)
-    form.inputs.str(
-        "encoder",
-        default=form.last.get("encoder"),
-        label="Encoder",
-        description="a timm ViT, or 'texture', which needs no weights; the preset's if empty",
-        view=view,
-    )
-    form.inputs.file(
-        "checkpoint",
-        label="Checkpoint",
-        description="weights in DINO's or timm's layout, in place of the hub's",
-        view=types.FileExplorerView(button_label="Choose a file"),
-    )
-    given: str | None = form.given("encoder")
-    return given
+    preset = form.choose("preset", presets, "Preset", about_preset, "default")
+    about = "a timm ViT, or 'texture', which needs no weights; the preset's if empty"
+    view = menu(types.AutocompleteView(), ENCODERS)
+    encoder = form.text("encoder", "Encoder", about, view=view)
+    about = "weights in DINO's or timm's layout, in place of the hub's"
+    form.pick("checkpoint", "Checkpoint", about)
+    return kind, preset, encoder
 
 
 def kind_of(method: str | None) -> Any:
@@ -88,6 +80,28 @@ def start_of(ctx: Any, kind: Any, preset: str) -> Any:
     return kind.from_dict(tuned["config"])
 
 
+def load_asked(ctx: Any, **changes: Any) -> Any:
+    """The model that a form with a method, a preset and an encoder asks for.
+
+    Args:
+        ctx: FiftyOne's execution context.
+        changes: parameters that differ from the preset's.
+    """
+    from promerge_fo.dataset.runs.model import load_model
+
+    kind, preset = asked(ctx.params)
+    return load_model(
+        config=start_of(ctx, kind, preset).replace(**changes),
+        encoder=ctx.params.get("encoder") or encoder_of(ctx, kind, preset),
+        checkpoint=chosen_path(ctx.params.get("checkpoint")),
+    )
+
+
+def asked(params: dict[str, Any]) -> tuple[Any, str]:
+    """The class of the method's configurations, and the preset, that were asked for."""
+    return kind_of(params.get("method")), params.get("preset", "default")
+
+
 def encoder_of(ctx: Any, kind: Any, preset: str) -> str:
     """The encoder that a preset takes where none is named."""
     from promerge_fo.dataset.runs.model import preset_encoder
@@ -98,20 +112,17 @@ def encoder_of(ctx: Any, kind: Any, preset: str) -> str:
 
 def tuned_of(ctx: Any, kind: Any) -> dict[str, Any] | None:
     """What tuning chose for a method on the dataset: ``config``, ``encoder`` and ``meaning``."""
-    if ctx.dataset is None:
-        return None
-    kept: dict[str, Any] | None = ctx.store(STORE).get(f"{_KEPT} {kind.method}")
+    kept: dict[str, Any] | None = recall(ctx, f"tuned settings {kind.method}")
     return kept
 
 
 def keep_tuned(ctx: Any, method: str, tuning: Any) -> None:
     """Make the choice of tuning a preset of the method; drop that where nothing was decided."""
-    key = f"{_KEPT} {method}"
-    if not tuning.decided:
-        ctx.store(STORE).delete(key)
-        return
-    meaning = f"chosen on {tuning.ablation.images} images: {tuning.metric} {tuning.worth}"
-    encoder = tuning.ablation.encoder["name"]
-    ctx.store(STORE).set(
-        key, {"config": tuning.config.to_dict(), "encoder": encoder, "meaning": meaning}
-    )
+    chosen = None
+    if tuning.decided:
+        chosen = {
+            "config": tuning.config.to_dict(),
+            "encoder": tuning.ablation.encoder["name"],
+            "meaning": f"chosen on {tuning.ablation.images} images: {tuning.metric} {tuning.worth}",
+        }
+    remember(ctx, f"tuned settings {method}", chosen)

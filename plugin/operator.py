@@ -1,21 +1,102 @@
-"""What all operators of this plugin can do: be called from Python, and remember."""
+"""What all operators of this plugin have in common: their look, their form, calls from Python."""
 
 from __future__ import annotations
 
-from typing import Any
+from inspect import isgeneratorfunction
+from typing import Any, ClassVar
 
 import fiftyone.operators as foo
+from fiftyone.core.media import MediaTypeError
 from fiftyone.operators import types
 from fiftyone.operators.executor import ExecutionContext
 
-from .forms import remember
+from promerge_fo.dataset.database import root_dataset, stages_of
+from promerge_fo.dataset.samples import require_images
+
+from .forms import CannotRunError, Form
+from .memory import keep_settings, last_settings
 
 
-class Operator(foo.Operator):
-    """An operator with a form, which FiftyOne's App shows and Python can do without.
+class BaseOperator(foo.Operator):  # type: ignore[misc]  # FiftyOne has no types
+    """An operator whose name is that of its file.
 
-    Subclasses have ``config`` and ``resolve_input``, and do their work in :meth:`work`.
+    Subclasses ask for what they need in :meth:`ask`. Those whose ``execute`` yields show their
+    progress in the App.
+
+    Attributes:
+        label: what the App calls it.
+        description: what the App's list of operators says of it.
+        icon: of Google's Material icons.
+        heading: of the form; the label by default.
+        button: what the form's button says.
+        place: where the App has a button that opens the form; None for nowhere.
+        place_label: what that button says; the label by default.
+        dynamic: whether the form reacts to what is put in.
+        delegable: whether it can be scheduled for ``fiftyone delegated launch``.
+        needs_images: whether it is refused where the current view has no images.
     """
+
+    label: ClassVar[str]
+    description: ClassVar[str]
+    icon: ClassVar[str]
+    heading: ClassVar[str] = ""
+    button: ClassVar[str] = "Execute"
+    place: ClassVar[types.Places | None] = None
+    place_label: ClassVar[str] = ""
+    dynamic: ClassVar[bool] = True
+    delegable: ClassVar[bool] = False
+    needs_images: ClassVar[bool] = True
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        return foo.OperatorConfig(
+            name=type(self).__module__.rpartition(".")[2],
+            label=self.label,
+            description=self.description,
+            icon=self.icon,
+            dynamic=self.dynamic,
+            execute_as_generator=isgeneratorfunction(self.work),
+            allow_delegated_execution=self.delegable,
+        )
+
+    def resolve_placement(self, ctx: Any) -> types.Placement | None:
+        if self.place is None:
+            return None
+        label = self.place_label or self.label
+        return types.Placement(self.place, types.Button(label=label, icon=self.icon, prompt=True))
+
+    def resolve_input(self, ctx: Any) -> Any:
+
+        form = Form(ctx, self.heading or self.label, self.button, self.last(ctx))
+        try:
+            if self.needs_images:
+                require_images(ctx.view)
+            self.ask(form)
+        except (CannotRunError, MediaTypeError) as error:
+            form.refuse(str(error))
+        return form.property()
+
+    def last(self, ctx: Any) -> dict[str, Any]:
+        """What the form starts from."""
+        return last_settings(ctx, ctx.operator_uri)
+
+    def ask(self, form: Form) -> None:
+        """Put the form together.
+
+        Raises:
+            CannotRunError: the operator cannot run here.
+        """
+
+    def work(self, ctx: Any) -> Any:
+        """Do what the form says."""
+        raise NotImplementedError
+
+    def execute(self, ctx: Any) -> Any:
+        return self.work(ctx)
+
+
+class Operator(BaseOperator):
+    """An operator that remembers what it was given, and takes the same by name from Python."""
 
     def __call__(self, samples: Any, delegate: bool = False, **params: Any) -> Any:
         """Run the operator from Python.
@@ -35,12 +116,12 @@ class Operator(foo.Operator):
         """
         view = samples.view()
         request = {
-            "dataset_name": view._root_dataset.name,
-            "view": view._serialize(),
+            "dataset_name": root_dataset(view).name,
+            "view": stages_of(view),
             "params": dict(params),
         }
         ctx = ExecutionContext(operator_uri=self.uri, request_params=request)
-        ctx.has_no_memory = True
+        ctx.from_python = True
         known = _fill(self, ctx)
         unknown = sorted(set(params) - known)
         if unknown:
@@ -52,14 +133,9 @@ class Operator(foo.Operator):
         )
 
     def execute(self, ctx: Any) -> Any:
-        """Remember the settings, and do the work."""
         if not ctx.delegated:
-            remember(ctx)
+            keep_settings(ctx)
         return self.work(ctx)
-
-    def work(self, ctx: Any) -> Any:
-        """Do what the form says."""
-        raise NotImplementedError
 
 
 def _fill(operator: Operator, ctx: Any) -> set[str]:

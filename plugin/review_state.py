@@ -1,83 +1,157 @@
-"""What the review's operators and panels remember of a dataset, and the page that they show."""
+"""What the review's operators and panels share: settings, the page that is shown, decisions."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
-import fiftyone as fo
-from fiftyone.core.media import IMAGE, MediaTypeError
 from fiftyone.operators import types
 
-from .forms import detection_fields, refused
+from promerge_fo.dataset.database import dataset_name, is_patches, label_fields, stages_of, view_of
 
-_STORE = "promerge_review"
-_KEY = "settings"
+from .forms import add_menu, detection_fields
+from .memory import recall, remember
 
-DEFAULTS = {"order": "score", "other_field": None, "limit": 48, "reviewer": ""}
-
-
-def recall(ctx: Any) -> dict[str, Any]:
-    """The last settings of a review of this dataset; see :func:`remember`."""
-    return {**DEFAULTS, **(ctx.store(_STORE).get(_KEY) or {})}
-
-
-def remember(ctx: Any, **settings: Any) -> None:
-    """Keep settings: ``label_field``, ``order``, ``other_field``, ``limit``, ``reviewer``."""
-    ctx.store(_STORE).set(_KEY, {**recall(ctx), **settings})
-
-
-def field_of(ctx: Any) -> str | None:
-    """The field under review: that of the patches shown, or the last one, or the first."""
-    if ctx.view._is_patches:
-        return str(ctx.view._label_fields[-1])
-    fields = detection_fields(ctx.dataset)
-    last = recall(ctx).get("label_field")
-    return last if last in fields else next(iter(fields), None)
+ORDERS = {
+    "score": ("Lowest score", "what the method itself is least sure of"),
+    "disagreement": ("Greatest disagreement", "what another field does not confirm"),
+    "size": ("Odd size", "what is much larger or smaller than the others"),
+}
+DEFAULTS: dict[str, Any] = {
+    "label_field": None,
+    "order": "score",
+    "other_field": None,
+    "limit": 48,
+    "reviewer": "",
+}
+_KEY = "review"
 
 
-def samples_of(ctx: Any) -> Any:
-    """What is under review: the current view, or what the page shown was taken from."""
-    if not on_page(ctx):
-        return ctx.view
-    return fo.DatasetView._build(ctx.dataset, recall(ctx)["samples"])
+class Chosen(NamedTuple):
+    """Labels to decide on.
+
+    Attributes:
+        samples: a dataset or a view with the labels.
+        label_field: the field that holds them.
+        ids: their ids; None for all labels of the samples.
+    """
+
+    samples: Any
+    label_field: str | None
+    ids: list[str] | None
 
 
-def why_not(ctx: Any) -> types.Property | None:
-    """The form that says why nothing can be reviewed here, or None."""
-    from promerge_fo.dataset.samples import require_images
+def settings_of(ctx: Any) -> dict[str, Any]:
+    """The last settings of a review of this dataset: :data:`DEFAULTS` has their names.
 
-    try:
-        require_images(ctx.view)
-    except MediaTypeError as error:
-        return refused("No images here", str(error))
-    if ctx.dataset.media_type != IMAGE:
-        reason = (
-            f"the App reviews datasets of images, and this one is of {ctx.dataset.media_type}; in "
-            "Python, promerge_fo.dataset.review_queue takes frames and slices with images too"
+    The field is that of the patches shown, or else the last one, or else the first that there is.
+    """
+    settings = _remembered(ctx)
+    if is_patches(ctx.view):
+        settings["label_field"] = label_fields(ctx.view)[-1]
+    elif settings["label_field"] not in (fields := detection_fields(ctx.dataset)):
+        settings["label_field"] = next(iter(fields), None)
+    return settings
+
+
+def keep(ctx: Any, **settings: Any) -> None:
+    """Keep some of the settings for the next time."""
+    remember(ctx, _KEY, {**_remembered(ctx), **settings})
+
+
+def _remembered(ctx: Any) -> dict[str, Any]:
+    return {**DEFAULTS, **(recall(ctx, _KEY) or {})}
+
+
+def fields_of(ctx: Any, samples: Any) -> list[str]:
+    """The fields that can be reviewed: those of the patches shown, or else of the samples."""
+    return label_fields(ctx.view) if is_patches(ctx.view) else detection_fields(samples)
+
+
+def add_order(
+    inputs: types.Object, fields: list[str], settings: dict[str, Any], **more: Any
+) -> None:
+    """Add menus for the order of a review, and for the field that another one is compared with."""
+    add_menu(inputs, "order", ORDERS, "First", default=settings["order"], **more)
+    others = [field for field in fields if field != settings["label_field"]]
+    if settings["order"] == "disagreement" and others:
+        about = "masks without a counterpart in this one come first"
+        add_menu(
+            inputs, "other_field", others, "Other field", about, settings["other_field"], **more
         )
-        return refused("Not in the App", reason)
-    if not detection_fields(ctx.dataset):
-        return refused("No masks here", "no field holds detections; segment the images first")
+
+
+def select_from(ctx: Any, ids: Any) -> Any:
+    """These samples, or patches where patches are shown, whether or not the view has them."""
+    return (ctx.view if is_patches(ctx.view) else ctx.dataset).select(ids)
+
+
+def selected(ctx: Any, label_field: str | None) -> Chosen | None:
+    """What is selected in the App: labels, or else patches, or else all labels of samples.
+
+    Args:
+        ctx: of an operator or a panel.
+        label_field: of the labels of selected samples, and of selected labels if these are of
+            several fields.
+
+    Returns:
+        None where nothing is selected.
+    """
+    if ctx.selected_labels:
+        fields = {label["field"] for label in ctx.selected_labels}
+        field = label_field if label_field in fields else min(fields)
+        labels = [label for label in ctx.selected_labels if label["field"] == field]
+        samples = select_from(ctx, list({label["sample_id"] for label in labels}))
+        return Chosen(samples, field, [label["label_id"] for label in labels])
+    if ctx.selected and label_field is not None:
+        return Chosen(ctx.view.select(ctx.selected), label_field, None)
     return None
+
+
+def decide(what: str, chosen: Chosen, reviewer: str | None) -> int:
+    """Accept or reject labels.
+
+    Args:
+        what: "accept" or "reject".
+        chosen: the labels.
+        reviewer: who decides; may be empty.
+
+    Returns:
+        How many there were.
+    """
+    from promerge_fo.dataset.review import decisions
+
+    count: int = getattr(decisions, what)(*chosen, reviewer or None)
+    return count
+
+
+def take_back(ctx: Any, samples: Any, label_field: str) -> int:
+    """Undo the last decision on these samples, or say that there is none; returns how many."""
+    from promerge_fo.dataset.review.decisions import undo
+
+    count = undo(samples, label_field)
+    if not count:
+        ctx.ops.notify("There is no decision to take back")
+    return count
 
 
 def undo_scope(ctx: Any, label_field: str) -> Any:
     """Whose last decision is taken back: the dataset's, as it is often no longer in view.
 
-    Patches of the field stand for their dataset, and are to follow.
+    Patches of the field stand for their dataset, and have to follow.
     """
-    shown = ctx.view._is_patches and label_field in ctx.view._label_fields
+    shown = is_patches(ctx.view) and label_field in label_fields(ctx.view)
     return ctx.view if shown else ctx.dataset
 
 
 def on_page(ctx: Any) -> bool:
     """Whether the current view is the page that was opened last."""
-    page = recall(ctx).get("page")
-    return bool(ctx.view._is_patches and ctx.view._dataset.name == page)
+    return is_patches(ctx.view) and dataset_name(ctx.view) == _remembered(ctx).get("page")
 
 
 def open_page(ctx: Any, **settings: Any) -> Any:
     """Show the labels that most need a look; where none is left, all samples again.
+
+    The page is taken from the current view, or where that is a page, from what it was taken from.
 
     Returns:
         The patches that are shown, or would be: none where everything is decided.
@@ -85,13 +159,12 @@ def open_page(ctx: Any, **settings: Any) -> Any:
     from promerge_fo.dataset.review.decisions import enable_annotation
     from promerge_fo.dataset.review.queue import review_queue
 
-    samples = samples_of(ctx)
-    settings = {**recall(ctx), **settings}
+    settings = {**settings_of(ctx), **settings}
+    samples = view_of(ctx.dataset, settings["samples"]) if on_page(ctx) else ctx.view
     first = not ctx.dataset.has_field(f"{settings['label_field']}.detections.review")
-    names = ("label_field", "order", "other_field", "limit")
-    page = review_queue(samples, **{name: settings[name] for name in names})
-    kept = {name: settings[name] for name in (*names, "reviewer")}
-    remember(ctx, **kept, page=page._dataset.name, samples=samples.view()._serialize())
+    kept = {name: settings[name] for name in DEFAULTS}
+    page = review_queue(samples, **{name: kept[name] for name in kept if name != "reviewer"})
+    keep(ctx, **kept, page=dataset_name(page), samples=stages_of(samples))
     if first:
         enable_annotation(ctx.dataset, settings["label_field"])
         ctx.ops.reload_dataset()  # the App learns of the attributes, and of the tab

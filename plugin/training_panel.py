@@ -5,14 +5,14 @@ from __future__ import annotations
 from math import isfinite
 from typing import Any
 
-import fiftyone.operators as foo
 from fiftyone.operators import types
 
-from .look import COLOURS, column, layout
-from .trainings import keep_training, trainings
+from .forms import menu
+from .look import Panel, layout, line
+from .memory import keep_training, trainings
 
 POINTS = 400  # of a curve; each is a mean of the iterations around it
-STYLE = {
+STYLE: dict[str, Any] = {
     "height": 320,
     "showlegend": True,
     "legend": {"orientation": "h", "x": 0, "y": -0.25},
@@ -20,20 +20,16 @@ STYLE = {
 }
 
 
-class TrainingPanel(foo.Panel):
+class TrainingPanel(Panel):
     """Losses of a training's rounds, and how far it is."""
 
-    @property
-    def config(self) -> foo.PanelConfig:
-        return foo.PanelConfig(
-            name="promerge_training",
-            label="ProMerge: training",
-            icon="show_chart",
-            help_markdown=(
-                "The losses of a training by `train_detector` or by `promerge train`: give the "
-                "folder that it is in. TensorBoard shows sample predictions as well."
-            ),
-        )
+    name = "promerge_training"
+    label = "ProMerge: training"
+    icon = "show_chart"
+    help = (
+        "The losses of a training by `train_detector` or by `promerge train`: give the folder that "
+        "it is in. TensorBoard shows sample predictions as well."
+    )
 
     def on_load(self, ctx: Any) -> None:
         """Start with the newest training of the dataset."""
@@ -59,34 +55,31 @@ class TrainingPanel(foo.Panel):
         keep_training(ctx, folder)
         ctx.panel.set_state("curves", {str(n): _curves(losses) for n, losses in rounds.items()})
 
-    def render(self, ctx: Any) -> types.Property:
+    def draw(self, ctx: Any, panel: types.Object) -> None:
         """The folder, how far each round is, its losses and their parts."""
-        panel = types.Object()
-        known = types.AutocompleteView()
-        for folder in trainings(ctx):
-            known.add_choice(folder, label=folder)
+        known = menu(types.AutocompleteView(), trainings(ctx))
         panel.str("folder", label="Folder of the training", view=known, on_change=self.look)
         panel.btn("look", label="Look again", icon="refresh", on_click=self.look)
         trouble, rounds = ctx.panel.get_state("trouble"), ctx.panel.get_state("curves")
         if trouble:
             panel.md(trouble, name="trouble_text")
-        elif not rounds:
+            return
+        if not rounds:
             panel.md(
                 "### No losses yet\n\nRun **ProMerge: train a detector**, or give the folder of a "
                 "training that `promerge train` was started in, and look again.",
                 name="empty",
             )
-        else:
-            lines = [f"Round {number}: {each['progress']}" for number, each in rounds.items()]
-            panel.md("\n\n".join(lines), name="progress")
-            panel.plot("total", data=_totals(rounds), layout=layout("Loss", **STYLE))
-            for number, each in rounds.items():
-                panel.plot(
-                    f"parts_{number}",
-                    data=_parts(each),
-                    layout=layout(f"Parts of the loss, round {number}", **STYLE),
-                )
-        return types.Property(panel, view=column())
+            return
+        lines = [f"Round {number}: {each['progress']}" for number, each in rounds.items()]
+        panel.md("\n\n".join(lines), name="progress")
+        totals = {f"round {n}": (each, "total_loss") for n, each in rounds.items()}
+        panel.plot("total", data=_lines(totals), layout=layout("Loss", **STYLE))
+        for number, each in rounds.items():
+            names = [name for name in each["values"] if name.startswith("loss_")]
+            parts = {name[len("loss_") :].replace("_", " "): (each, name) for name in names}
+            style = layout(f"Parts of the loss, round {number}", **STYLE)
+            panel.plot(f"parts_{number}", data=_lines(parts), layout=style)
 
 
 def _curves(losses: Any) -> dict[str, Any]:
@@ -102,27 +95,9 @@ def _curves(losses: Any) -> dict[str, Any]:
     }
 
 
-def _totals(rounds: dict[str, Any]) -> list[dict[str, Any]]:
+def _lines(shown: dict[str, tuple[dict[str, Any], str]]) -> list[dict[str, Any]]:
+    """Plotly's curves: by their name, the round that each is of and its key there."""
     return [
-        _line(f"round {number}", each, "total_loss", k)
-        for k, (number, each) in enumerate(rounds.items())
+        line(name, each["iterations"], each["values"].get(key, []), k)
+        for k, (name, (each, key)) in enumerate(shown.items())
     ]
-
-
-def _parts(each: dict[str, Any]) -> list[dict[str, Any]]:
-    names = [name for name in each["values"] if name.startswith("loss_")]
-    return [
-        _line(name.removeprefix("loss_").replace("_", " "), each, name, k)
-        for k, name in enumerate(names)
-    ]
-
-
-def _line(name: str, each: dict[str, Any], key: str, k: int) -> dict[str, Any]:
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "name": name,
-        "x": each["iterations"],
-        "y": each["values"].get(key, []),
-        "line": {"color": COLOURS[k % len(COLOURS)]},
-    }

@@ -1,4 +1,4 @@
-"""Every parameter of the methods, once: its meaning, its range and where it comes from."""
+"""Every parameter of the methods, in one place: its meaning, its range and its source."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 from promerge_fo.parameters import Parameters, parameter
@@ -35,7 +36,7 @@ class Prompting(str, Enum):
     GRID = "grid"  #: every ``stride``-th patch of every ``stride``-th row
     RANDOM = "random"  #: as many patches as the grid has, drawn without repetition by ``seed``
     ITERATIVE = "iterative"  #: the grid, each prompt moved three times to its mask's centre
-    ATTENTIVE = "attentive"  #: the most typical patch of each FINCH cluster, no more than the grid
+    ATTENTIVE = "attentive"  #: the most typical patch of each FINCH cluster; no more than the grid
     ATTENTION = "attention"  #: the patches with the highest 5 % of ``prompt_scores`` (MHA)
 
 
@@ -50,12 +51,12 @@ class SplitComponents(str, Enum):
 class BackgroundVote(str, Enum):
     """How background candidates become one background (Eq. 2, Tab. 4a)."""
 
-    MAJORITY = "majority"  #: patches that more than half of the candidates hold
-    UNION = "union"  #: patches that any candidate holds
+    MAJORITY = "majority"  #: patches in more than half of the candidates
+    UNION = "union"  #: patches in any candidate
 
 
 class Filtering(str, Enum):
-    """Which foreground masks go on to merging (Sec. 3.3, Tab. 4b, App. C)."""
+    """Which foreground masks are kept for merging (Sec. 3.3, Tab. 4b, App. C)."""
 
     CASCADE = "cascade"  #: small masks first; only new patches count towards the overlap
     IOA = "ioa"  #: overlap with the background at most ``tau_ioa_bg``
@@ -83,42 +84,24 @@ class Refine(str, Enum):
 
 
 class Score(str, Enum):
-    """What a mask's confidence says."""
+    """The meaning of a mask's confidence."""
 
     QUALITY = "quality"  #: stability x contrast with the background x agreement (see scoring)
     CONSTANT = "constant"  #: 1 for every mask, as in the papers and in their released code
 
 
-# Parameters that several methods have, with each method's own source and, where they differ, value.
-
-
-def _image_size(source: str) -> Any:
-    return parameter(480, "side in pixels at which masks are refined", source, 32, 8192)
-
-
-def _tau(default: float, source: str) -> Any:
-    return parameter(default, "cosine above which two patches are alike", source, 0, 1)
-
-
-def _eps(source: str) -> Any:
-    return parameter(1e-5, "affinity of two patches that are not alike", source, 1e-7, 0.1)
-
-
-def _refine(source: str) -> Any:
-    return parameter(Refine.CRF, "how patch masks become pixel masks", source)
-
-
-def _fill_holes(default: bool, source: str) -> Any:
-    return parameter(default, "fill the holes of refined masks", source)
-
-
-def _min_refined_iou(default: float, source: str) -> Any:
-    meaning = "IoU with the unrefined mask under which a mask is dropped"
-    return parameter(default, meaning, source, 0, 1)
-
-
-def _score() -> Any:
-    return parameter(Score.QUALITY, "what the confidence says", "this package")
+# Parameters of several methods; each method adds its own source, and its default if they differ.
+_image_size = partial(
+    parameter, 480, "side in pixels at which masks are refined", low=32, high=8192
+)
+_tau = partial(parameter, meaning="cosine above which two patches are alike", low=0, high=1)
+_eps = partial(parameter, 1e-5, "affinity of two patches that are not alike", low=1e-7, high=0.1)
+_refine = partial(parameter, Refine.CRF, "how patch masks become pixel masks")
+_fill_holes = partial(parameter, meaning="fill the holes of refined masks")
+_min_refined_iou = partial(
+    parameter, meaning="IoU with the unrefined mask below which a mask is dropped", low=0, high=1
+)
+_score = partial(parameter, Score.QUALITY, "meaning of the confidence", "this package")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -135,7 +118,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "fast": {"stride": 2},
 }
-"""What each preset changes of ProMerge's defaults; :class:`ProMergeConfig` says what they are."""
+"""The changes that each preset makes to ProMerge's defaults; see :class:`ProMergeConfig`."""
 
 _CUT_PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -146,14 +129,14 @@ _CUT_PRESETS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class ProMergeConfig(Parameters):
-    """All parameters of ProMerge; frozen, checked when made, and written to and read from JSON.
+    """All parameters of ProMerge: frozen, checked when created, written to and read from JSON.
 
-    The defaults give the masks of the authors' released code with scores that rank masks. What
-    each parameter means, its range and its source are in the dataclass fields' metadata, which
-    forms and ``promerge segment --help`` show: see :meth:`describe`.
+    The defaults give the masks of the authors' released code, with scores that rank masks.
+    :meth:`describe` gives the meaning, range and source of each parameter, as forms and
+    ``promerge segment --help`` show them.
 
     The presets are ``"official"``, the authors' released code, and ``"paper"``, Algorithm 1, both
-    whole, constant scores included; ``"default"``, the same as ``ProMergeConfig()``; and
+    complete, with their constant scores; ``"default"``, the same as ``ProMergeConfig()``; and
     ``"fast"``, the default for an encoder with 16-pixel patches (30 x 30 patches need stride 2 for
     225 prompts).
 
@@ -178,7 +161,7 @@ class ProMergeConfig(Parameters):
 
     image_size: int = _image_size("Sec. 4.1")
     prompting: Prompting = parameter(Prompting.GRID, "how prompts are chosen", "Tab. 6")
-    stride: int = parameter(4, "patches between two neighbouring prompts", "Sec. 4.3", 1, 1024)
+    stride: int = parameter(4, "patches from one prompt to the next", "Sec. 4.3", 1, 1024)
     seed: int = parameter(0, "seed of random prompting", "App. C", 0, 2**32 - 1)
     tau_b: float = parameter(
         0.2, "cosine above which a patch belongs to a prompt's mask", "Sec. 4.3", -1, 1
@@ -200,40 +183,36 @@ class ProMergeConfig(Parameters):
         BackgroundVote.MAJORITY, "how background candidates are combined", "Eq. 2, Tab. 4a"
     )
     min_background_area: float = parameter(
-        0.1,
-        "share of the image under which a background counts as none, and the image has no masks",
-        "released code",
-        0,
-        1,
+        0.1, "background share of the image below which there are no masks", "released code", 0, 1
     )
     filtering: Filtering = parameter(
         Filtering.CASCADE, "how background-like masks are removed", "Sec. 3.3, Tab. 4b"
     )
     tau_ioa_bg: float = parameter(
-        0.8, "share of a mask's (new) patches in the background that drops it", "App. A", 0, 1
+        0.8, "a mask is dropped if this share of its (new) patches is background", "App. A", 0, 1
     )
     tau_f_bg: float = parameter(
-        0.1, "similarity to the background that drops a mask", "App. A", -1, 1
+        0.1, "similarity to the background from which a mask is dropped", "App. A", -1, 1
     )
     nms_iou: float = parameter(
-        0.5, "IoU with a larger mask that drops a mask in 'nms' filtering", "App. C", 0, 1
+        0.5, "IoU with a larger mask above which 'nms' filtering drops a mask", "App. C", 0, 1
     )
     merge_rule: MergeRule = parameter(
         MergeRule.OFFICIAL, "when two masks are merged", "Sec. 3.2, Tab. 5"
     )
     tau_overlap_merge: float = parameter(
-        0.5, "IoA above which masks merge whatever their features", "released code", 0, 1
+        0.5, "IoA above which masks merge, whatever their features", "released code", 0, 1
     )
     tau_ioa_merge: float = parameter(0.1, "IoA above which masks may merge", "App. A", 0, 1)
     tau_f_merge: float = parameter(0.1, "similarity from which masks may merge", "Sec. 4.3", -1, 1)
     refine: Refine = _refine("Sec. 4.1")
-    fill_holes: bool = _fill_holes(True, "released code")
-    min_refined_iou: float = _min_refined_iou(0.5, "released code")
+    fill_holes: bool = _fill_holes(True, source="released code")
+    min_refined_iou: float = _min_refined_iou(0.5, source="released code")
     score: Score = _score()
 
     @property
     def wants_prompt_scores(self) -> bool:
-        """Whether the encoder must say how much each patch attracts."""
+        """Whether the encoder must give prompt scores."""
         return self.prompting is Prompting.ATTENTION
 
 
@@ -258,11 +237,11 @@ class TokenCutConfig(Parameters):
     wants_prompt_scores: ClassVar[bool] = False
 
     image_size: int = _image_size("ProMerge, Sec. 4.1")
-    tau: float = _tau(0.2, "TokenCut, Sec. 3")
+    tau: float = _tau(0.2, source="TokenCut, Sec. 3")
     eps: float = _eps("TokenCut, Sec. 3")
     refine: Refine = _refine("TokenCut, Sec. 3")
-    fill_holes: bool = _fill_holes(False, "TokenCut, Sec. 3")
-    min_refined_iou: float = _min_refined_iou(0.0, "TokenCut, Sec. 3")
+    fill_holes: bool = _fill_holes(False, source="TokenCut, Sec. 3")
+    min_refined_iou: float = _min_refined_iou(0.0, source="TokenCut, Sec. 3")
     score: Score = _score()
 
 
@@ -288,30 +267,22 @@ class MaskCutConfig(Parameters):
 
     image_size: int = _image_size("CutLER, Sec. 3.5")
     cuts: int = parameter(
-        3, "cuts, each of which gives one mask at most (N, or t)", "CutLER, Sec. 3.2", 1, 100
+        3, "number of cuts; each gives one mask at most (N, or t)", "CutLER, Sec. 3.2", 1, 100
     )
-    tau: float = _tau(0.15, "CutLER, Sec. 3.2")
+    tau: float = _tau(0.15, source="CutLER, Sec. 3.2")
     eps: float = _eps("CutLER, Sec. 3.2")
     max_corners: int = parameter(
         2, "corners of the image that a foreground may hold", "CutLER, Sec. 3.2", 0, 4
     )
     max_overlap: float = parameter(
-        0.5,
-        "IoU with the mask of the cut before over which a cut has no mask",
-        "released code",
-        0,
-        1,
+        0.5, "IoU with the cut before above which a cut gives no mask", "released code", 0, 1
     )
     min_area: float = parameter(
-        0.01,
-        "share of the image; a cut after the first that takes no more has no mask",
-        "released code",
-        0,
-        1,
+        0.01, "share of the image that a mask after the first must exceed", "released code", 0, 1
     )
     refine: Refine = _refine("CutLER, Sec. 3.5")
-    fill_holes: bool = _fill_holes(True, "released code")
-    min_refined_iou: float = _min_refined_iou(0.5, "released code")
+    fill_holes: bool = _fill_holes(True, source="released code")
+    min_refined_iou: float = _min_refined_iou(0.5, source="released code")
     score: Score = _score()
 
 
@@ -321,15 +292,15 @@ Config = ProMergeConfig | MaskCutConfig | TokenCutConfig
 METHODS: dict[str, type[Config]] = {
     config.method: config for config in (ProMergeConfig, MaskCutConfig, TokenCutConfig)
 }
-"""The methods by name, as what configures each."""
+"""The configuration class of each method, by the method's name."""
 
 
 def run_hash(parts: dict[str, Any]) -> str:
     """The name of a run: a hash of everything that decides its masks.
 
     Args:
-        parts: what decides the masks (method, configuration, encoder, facet, weights' SHA-256,
-            precision, image size, resize), as JSON can hold it.
+        parts: method, configuration, encoder, facet, weights' SHA-256, precision, image size and
+            resize, in types that JSON has.
 
     Returns:
         16 hexadecimal digits of the SHA-256 of the canonical JSON.
@@ -347,6 +318,6 @@ Status = Literal[
     "all_rejected",
     "failed",
 ]
-"""Why an image has masks or none: the steps that can leave it without, in their order ("no_cut":
-of MaskCut and TokenCut, in place of ProMerge's three); "failed" for an image that could not be
-read or computed."""
+"""Whether an image has masks ("ok"), or the step after which none were left, in the order of the
+steps: three of ProMerge's, "no_cut" of MaskCut and TokenCut, and refinement ("all_rejected");
+"failed" is an image that could not be read or computed."""

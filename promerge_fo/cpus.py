@@ -1,4 +1,4 @@
-"""How many CPU cores there are to use."""
+"""The number of CPU cores to use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["available_cpus"]
 
 
 def available_cpus() -> int:
-    """CPU cores that this process may use: a scheduler may have given it some of the machine's."""
+    """CPU cores that this process may use; a scheduler may allow it only some of the machine's."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

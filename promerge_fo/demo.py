@@ -34,8 +34,8 @@ def run(folder: Path, encoder: str | None = None) -> int:
 
     Args:
         folder: where the photographs and the picture go.
-        encoder: an encoder's name; None takes DINO where its weights can be had and otherwise,
-            loudly, the texture encoder.
+        encoder: an encoder's name; None takes DINO, or, where its weights cannot be had, the
+            texture encoder, and prints a warning.
 
     Returns:
         The exit status: 0 where every photograph was segmented.

@@ -1,13 +1,14 @@
-"""Pictures: masks drawn on an image, and every step of the method on one page."""
+"""Pictures: masks drawn on an image, and every step of a method on one page."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from promerge_fo.images import load_image
 from promerge_fo.refine.resize import upsample_nearest
@@ -32,12 +33,13 @@ VERDICTS = {
 }
 
 CUT_VERDICTS = {
-    "kept": "mask, without those before",
-    "overlaps": "rejected, overlaps the one before",
+    "kept": "mask, without earlier masks",
+    "overlaps": "rejected, overlaps the cut before",
     "small": "rejected, too small",
 }
 
-MOST_CUTS = 6  #: that are drawn
+MOST_CUTS = 6  #: cuts of one image in a figure
+BLUE, ORANGE = (0.3, 0.5, 1), (1, 0.5, 0.1)
 
 
 def colours(n: int) -> NDArray[np.float64]:
@@ -51,7 +53,7 @@ def colours(n: int) -> NDArray[np.float64]:
 def draw_masks(
     image: NDArray[np.uint8], masks: NDArray[np.bool_], opacity: float = 0.5
 ) -> NDArray[np.uint8]:
-    """An image with masks over it, each in its colour with a white outline.
+    """An image with masks on it, each in its own colour with a white outline.
 
     Args:
         image: (H, W, 3) uint8.
@@ -64,12 +66,7 @@ def draw_masks(
     out = image.astype(np.float32)
     for mask, colour in reversed(list(zip(masks, colours(len(masks)), strict=True))):
         out[mask] = (1 - opacity) * out[mask] + opacity * 255 * colour
-        inner = mask.copy()
-        inner[1:] &= mask[:-1]
-        inner[:-1] &= mask[1:]
-        inner[:, 1:] &= mask[:, :-1]
-        inner[:, :-1] &= mask[:, 1:]
-        out[mask & ~inner] = 255
+        out[mask & ~ndimage.binary_erosion(mask, border_value=1)] = 255
     return out.astype(np.uint8)
 
 
@@ -89,8 +86,7 @@ def overview_figure(
     for axis in axes:
         axis.set_axis_off()
     for axis, image, result, title in zip(axes, images, results, titles, strict=False):
-        axis.imshow(draw_masks(image, result.masks))
-        axis.set_title(title, fontsize=9)
+        _show(axis, draw_masks(image, result.masks), title)
     figure.suptitle(heading, fontsize=11)
     return figure
 
@@ -102,21 +98,21 @@ def explain_figure(
     result: Instances,
     heading: str,
 ) -> Figure:
-    """What every step of a method made of one image: of ProMerge, its Fig. 2 to 4 on one page.
+    """Every step of a method on one image; for ProMerge, Fig. 2 to 4 of the paper on one page.
 
     Args:
         image: (H, W, 3) uint8.
-        trace: the steps on its patch features.
-        refined: what refinement made of the patch masks.
-        result: the outcome.
+        trace: the results of the steps on its patch features.
+        refined: the patch masks after refinement.
+        result: the instances.
         heading: the figure's title.
 
     Returns:
-        Of ProMerge, a figure of four rows: prompts and what they select; the background candidates
-        and the vote; the masks in the order of filtering with what was decided on each and why;
-        the merged masks before and after refinement. Of MaskCut and TokenCut, a row for each of
-        the first cuts, with its eigenvector and what was made of it; then the masks before and
-        after refinement.
+        For ProMerge, a figure of four rows: prompts and the masks that they select; the background
+        candidates and the vote; the masks in the order of filtering, each with the decision on it;
+        the merged masks before and after refinement. For MaskCut and TokenCut, a row for each of
+        the first cuts, with its eigenvector and its mask; then the masks before and after
+        refinement.
     """
     from matplotlib.figure import Figure
 
@@ -162,17 +158,42 @@ def explain_image(image: str | Path, pipeline: Pipeline) -> Figure:
     return explain_figure(pixels, trace, refined, result, heading)
 
 
-def save(figure: Figure, path: str | Path) -> None:
-    """Write a figure; the path's ending gives the format (png, pdf, svg)."""
+def save(figure: Figure, path: str | Path | IO[bytes]) -> None:
+    """Write a figure; the path's ending gives the format (png, pdf, svg), a file gets a PNG."""
     figure.savefig(path, dpi=110)
 
 
 def _panels(row: Any, title: str, count: int) -> NDArray[Any]:
-    row.suptitle(title, fontsize=11, x=0.01, ha="left", weight="bold")
+    """(count,) axes side by side, without ticks, below the title of their row."""
+    _head(row, title)
     axes = np.atleast_1d(row.subplots(1, count))
     for axis in axes:
         axis.set_axis_off()
     return axes
+
+
+def _head(row: Any, title: str) -> None:
+    row.suptitle(title, fontsize=11, x=0.01, ha="left", weight="bold")
+
+
+def _show(axis: Any, picture: NDArray[Any], title: str, **style: Any) -> Any:
+    axis.set_title(title, fontsize=9)
+    return axis.imshow(picture, **style)
+
+
+def _show_patches(
+    axis: Any,
+    image: NDArray[np.uint8],
+    values: NDArray[np.floating[Any]],
+    title: str,
+    cmap: str = "RdBu_r",
+    low: float = -1,
+) -> Any:
+    """Values (h, w) of an image's patches, from ``low`` to 1, in the proportions of the image."""
+    h, w = values.shape
+    aspect = image.shape[0] / h / (image.shape[1] / w)
+    extent = (0, w, h, 0)
+    return _show(axis, values, title, cmap=cmap, vmin=low, vmax=1, extent=extent, aspect=aspect)
 
 
 def _shaded(
@@ -187,6 +208,7 @@ def _shaded(
 
 
 def _evenly(n: int, most: int) -> NDArray[np.int64]:
+    """At most so many of n indices, the first and the last among them."""
     return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.int64))
 
 
@@ -196,46 +218,40 @@ def _draw_prompts(row: Any, image: NDArray[np.uint8], trace: Trace) -> None:
     axes = _panels(row, f"1  Prompting: {len(masks)} prompts (Eq. 1)", 5)
     sy, sx = image.shape[0] / h, image.shape[1] / w
     y, x = np.divmod(trace.prompts.positions, w)
-    axes[0].imshow(image)
+    _show(axes[0], image, "prompts: white selects background")
     tints = ["#ffffff" if candidate else "#ff2d55" for candidate in trace.is_candidate]
     axes[0].scatter(
         (x + 0.5) * sx, (y + 0.5) * sy, s=7, c=tints, edgecolors="black", linewidths=0.3
     )
-    axes[0].set_title("prompts: white selects background", fontsize=9)
     front = np.flatnonzero(~trace.is_candidate)
-    chosen = front[_evenly(len(front), 4)] if len(front) else np.zeros(0, dtype=np.int64)
-    for axis, k in zip(axes[1:], chosen, strict=False):
-        affinity = trace.prompts.affinities[k].reshape(h, w)
-        axis.imshow(affinity, cmap="RdBu_r", vmin=-1, vmax=1, extent=(0, w, h, 0), aspect=sy / sx)
+    for axis, k in zip(axes[1:], front[_evenly(len(front), 4)], strict=False):
+        title = f"affinity to prompt {k}: {masks[k].sum()} patches"
+        _show_patches(axis, image, trace.prompts.affinities[k].reshape(h, w), title)
         if masks[k].any() and not masks[k].all():
             centres = np.arange(w) + 0.5, np.arange(h) + 0.5
             axis.contour(*centres, masks[k], levels=[0.5], colors="black", linewidths=0.8)
         axis.plot(x[k] + 0.5, y[k] + 0.5, "w*", markeredgecolor="black", markersize=11)
-        axis.set_title(f"affinity to prompt {k}: {masks[k].sum()} patches", fontsize=9)
 
 
 def _draw_background(row: Any, image: NDArray[np.uint8], trace: Trace) -> None:
     candidates = trace.prompts.masks[trace.is_candidate]
     share = "" if trace.background is None else f", {trace.background.mean():.0%} of the image"
     axes = _panels(row, f"2  Background: {len(candidates)} candidates vote (Eq. 2){share}", 5)
-    for axis, k in zip(axes[:3], _evenly(len(candidates), 3), strict=False):
-        axis.imshow(_shaded(image, candidates[k], (0.3, 0.5, 1)))
-        axis.set_title(f"candidate {k}", fontsize=9)
     if len(candidates) == 0:
-        axes[0].imshow(image)
-        axes[0].set_title("no prompt selects background", fontsize=9)
+        _show(axes[0], image, "no prompt selects background")
         return
-    h, w = candidates.shape[1:]
-    aspect = image.shape[0] / h / (image.shape[1] / w)
-    votes = axes[3].imshow(candidates.mean(axis=0), cmap="viridis", vmin=0, vmax=1, aspect=aspect)
+    for axis, k in zip(axes[:3], _evenly(len(candidates), 3), strict=False):
+        _show(axis, _shaded(image, candidates[k], BLUE), f"candidate {k}")
+    share_of_votes = candidates.mean(axis=0)
+    votes = _show_patches(axes[3], image, share_of_votes, "share of the votes", "viridis", 0)
     row.colorbar(votes, ax=axes[3], shrink=0.8)
-    axes[3].set_title("share of the votes", fontsize=9)
     if trace.background is not None:
-        axes[4].imshow(_shaded(image, trace.background, (0.3, 0.5, 1)))
-        axes[4].set_title("voted background", fontsize=9)
+        _show(axes[4], _shaded(image, trace.background, BLUE), "voted background")
 
 
 def _draw_filtering(row: Any, image: NDArray[np.uint8], trace: Trace) -> None:
+    from matplotlib.colors import to_rgb
+
     n = len(trace.foreground)
     if trace.verdicts is None:
         status = trace.instances.status
@@ -243,32 +259,24 @@ def _draw_filtering(row: Any, image: NDArray[np.uint8], trace: Trace) -> None:
         axes[0].text(0.5, 0.5, status, ha="center", fontsize=16)
         return
     kept = int((trace.verdicts == Verdict.KEPT).sum())
-    row.suptitle(
-        f"3  Filtering: {n} masks in ascending area, {kept} kept (Fig. 4)",
-        fontsize=11,
-        x=0.01,
-        ha="left",
-        weight="bold",
-    )
+    _head(row, f"3  Filtering: {n} masks in ascending area, {kept} kept (Fig. 4)")
     grid = row.add_gridspec(2, 6, height_ratios=[1, 1.5])
     areas = trace.foreground.sum(axis=(1, 2))
     order = np.argsort(areas, kind="stable")
     bars = row.add_subplot(grid[0, :])
+    picks: list[int] = []
     for verdict, (label, colour) in VERDICTS.items():
         hit = np.flatnonzero(trace.verdicts[order] == verdict)
         if len(hit):
             bars.bar(hit, areas[order][hit], width=1, color=colour, label=f"{len(hit)} {label}")
+        picks += order[hit[_evenly(len(hit), 2)]].tolist()
     bars.set(yscale="log", ylabel="patches", xlabel="mask", xlim=(-1, max(n, 1)))
     bars.legend(fontsize=8, ncols=4, loc="upper left")
-    picks: list[int] = []
-    for verdict in VERDICTS:
-        hit = order[trace.verdicts[order] == verdict]
-        picks += [int(hit[i]) for i in _evenly(len(hit), 2)] if len(hit) else []
     for place, k in enumerate(picks[:6]):
         axis = row.add_subplot(grid[1, place])
         axis.set_axis_off()
         label, colour = VERDICTS[Verdict(trace.verdicts[k])]
-        axis.imshow(_shaded(image, trace.foreground[k], _rgb(colour)))
+        axis.imshow(_shaded(image, trace.foreground[k], to_rgb(colour)))
         axis.set_title(f"{areas[k]} patches: {label}", fontsize=8, color=colour)
 
 
@@ -280,20 +288,16 @@ def _draw_cut(row: Any, image: NDArray[np.uint8], cut: Cut, number: int) -> None
     front = cut.foreground
     title = f"{number}  Normalised cut, eigenvalue {cut.eigenvector.eigenvalue:.2g}"
     axes = _panels(row, title, 4)
-    h, w = front.map.shape
-    aspect = image.shape[0] / h / (image.shape[1] / w)
-    axes[0].imshow(front.map, cmap="RdBu_r", vmin=-1, vmax=1, extent=(0, w, h, 0), aspect=aspect)
+    _show_patches(axes[0], image, front.map, "eigenvector minus its mean, and the seed")
     axes[0].plot(front.seed[1] + 0.5, front.seed[0] + 0.5, "w*", markeredgecolor="black", ms=11)
-    axes[0].set_title("eigenvector about its mean, and the seed", fontsize=9)
     swapped = ": sides swapped, too many corners" if front.swapped else ""
     shown = {
         f"foreground{swapped}": front.partition,
-        "the part that holds the seed": front.component,
+        "the part with the seed": front.component,
         CUT_VERDICTS[cut.verdict]: cut.mask,
     }
     for axis, (text, mask) in zip(axes[1:], shown.items(), strict=True):
-        axis.imshow(_shaded(image, mask, (1, 0.5, 0.1)))
-        axis.set_title(f"{text}: {mask.sum()} patches", fontsize=9)
+        _show(axis, _shaded(image, mask, ORANGE), f"{text}: {mask.sum()} patches")
 
 
 def _draw_refinement(
@@ -305,22 +309,13 @@ def _draw_refinement(
     origin: str,
 ) -> None:
     axes = _panels(row, title, 4)
-    axes[0].imshow(image)
-    axes[0].set_title("image", fontsize=9)
+    _show(axes[0], image, "image")
     if len(patches):
-        axes[1].imshow(draw_masks(image, upsample_nearest(patches, image.shape[:2])))
-        axes[1].set_title(origin, fontsize=9)
-    axes[2].imshow(draw_masks(image, result.masks))
-    axes[2].set_title("refined", fontsize=9)
+        _show(axes[1], draw_masks(image, upsample_nearest(patches, image.shape[:2])), origin)
+    _show(axes[2], draw_masks(image, result.masks), "refined")
     if len(result):
         axes[3].set_axis_on()
         names = [f"{i}" for i in range(len(result))]
         axes[3].barh(names, result.scores, color=colours(len(result)))
         axes[3].invert_yaxis()
         axes[3].set(xlim=(0, 1), xlabel="score", ylabel="instance")
-
-
-def _rgb(colour: str) -> tuple[float, float, float]:
-    from matplotlib.colors import to_rgb
-
-    return to_rgb(colour)

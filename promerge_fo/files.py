@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PureWindowsPath
 from typing import IO, Any, Literal
 
-__all__ = ["require_inside", "sha256_of", "whole_file"]
+__all__ = ["require_inside", "sha256_of", "whole_file", "write_json_list"]
 
 
 @contextmanager
@@ -19,9 +20,9 @@ def whole_file(
 ) -> Iterator[IO[Any]]:
     """A file to write, which appears under its name once all of it is written.
 
-    Until then it lies beside its place as ``NAME.….part``. An error removes it, and leaves a file
-    of this name as it was. Several processes and machines may write the same file at a time: the
-    last one to finish wins.
+    Until then it lies beside its place as ``NAME.<random>.part``. An error removes it, and leaves
+    an older file of this name as it was. Several processes and machines may write the same file at
+    a time: the last one to finish wins.
 
     Args:
         path: where the file goes; its folder is made if it is missing.
@@ -58,6 +59,30 @@ def whole_file(
         raise
     if durable:
         _sync_folder(target.parent)
+
+
+def write_json_list(file: IO[str], elements: Iterable[Any]) -> int:
+    r"""Write a JSON list, each element on a line, as its elements come; returns their number.
+
+    Args:
+        file: to write to.
+        elements: what JSON can hold; never all in memory.
+
+    Examples:
+        >>> import sys
+        >>> write_json_list(sys.stdout, [{"id": 1}, {"id": 2}])
+        [
+        {"id": 1},
+        {"id": 2}
+        ]2
+    """
+    count = 0
+    file.write("[")
+    for count, element in enumerate(elements, start=1):
+        file.write("\n" if count == 1 else ",\n")
+        json.dump(element, file)
+    file.write("\n]")
+    return count
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Stages that go on at the same time, each with threads of its own, in constant memory."""
+"""Stages that work at the same time, each in its own threads, in constant memory."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import torch
 
 __all__ = ["Round", "flow"]
 
-# Futures of what goes from stage to stage, in order; None after the last.
+# Futures of the items between two stages, in order; None after the last.
 _Belt: TypeAlias = "SimpleQueue[Future[Any] | None]"
 
 
 class Round(NamedTuple):
-    """A stage that takes items together, and one that then takes each of them alone.
+    """A stage that works on batches of items, and one that then works on single items.
 
     Attributes:
-        together: a list of at most ``size`` items to as many others; it has a thread to itself.
-        size: items that are taken together; fewer at the end only.
-        each: one of these to one other; runs in the workers.
+        together: turns a list of at most ``size`` items into as many others; has its own thread.
+        size: items in a batch; fewer only at the end.
+        each: turns one of these into one other item; runs in the workers.
     """
 
     together: Callable[[list[Any]], Sequence[Any]]
@@ -38,22 +38,21 @@ def flow(
     readers: int,
     workers: int,
 ) -> Generator[Any, None, None]:
-    """What the stages make of each item, in the order of the items.
+    """Pass items through stages, and yield the results in the order of the items.
 
-    All stages are at work at the same time, while the caller does what it likes with the results.
-    The number of items under way is bounded. Torch's own threads, which the stages that take
-    items together have all of, are not multiplied by those of the pools: there, torch calculates
-    on one thread.
+    All stages work at the same time, while the caller uses the results. The number of items
+    between the first stage and the caller is bounded. The stages that work on batches use all of
+    torch's threads; in the readers and workers, which are many already, torch uses one thread.
 
     Args:
-        items: iterated over in the caller's thread, as results are asked for.
-        first: what is done with each item first; runs in the readers.
-        rounds: what is done then.
-        readers: threads.
-        workers: threads; shared by the rounds.
+        items: iterated over in the caller's thread, when it asks for results.
+        first: the first stage, for each item; runs in the readers.
+        rounds: the stages after it.
+        readers: number of threads.
+        workers: number of threads; shared by the rounds.
 
     Raises:
-        Exception: what a stage raised, in place of the result; nothing comes after it.
+        Exception: from a stage, in place of the item's result; the flow ends there.
     """
     torch_threads = torch.get_num_threads()
     stopped = Event()
@@ -69,7 +68,7 @@ def flow(
         )
         for i, stage in enumerate(rounds)
     ]
-    # Enough for every stage to have a batch at hand and one in the works.
+    # Enough for every stage to work on one batch while the next one is ready.
     most = readers + workers + sum(2 * stage.size for stage in rounds)
     try:
         for thread in threads:
@@ -98,7 +97,7 @@ def flow(
             pool.shutdown(cancel_futures=True)
         for thread in threads:
             thread.join()
-        torch.set_num_threads(torch_threads)  # for the threads that are still to be
+        torch.set_num_threads(torch_threads)  # for threads that start later
 
 
 def _run(
@@ -128,7 +127,7 @@ def _run(
 
 
 def _take(belt: _Belt, size: int) -> list[Future[Any]]:
-    """Up to ``size`` futures: fewer at the belt's end, where None is left for the next call."""
+    """Up to ``size`` futures; fewer at the end, where None stays on the belt for the next call."""
     batch: list[Future[Any]] = []
     while len(batch) < size:
         future = belt.get()
@@ -140,6 +139,6 @@ def _take(belt: _Belt, size: int) -> list[Future[Any]]:
 
 
 def _calculate_on(threads: int) -> None:
-    """Let torch calculate on so many threads where it is called from this one."""
-    torch.get_num_threads()  # or else torch's first use would bring the number back that others set
+    """Set the number of threads that torch uses for calls from the current thread."""
+    torch.get_num_threads()  # else torch's first use would restore the number that others have set
     torch.set_num_threads(threads)

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 __all__ = ["MAX_PIXELS", "ImageError", "as_rgb", "load_image"]
 
 MAX_PIXELS = 1_000_000_000
-"""Images with more pixels than this are refused: a decompression bomb, or a map to be tiled."""
+"""The most pixels of an image; larger files may be decompression bombs."""
 
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSE = {
@@ -34,28 +34,28 @@ class ImageError(ValueError):
 
 
 def load_image(image: str | os.PathLike[str] | Image.Image) -> NDArray[np.uint8]:
-    """An image as it is meant to be seen, in 8-bit RGB.
+    """An image as viewers show it, in 8-bit RGB.
 
     - The EXIF orientation is applied, once. Width and height are those after it.
-    - 16-bit grey values become 8-bit ones by v / 257, rounded: the file's full range, whatever
-      values occur, so that images of one camera stay comparable. Of 32-bit integers and floats,
-      whose files do not say what white is, white is the smallest of 1 (floats only), 255 and
-      65535 that no value exceeds; negative values and NaN are black. 16-bit colour loses its
-      lower bytes.
-    - Transparent pixels are laid over white. (Dropping alpha would show colours that nobody sees.)
-    - Of an animation or a file with several pages, the first frame is taken. A PIL image gives
-      the frame that it stands at.
+    - 16-bit grey values become 8-bit ones by v / 257, rounded. The range is always the file's,
+      not that of the values in it, so that images of one camera stay comparable.
+    - Files of 32-bit integers and floats do not say which value is white: it is the smallest of
+      1 (floats only), 255 and 65535 that no value exceeds. Negative values and NaN are black.
+    - 16-bit colour loses its lower bytes.
+    - Transparent pixels are drawn over white: without alpha, hidden colours would show.
+    - Only the first frame of an animation, or page of a file, is read; of a PIL image, the frame
+      that it is at.
     - CMYK, palettes and the other colour modes are converted by Pillow.
 
     Args:
-        image: a path, or a PIL image, which stays as it was.
+        image: a path, or a PIL image, which is not changed.
 
     Returns:
         (H, W, 3) uint8, contiguous and writable.
 
     Raises:
         ImageError: the file is missing, empty, no image, broken or too large (:data:`MAX_PIXELS`),
-            or holds values that have no 8-bit meaning.
+            or its values are too high for a brightness.
     """
     if isinstance(image, Image.Image):
         return _decode(image, _describe(image))
@@ -79,10 +79,10 @@ def as_rgb(image: Image.Image | NDArray[Any]) -> NDArray[np.uint8]:
     Args:
         image: a PIL image (see :func:`load_image`), or an array (H, W), (H, W, 1), (H, W, 3) or
             (H, W, 4) of uint8, uint16 (divided by 257) or bool (black and white). A fourth
-            channel is alpha, laid over white.
+            channel is alpha; such images are drawn over white.
 
     Returns:
-        (H, W, 3) uint8; the array that was given where it is one already.
+        (H, W, 3) uint8; the given array itself if it is one already.
 
     Raises:
         ImageError: an array of another shape or type, or one without pixels.
@@ -135,8 +135,8 @@ def _check_file(path: Path) -> None:
 def _open(path: Path) -> Image.Image:
     """``Image.open`` under this module's size limit.
 
-    Pillow's limit is one global. It is lifted only while a header is read, and one thread at a
-    time, so that it stays what it was for everybody else.
+    Pillow's limit is a global variable. It is lifted only while a header is read, by one thread at
+    a time, so that it still holds for other code.
     """
     with _open_lock:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -170,7 +170,7 @@ def _decode(image: Image.Image, name: str) -> NDArray[np.uint8]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """1 to 8; 1 ("as stored") also where the EXIF block is unreadable: the pixels may be fine."""
+    """1 to 8; 1 ("as stored") also for unreadable EXIF data, since the pixels may be fine."""
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:
@@ -197,7 +197,7 @@ def _from_16_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _from_32_bits(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
-    """Scaled by the smallest usual white that no value exceeds."""
+    """Scaled so that the smallest possible white that no value exceeds is 255."""
     high = float(np.nanmax(np.append(values.ravel(), 0)))
     whites = [255, 65535] if values.dtype.kind in "iu" else [1, 255, 65535]
     white = next((white for white in whites if high <= white), None)

@@ -1,4 +1,4 @@
-"""The records that the stages hand on."""
+"""The results of the stages: masks of one image, before and after refinement."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ __all__ = ["Instances", "Refined", "mask_boxes"]
 
 @dataclass(frozen=True)
 class Instances:
-    """The instance masks of one image, at whatever resolution its stage works.
+    """The instance masks of one image, in patches or in pixels.
 
     Attributes:
-        masks: (n, h, w) bool. From ``segment_features``: patches, largest first; of MaskCut and
-            TokenCut one a cut, in their order, empty where a cut gave none. From the pipeline:
-            pixels of the image as it is shown (EXIF orientation applied), none empty.
+        masks: (n, h, w) bool. From ``segment_features``: in patches, largest first; for MaskCut
+            and TokenCut one for each cut, in the order of the cuts, empty if a cut gave none.
+            From the pipeline: in pixels of the image with its EXIF orientation applied, none
+            empty.
         scores: (n,) float32 in [0, 1]; higher is better.
         status: "ok", or the step after which no mask was left: "no_background",
             "background_too_small", "all_filtered", "no_cut", "all_rejected"; or "failed".
-        background: (h, w) bool patches of the voted background, or None where the
-            configuration has no background step or the image gave none.
-        error: what went wrong with an image whose status is "failed", else None.
+        background: (h, w) bool: patches of the voted background; None if the configuration has
+            no background step, or the image no background.
+        error: the reason for the status "failed"; else None.
     """
 
     masks: NDArray[np.bool_]
@@ -36,7 +37,7 @@ class Instances:
 
     @classmethod
     def failed(cls, error: str, size: tuple[int, int] = (0, 0)) -> Instances:
-        """No masks, for an image of ``size`` (height, width) where known, and why."""
+        """No masks, for a reason, for an image of ``size`` (height, width), if that is known."""
         masks = np.zeros((0, *size), dtype=np.bool_)
         return cls(masks, np.zeros(0, dtype=np.float32), "failed", error=error)
 
@@ -60,9 +61,9 @@ class Refined:
 
     Attributes:
         masks: (m, H, W) bool, at the image's own size.
-        kept: (m,) int64 indices into the masks that went in, ascending; the others agreed too
-            little with what refinement made of them (``min_refined_iou``).
-        agreement: (m,) float32 in [0, 1]: IoU of the mask before and after refinement.
+        kept: (m,) int64, ascending: the indices of these masks before refinement. The others
+            were empty, or had changed too much (``min_refined_iou``).
+        agreement: (m,) float32 in [0, 1]: IoU of each mask before and after refinement.
     """
 
     masks: NDArray[np.bool_]

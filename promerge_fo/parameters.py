@@ -1,8 +1,9 @@
-"""What a configuration is: parameters that are frozen, checked, described and written as JSON."""
+"""The base of all configurations: parameters that are frozen, checked and written as JSON."""
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,11 +26,11 @@ def parameter(
     """A field of :class:`Parameters`.
 
     Args:
-        default: its type is the parameter's: an enum, bool, int or float.
-        meaning: what it does, for forms, help texts and error messages.
-        source: where it comes from: a section of a paper, or "released code".
-        low: of a number: the least value.
-        high: of a number: the largest value.
+        default: an enum, bool, int or float; values must be of the same type.
+        meaning: for forms, help texts and error messages.
+        source: a section of a paper, or "released code".
+        low: the smallest value, if it is a number.
+        high: the largest value, if it is a number.
     """
     return field(
         default=default,
@@ -39,11 +40,11 @@ def parameter(
 
 @dataclass(frozen=True)
 class Parameters:
-    """All parameters of a method, each made by :func:`parameter`; checked when made.
+    """All parameters of a method, each a field by :func:`parameter`; checked when created.
 
     Attributes:
         method: the method's name.
-        presets: what each preset changes of the defaults.
+        presets: the changes that each preset makes to the defaults.
     """
 
     method: ClassVar[str]
@@ -55,7 +56,7 @@ class Parameters:
 
     @classmethod
     def preset(cls, name: str) -> Self:
-        """The configuration that a preset is; the class says what each one means.
+        """The configuration of a preset; the class describes its presets.
 
         Raises:
             ValueError: an unknown name.
@@ -76,7 +77,7 @@ class Parameters:
         return type(self).from_dict({**self.to_dict(), **changes})
 
     def to_dict(self) -> dict[str, Any]:
-        """Parameters by name, enums as their values: what JSON can hold."""
+        """Parameters by name, enums as their values: types that JSON has."""
         return {
             f.name: v.value if isinstance(v := getattr(self, f.name), Enum) else v
             for f in dataclasses.fields(self)
@@ -84,7 +85,7 @@ class Parameters:
 
     @classmethod
     def from_dict(cls, parameters: dict[str, Any]) -> Self:
-        """The inverse of :meth:`to_dict`; parameters left out take their defaults.
+        """The inverse of :meth:`to_dict`; missing parameters take their defaults.
 
         Raises:
             TypeError: an unknown parameter, with the nearest known name.
@@ -93,10 +94,8 @@ class Parameters:
         known = [f.name for f in dataclasses.fields(cls)]
         for name in parameters:
             if name not in known:
-                import difflib
-
                 near = difflib.get_close_matches(str(name), known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                hint = f"; did you mean {near[0]!r}?" if near else "."
                 raise TypeError(
                     f"{name!r} is no parameter of {cls.__name__}{hint} "
                     f"The parameters are: {', '.join(known)}"
@@ -117,12 +116,12 @@ class Parameters:
         """
         parameters = json.loads(text)
         if not isinstance(parameters, dict):
-            raise TypeError(f"expected a JSON object with parameters, got {text[:60]!r}")
+            raise TypeError(f"the text must be a JSON object with parameters, got {text[:60]!r}")
         return cls.from_dict(parameters)
 
     @classmethod
     def describe(cls) -> list[dict[str, Any]]:
-        """One record a parameter, for forms and help texts.
+        """One record for each parameter, for forms and help texts.
 
         Returns:
             Dictionaries with ``name``, ``type`` (``"int"``, ``"float"``, ``"bool"`` or
@@ -141,7 +140,7 @@ class Parameters:
 
 
 def _checked(f: dataclasses.Field[Any], value: Any) -> Any:
-    """The value in its own type, or an error that names the parameter, the value and the range."""
+    """The value in the parameter's type, or an error with its name, the value and the range."""
     what = f"({f.metadata['meaning']})"
     if isinstance(f.default, Enum):
         kind = type(f.default)

@@ -1,4 +1,4 @@
-"""Images to instances: encoder, segmentation and refinement, overlapped and batched."""
+"""Images to instances: encoding, segmentation and refinement, at the same time and in batches."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
 
 class Encoded(NamedTuple):
-    """What the encoder made of one image.
+    """The features of one image.
 
     Attributes:
         features: (C, h, w) float32.
-        scores: (h, w) prompt scores, where prompting wants them.
-        ready: when a GPU will have them; None on a CPU.
+        scores: (h, w) prompt scores, for attention prompting; else None.
+        ready: the event after which a GPU has finished both; None on a CPU.
     """
 
     features: torch.Tensor
@@ -63,10 +63,10 @@ class Encoded(NamedTuple):
 
 @dataclass(frozen=True)
 class Prepared:
-    """An image made ready for the encoder, or the reason why it could not be.
+    """An image as the encoder takes it, or the reason why there is none.
 
     Attributes:
-        pixels: (h, w, 3) uint8 at the encoder's size; empty where there is an error.
+        pixels: (h, w, 3) uint8 at the encoder's size; empty if there is an error.
         size: (height, width) of the image itself, EXIF orientation applied.
         error: None, or what is wrong with the image.
     """
@@ -78,15 +78,15 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Prepare:
-    """Reads and resizes one image; small and picklable, for the workers of a data loader.
+    """Reads and resizes one image; small and picklable, for the workers of a DataLoader.
 
-    It never raises on a bad image: one bad image must not cost others their masks.
+    It does not raise for a bad image, so that the other images of a batch still get their masks.
     """
 
     transform: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
     def __call__(self, image: ImageLike | Prepared) -> Prepared:
-        """Args: image: a path, a PIL image, an array (H, W, 3) uint8, or an image made ready."""
+        """Args: image: a path, a PIL image, an array (H, W, 3) uint8, or a prepared image."""
         if isinstance(image, Prepared):
             return image
         try:
@@ -108,12 +108,13 @@ class Pipeline:
     """A method from images to instances.
 
     Args:
-        encoder: what :func:`promerge_fo.load_encoder` gives.
-        config: the parameters of a method, which they choose; ``ProMergeConfig()`` by default.
+        encoder: an encoder, such as :func:`promerge_fo.load_encoder` gives.
+        config: the parameters; their class chooses the method. ``ProMergeConfig()`` by default.
         threads: threads that segment and refine; the number of CPU cores by default.
-        readers: threads that read images; as many by default. More help where files are far away.
-        crf_device: where the CRF runs; where the encoder does, by default. On a CPU it is the
-            threads' work, on a GPU the masks of a batch of images go through it together.
+        readers: threads that read images; as many as ``threads`` by default. More of them help
+            with files on a slow or remote disk.
+        crf_device: where the CRF runs; the encoder's device by default. On a CPU each thread
+            refines its own images, on a GPU the masks of a batch are refined together.
 
     Raises:
         ValueError: attention prompting with an encoder that has no class token.
@@ -150,17 +151,12 @@ class Pipeline:
             load_finch()
         self.threads = threads or available_cpus()
         self.readers = readers or self.threads
-        self.crf_device = resolve_device(
-            "cpu"
-            if self.config.refine is not Refine.CRF
-            else encoder.device
-            if crf_device is None
-            else crf_device
-        )
+        device = encoder.device if crf_device is None else crf_device
+        self.crf_device = resolve_device(device if self.config.refine is Refine.CRF else "cpu")
         self.prepare = Prepare(encoder.transform)
 
     def identity(self) -> dict[str, Any]:
-        """Everything that decides the masks, as JSON can hold it."""
+        """Everything that decides the masks, in types that JSON has."""
         return {
             "method": self.config.method,
             "config": self.config.to_dict(),
@@ -169,7 +165,7 @@ class Pipeline:
 
     @property
     def hash(self) -> str:
-        """The run hash: 16 hexadecimal digits that name everything that decides the masks."""
+        """The run hash: 16 hexadecimal digits made from everything that decides the masks."""
         return run_hash(self.identity())
 
     def __call__(
@@ -203,22 +199,22 @@ class Pipeline:
     ) -> Generator[Any, None, None]:
         """Instances of any number of images, in order, in memory that does not grow with them.
 
-        Reading, encoding, and segmenting with refining go on at the same time, each in threads of
-        its own, while the caller does what it likes with the results.
+        Images are read, encoded, segmented and refined at the same time, by different threads,
+        while the caller works on the results.
 
         Args:
-            images: paths, PIL images, arrays (H, W, 3) uint8 or what :attr:`prepare` gave;
-                consumed as needed, in the thread that asks for results.
-            batch_size: images that a GPU encodes together; a CPU takes one after the other.
-            then: what is made of each image's instances, in the threads that refine; the
-                instances themselves by default.
+            images: paths, PIL images, arrays (H, W, 3) uint8 or results of :attr:`prepare`;
+                taken one by one as needed, in the caller's thread.
+            batch_size: images that a GPU encodes together; a CPU encodes one at a time.
+            then: called with each image's instances, in the threads that refine; its results are
+                yielded in place of the instances.
 
         Raises:
             ValueError: a batch size under 1.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, but must be at least 1")
-        # One image keeps all of a CPU's cores busy, and a run that is stopped then ends sooner.
+        # One image keeps all cores of a CPU busy, and a run that is stopped then ends sooner.
         together = 1 if self.encoder.device.type == "cpu" else batch_size
         finish = then or _itself
         if self.crf_device.type == "cpu":
@@ -226,12 +222,12 @@ class Pipeline:
         else:
             rounds = [
                 Round(self._encode_batch, together, lambda step: self._segment(*step)),
-                Round(self._snap_batch, batch_size, lambda step: finish(self._complete(*step))),
+                Round(self._crf_batch, batch_size, lambda step: finish(self._complete(*step))),
             ]
         return flow(images, self.prepare, rounds, readers=self.readers, workers=self.threads)
 
     def encode(self, batch: Sequence[Prepared]) -> list[Encoded]:
-        """Features of each image, and prompt scores where prompting wants them."""
+        """Features of each image, and prompt scores if the configuration uses them."""
         pixels = [prepared.pixels for prepared in batch]
         scores: PerImage | list[None] = [None] * len(batch)
         if self.config.wants_prompt_scores:
@@ -244,20 +240,16 @@ class Pipeline:
     def finish(self, prepared: Prepared, encoded: Encoded | Exception) -> Instances:
         """Segment and refine one image whose features are there, with the CRF on the CPU.
 
-        It never raises; the status of an image that cannot be computed is "failed".
+        It does not raise; an image that cannot be computed gets the status "failed".
 
         Args:
-            prepared: what :attr:`prepare` gave.
-            encoded: what :meth:`encode` gave, or the exception that it raised.
+            prepared: the image, from :attr:`prepare`.
+            encoded: its features, from :meth:`encode`, or the exception raised in their place.
         """
-        try:
-            patches = self._trace(encoded).instances
-            return self._scored(patches, self._refine(prepared, patches))
-        except Exception as error:
-            return _failed(prepared, error)
+        return self._complete(*self._segment(prepared, encoded))
 
     def explain(self, image: ImageLike) -> tuple[Trace | CutTrace, Refined, Instances]:
-        """What segmentation and refinement made of one image, and its instances.
+        """The steps of segmentation and refinement on one image, and its instances.
 
         Raises:
             ValueError: the image cannot be read, or its features cannot be segmented.
@@ -269,12 +261,12 @@ class Pipeline:
         refined = self._refine(prepared, trace.instances)
         return trace, refined, self._scored(trace.instances, refined)
 
-    # What the rounds of a run consist of. None of them raises: a failure becomes a record.
+    # The steps of a run. None of them raises: a failure becomes a record.
 
     def _encode_batch(
         self, batch: Sequence[Prepared]
     ) -> list[tuple[Prepared, Encoded | Exception]]:
-        """Each image with its features, or with what stood in their way."""
+        """Each image with its features, or with the error that prevented them."""
         good = [prepared for prepared in batch if prepared.error is None]
         encoded = iter(self._encode_each(good))
         return [
@@ -283,7 +275,7 @@ class Pipeline:
         ]
 
     def _encode_each(self, batch: Sequence[Prepared]) -> list[Encoded | Exception]:
-        """What :meth:`encode` gives, with the exception in place of an image that raised one."""
+        """Like :meth:`encode`, with an exception in place of the features of a bad image."""
         if not batch:
             return []
         try:
@@ -296,15 +288,13 @@ class Pipeline:
     def _segment(
         self, prepared: Prepared, encoded: Encoded | Exception
     ) -> tuple[Prepared, Instances]:
-        try:
-            return prepared, self._trace(encoded).instances
-        except Exception as error:
-            return prepared, _failed(prepared, error)
+        """The image with its patch masks."""
+        return prepared, _or_failed(prepared, lambda: self._trace(encoded).instances)
 
-    def _snap_batch(
+    def _crf_batch(
         self, batch: Sequence[tuple[Prepared, Instances]]
     ) -> list[tuple[Prepared, Instances, NDArray[np.bool_] | None]]:
-        """The CRF for a batch on a GPU; None where nothing is to do, or it was not possible."""
+        """Patch masks after the CRF on a GPU; None for no masks, or if the GPU failed."""
         some = [i for i, (_, patches) in enumerate(batch) if len(patches)]
         after: dict[int, NDArray[np.bool_]] = {}
         try:
@@ -315,7 +305,7 @@ class Pipeline:
             after = dict(zip(some, refined, strict=True))
         except Exception as error:
             if len(batch) > 1:
-                return [step for image in batch for step in self._snap_batch([image])]
+                return [step for image in batch for step in self._crf_batch([image])]
             warnings.warn(
                 f"the CRF runs on the CPU instead of {self.crf_device} for one image, which takes "
                 f"longer: {type(error).__name__}: {error}",
@@ -324,18 +314,20 @@ class Pipeline:
         return [(*image, after.get(i)) for i, image in enumerate(batch)]
 
     def _complete(
-        self, prepared: Prepared, patches: Instances, snapped: NDArray[np.bool_] | None
+        self, prepared: Prepared, patches: Instances, after: NDArray[np.bool_] | None = None
     ) -> Instances:
-        """What is done after the CRF."""
+        """Instances from patch masks, whose masks after the CRF may be there already."""
         if patches.status == "failed":
             return patches
-        try:
-            if snapped is None:
-                return self._scored(patches, self._refine(prepared, patches))
-            refined = complete(patches.masks, snapped, prepared.size, self.config)
+
+        def instances() -> Instances:
+            if after is None:
+                refined = self._refine(prepared, patches)
+            else:
+                refined = complete(patches.masks, after, prepared.size, self.config)
             return self._scored(patches, refined)
-        except Exception as error:
-            return _failed(prepared, error)
+
+        return _or_failed(prepared, instances)
 
     def _trace(self, encoded: Encoded | Exception) -> Trace | CutTrace:
         if isinstance(encoded, Exception):
@@ -367,30 +359,22 @@ def pipeline_of(
     compile: bool = False,
     threads: int | None = None,
 ) -> Pipeline:
-    """The pipeline that has an identity: to go on with a run, here or on another machine.
+    """The pipeline with a given identity: to continue a run, here or on another machine.
 
     Args:
-        identity: what :meth:`Pipeline.identity` gave; it may hold other things besides.
-        checkpoint: the file with the encoder's weights, where it had one.
-        device: a torch device; None is CUDA where there is one, else the CPU.
+        identity: from :meth:`Pipeline.identity`; further keys are ignored.
+        checkpoint: the file with the encoder's weights, if it had one.
+        device: a torch device; None is CUDA if there is one, else the CPU.
         compile: see :func:`promerge_fo.load_encoder`.
         threads: see :class:`Pipeline`.
 
     Raises:
-        ValueError: the weights are others.
-        promerge_fo.encoder.WeightsError: no way to the weights.
+        ValueError: the weights are not those of the identity.
+        promerge_fo.encoder.WeightsError: the weights cannot be had.
     """
     wanted = identity["encoder"]
-    encoder = load_encoder(
-        wanted["name"],
-        checkpoint=checkpoint,
-        facet=wanted["facet"],
-        device=device,
-        precision=wanted["precision"],
-        image_size=wanted["image_size"],
-        resize=wanted["resize"],
-        compile=compile,
-    )
+    settings = {k: wanted[k] for k in ("name", "facet", "precision", "image_size", "resize")}
+    encoder = load_encoder(checkpoint=checkpoint, device=device, compile=compile, **settings)
     found = encoder.identity()
     if found != wanted:
         apart = [f"{k}: {found[k]} here, {wanted[k]} then" for k in wanted if found[k] != wanted[k]]
@@ -402,10 +386,14 @@ def pipeline_of(
     return Pipeline(encoder, config, threads=threads)
 
 
-def _failed(prepared: Prepared, error: Exception) -> Instances:
-    known = isinstance(error, ImageError)
-    text = str(error) if known else f"{type(error).__name__}: {error}"
-    return Instances.failed(text, prepared.size)
+def _or_failed(prepared: Prepared, compute: Callable[[], Instances]) -> Instances:
+    """The instances that are computed, or a record with the reason why they could not be."""
+    try:
+        return compute()
+    except Exception as error:
+        known = isinstance(error, ImageError)
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        return Instances.failed(reason, prepared.size)
 
 
 def _itself(instances: Instances) -> Instances:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import humanize
 
-__all__ = ["duration"]
+__all__ = ["duration", "markdown_table"]
 
 
 def duration(seconds: float) -> str:
@@ -16,16 +18,32 @@ def duration(seconds: float) -> str:
     Examples:
         >>> [duration(s) for s in (42, 125, 7500)]
         ['42 seconds', '2 minutes', '2 hours and 5 minutes']
-        >>> duration(3 * 86400 - 60)  # not "2 days and 24 hours"
+        >>> duration(3 * 86400 - 60)
         '3 days'
     """
     unit, length = "hours", 3600
     if seconds < 120:
         unit, length = "seconds", 1
-    elif seconds < 2 * 86400:
+    elif seconds < 86400:
         unit, length = "minutes", 60
-    # rounded before: humanize rounds the smaller unit alone, and up to a whole larger one
+    # rounded here: humanize would round the smaller unit by itself, up to "2 days and 24 hours"
     whole = round(seconds / length) * length
-    return humanize.precisedelta(
-        whole, minimum_unit=unit, suppress=["months", "years"], format="%d"
-    )
+    return humanize.precisedelta(whole, unit, suppress=["months", "years"], format="%d")
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table as Markdown shows it.
+
+    Args:
+        header: the titles of the columns; the first is often empty.
+        rows: their cells, as many as there are columns.
+
+    Examples:
+        >>> print(markdown_table(["", "AP"], [["promerge", "2.4"], ["maskcut", "1.9"]]))
+        | | AP |
+        | --- | --- |
+        | promerge | 2.4 |
+        | maskcut | 1.9 |
+    """
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("|" + "".join(f" {cell}".rstrip() + " |" for cell in line) for line in lines)

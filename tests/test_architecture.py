@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 GROUND = (
     "promerge_fo.cpus", "promerge_fo.files", "promerge_fo.versions", "promerge_fo.words",
     "promerge_fo.parameters", "promerge_fo.progress", "promerge_fo.config", "promerge_fo.flow",
-    "promerge_fo.images", "promerge_fo.instances", "promerge_fo.run_record",
+    "promerge_fo.images", "promerge_fo.instances", "promerge_fo.connected", "promerge_fo.run_record",
 )  # fmt: skip
 METHOD = (*GROUND, "promerge_fo.encoder", "promerge_fo.segment", "promerge_fo.refine")
 PIPELINE = (*METHOD, "promerge_fo.pipeline", "promerge_fo.figures")
@@ -36,8 +36,8 @@ EVERYTHING = ("promerge_fo",)
 ROOMS: dict[str, tuple[str, ...]] = {
     **{name: GROUND[:k] for k, name in enumerate(GROUND)},
     "promerge_fo.encoder": GROUND,
-    "promerge_fo.segment": ("promerge_fo.config", "promerge_fo.instances"),
-    "promerge_fo.refine": ("promerge_fo.config", "promerge_fo.instances"),
+    "promerge_fo.segment": ("promerge_fo.config", "promerge_fo.instances", "promerge_fo.connected"),
+    "promerge_fo.refine": ("promerge_fo.config", "promerge_fo.instances", "promerge_fo.connected"),
     "promerge_fo.annotations": GROUND,
     "promerge_fo.pipeline": METHOD,
     "promerge_fo.figures": PIPELINE,

@@ -1,4 +1,4 @@
-"""The ``promerge`` command: thin, one function a command, in modules of what goes together."""
+"""The ``promerge`` command: thin, one function for each command, in modules of related ones."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from promerge_fo.cli import detecting, exchange, machine, measuring, segmenting
+from promerge_fo.versions import __version__
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -15,8 +16,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if given[:1] == ["bench"]:
             return machine.bench(given[1:])
-        arguments = _parser().parse_args(given)
-        return int(arguments.command(arguments) or 0)
+        options = vars(_parser().parse_args(given))
+        return int(options.pop("command")(**options))
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130
@@ -26,8 +27,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from promerge_fo.versions import __version__
-
     parser = argparse.ArgumentParser(
         prog="promerge",
         description="Instance masks for unlabelled images, by ProMerge, in FiftyOne.",
@@ -35,9 +34,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"promerge-fo {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    segmenting.add_commands(commands)
-    exchange.add_commands(commands)
-    measuring.add_commands(commands)
-    detecting.add_commands(commands)
-    machine.add_commands(commands)
+    for module in (segmenting, exchange, measuring, detecting, machine):
+        module.add_commands(commands)
     return parser

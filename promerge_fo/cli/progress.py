@@ -1,4 +1,4 @@
-"""Progress on the terminal."""
+"""A progress bar on the terminal."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import time
 from promerge_fo.words import duration
 
 
-class Progress:
-    """A bar with the rate, and after the first images a line with the time that all will take."""
+class TerminalBar:
+    """A bar with the rate, and after the first images a line with the time that all will take.
+
+    Args:
+        total: images.
+    """
 
     ESTIMATE_AFTER = 5.0  #: seconds
 
@@ -20,7 +24,7 @@ class Progress:
         self._estimated = False
 
     def update(self, n: int) -> None:
-        """So many images more are done."""
+        """Move on by ``n`` images."""
         self._bar.update(n)
         done, total = self._bar.n, self._bar.total
         seconds = time.perf_counter() - self._started

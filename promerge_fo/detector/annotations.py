@@ -1,11 +1,12 @@
-"""Pseudo-labels as training reads them: COCO's JSON, held in few large arrays."""
+"""Pseudo-labels as training reads them: COCO's JSON, held in a few large arrays."""
 
 from __future__ import annotations
 
 import json
 import os
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from promerge_fo.annotations.json_stream import read_elements
+from promerge_fo.annotations.json_stream import Element, read_elements
+from promerge_fo.annotations.rle import mask_record
 from promerge_fo.annotations.untrusted_masks import EntryError, crop_of
 from promerge_fo.files import require_inside
 
@@ -24,10 +26,10 @@ __all__ = ["Annotations", "find_annotations", "read_annotations"]
 
 @dataclass(frozen=True)
 class Annotations:
-    """Images with the masks that are to be learned, a class of one kind: objects.
+    """Images with the masks to learn, all of one class: objects.
 
-    Masks are kept as they stand in the file, compressed, and in one piece of memory, which the
-    workers of a data loader share: a million images take hardly more than the file's own size.
+    Masks stay compressed, as they are in the file, and lie in one piece of memory that the workers
+    of a data loader share: a million images take hardly more than the file's own size.
 
     Attributes:
         ids: (n,) int64, the images' ids in the file.
@@ -66,7 +68,7 @@ class Annotations:
         return np.asarray(coco_mask.decode(rles), dtype=np.bool_).transpose(2, 0, 1)
 
     def with_masks(self) -> NDArray[np.int64]:
-        """The indices of images that have a mask at least."""
+        """The indices of images with at least one mask."""
         return np.flatnonzero(np.diff(self._first))
 
 
@@ -86,22 +88,18 @@ def find_annotations(
         ValueError: nothing says where the images lie.
     """
     given = Path(path).expanduser().absolute()
-    file = given
+    candidates = [given]
     if given.is_dir():
-        candidates = [given / "annotations" / f"{name}.json" for name in ("train", "instances")]
-        found = next((c for c in candidates if c.is_file()), None)
-        if found is None:
-            raise FileNotFoundError(
-                f"{given} holds neither annotations/train.json nor annotations/instances.json; "
-                "give the annotation file"
-            )
-        file = found
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} does not exist; give a COCO annotation file (.json)")
-    if image_root is not None:
-        root = Path(image_root).expanduser().absolute()
-    else:
-        root = _root_of_export(file)
+        candidates = [given / "annotations" / name for name in ("train.json", "instances.json")]
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if file is None and given.is_dir():
+        raise FileNotFoundError(
+            f"{given} holds neither annotations/train.json nor annotations/instances.json; "
+            "give the annotation file"
+        )
+    if file is None:
+        raise FileNotFoundError(f"{given} does not exist; give a COCO annotation file (.json)")
+    root = _root_of_export(file) if image_root is None else Path(image_root).expanduser().absolute()
     if not root.is_dir():
         raise ValueError(f"{root} is no folder; give the one that holds the images as image_root")
     return file, root
@@ -112,11 +110,8 @@ def _root_of_export(file: Path) -> Path:
     if file.parent.name == "annotations" and (folder / "images").is_dir():
         return folder / "images"  # it may have been moved since it was exported
     for manifest in (file.with_suffix(".manifest.json"), folder / "manifest.json"):
-        try:
-            root = json.loads(manifest.read_text())["image_root"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        return Path(root)
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            return Path(json.loads(manifest.read_text())["image_root"])
     raise ValueError(
         f"nothing beside {file} says where its images lie; give the folder that their names are "
         "relative to as image_root (--image-root)"
@@ -140,18 +135,16 @@ def read_annotations(
             without id, name or size, an id twice, a mask that does not fit its image.
     """
     content = _Content(Path(path), os.fspath(image_root))
-    waiting: list[tuple[int, Any]] = []  # annotations that come before the images
-    for section, place, entry in read_elements(path):
-        if section == "images":
-            content.add("image", place, entry)
-        elif section == "annotations" and content.index:
-            content.add("annotation", place, entry)
-        elif section == "annotations":
-            waiting.append((place, entry))
+    waiting: list[Element] = []  # annotations that come before the images
+    for element in read_elements(path):
+        if element.section == "annotations" and not content.index:
+            waiting.append(element)
+        else:
+            content.add(element)
     if not content.index:
         raise ValueError(f"{path} has no images; give a COCO annotation file, such as an export")
-    for place, entry in waiting:
-        content.add("annotation", place, entry)
+    for element in waiting:
+        content.add(element)
     return content.sorted_by_image()
 
 
@@ -168,28 +161,23 @@ class _Content:
         self._paths: list[bytes] = []
         self._sizes, self._owners, self._offsets = array("q"), array("q"), array("q", [0])
         self._counts = bytearray()
-        names = ("crowd", "without mask", "empty mask", "of no image")
-        self._left_out = dict.fromkeys(names, 0)
+        self._left_out = dict.fromkeys(("crowd", "without mask", "empty mask", "of no image"), 0)
 
-    def add(self, kind: str, place: int, entry: Any) -> None:
-        """Take an entry.
-
-        Args:
-            kind: "image" or "annotation".
-            place: in its list, from 0.
-            entry: what JSON holds there.
+    def add(self, element: Element) -> None:
+        """Take an image or an annotation; other sections are passed over.
 
         Raises:
             ValueError: it cannot be right.
         """
         try:
-            if kind == "image":
-                self._add_image(entry)
-            elif reason := self._add_mask(entry):
+            if element.section == "images":
+                self._add_image(element.value)
+            elif element.section == "annotations" and (reason := self._add_mask(element.value)):
                 self._left_out[reason] += 1
         except (KeyError, TypeError, ValueError) as error:
+            kind = (element.section or "").removesuffix("s")
             what = f"has no {error}" if isinstance(error, KeyError) else f"cannot be read: {error}"
-            raise ValueError(f"{self._path}: {kind} {place} (from 0) {what}") from error
+            raise ValueError(f"{self._path}: {kind} {element.place} (from 0) {what}") from error
 
     def _add_image(self, entry: dict[str, Any]) -> None:
         if not isinstance(entry["id"], int):
@@ -211,13 +199,14 @@ class _Content:
             return "crowd"
         if not entry.get("segmentation"):
             return "without mask"
+        height, width = self._sizes[2 * owner : 2 * owner + 2]
         try:
-            size = self._sizes[2 * owner : 2 * owner + 2]
-            self._counts.extend(_compressed(entry["segmentation"], size))
+            counts = _compressed(entry["segmentation"], (height, width))
         except EntryError as error:
             if error.what == "empty":
                 return "empty mask"
             raise
+        self._counts.extend(counts.encode("ascii"))
         self._owners.append(owner)
         self._offsets.append(len(self._counts))
         return ""
@@ -242,17 +231,15 @@ class _Content:
         )
 
 
-def _compressed(segmentation: Any, size: Sequence[int]) -> bytes:
+def _compressed(segmentation: Any, size: tuple[int, int]) -> str:
     """The compressed counts of a mask, which is checked: RLE of either kind, or polygons.
 
     Raises:
         EntryError: it does not fit the image, or has no pixel.
     """
-    height, width = size
-    crop = crop_of(segmentation, (height, width))
+    crop = crop_of(segmentation, size)
     if isinstance(segmentation, dict) and isinstance(segmentation["counts"], str):
-        return segmentation["counts"].encode("ascii")
-    whole = np.zeros((height, width), dtype=np.uint8, order="F")
-    rows, columns = crop.mask.shape
-    whole[crop.top : crop.top + rows, crop.left : crop.left + columns] = crop.mask
-    return bytes(coco_mask.encode(whole)["counts"])
+        return segmentation["counts"]
+    record = mask_record(crop.mask, crop.top, crop.left, size)
+    assert record is not None  # crop_of has found a pixel
+    return str(record["segmentation"]["counts"])

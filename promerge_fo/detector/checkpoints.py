@@ -1,4 +1,4 @@
-"""detectron2's checkpointer, which reads no pickles, and whose files are whole.
+"""detectron2's checkpointer, made to read no pickles and to leave no half-written files.
 
 Importing this module imports detectron2.
 """
@@ -13,15 +13,16 @@ from detectron2.checkpoint import DetectionCheckpointer
 
 from promerge_fo.detector.weights import refuse_pickle
 from promerge_fo.encoder.weights import read_checkpoint
+from promerge_fo.files import whole_file
 
 __all__ = ["SafeCheckpointer"]
 
 
 class SafeCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
-    """Loads tensors, numbers and text alone, never code; a file is there when it is whole.
+    """Loads tensors, numbers and text only, never code; a checkpoint appears once it is whole.
 
-    detectron2's own executes what pickles say (``.pkl``), and a kill while it saves leaves half a
-    file under the checkpoint's name.
+    detectron2's own executes what pickles say (``.pkl``), and where it is killed while it saves,
+    half a file is left under the checkpoint's name.
     """
 
     def save(self, name: str, **kwargs: Any) -> None:
@@ -29,11 +30,9 @@ class SafeCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
         if not self.save_dir or not self.save_to_disk:
             return
         states = {key: value.state_dict() for key, value in self.checkpointables.items()}
-        target = Path(self.save_dir, f"{name}.pth")
-        partial = target.with_suffix(".partial")
-        torch.save({"model": self.model.state_dict(), **states, **kwargs}, partial)
-        partial.replace(target)
-        self.tag_last_checkpoint(target.name)
+        with whole_file(Path(self.save_dir, f"{name}.pth")) as file:
+            torch.save({"model": self.model.state_dict(), **states, **kwargs}, file)
+        self.tag_last_checkpoint(f"{name}.pth")
 
     def _load_file(self, filename: str) -> Any:
         """What a checkpoint holds.

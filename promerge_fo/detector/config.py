@@ -158,10 +158,10 @@ class Layout:
 def detectron2_config(
     config: DetectorConfig, device: str, layout: Layout | None = None, processes: int = 1
 ) -> Any:
-    """The settings as detectron2 wants them.
+    """The settings as detectron2 wants them: its own Cascade Mask R-CNN, and what differs from it.
 
     Args:
-        config: ours.
+        config: the settings.
         device: "cuda" or "cpu".
         layout: of the network; None is that of training.
         processes: over which batch normalisation takes its statistics together.
@@ -175,64 +175,40 @@ def detectron2_config(
     from promerge_fo.detector.requirement import require_detectron2
 
     require_detectron2()
-    from detectron2.config import CfgNode, get_cfg
+    from detectron2 import model_zoo
+    from detectron2.config import CfgNode
 
     layout = layout or Layout()
     norm = "SyncBN" if processes > 1 and device == "cuda" else "BN"
-    cfg = get_cfg()
+    cfg = model_zoo.get_config("Misc/cascade_mask_rcnn_R_50_FPN_3x.yaml")
     cfg.SEED = config.seed
-    cfg.INPUT.FORMAT = "RGB"
-    cfg.INPUT.MASK_FORMAT = "bitmask"
+    cfg.INPUT.update(FORMAT="RGB", MASK_FORMAT="bitmask")
+    cfg.TEST.DETECTIONS_PER_IMAGE = config.detections
 
     model = cfg.MODEL
-    model.DEVICE = device
-    model.MASK_ON = True
-    model.META_ARCHITECTURE = "GeneralizedRCNN"
-    model.WEIGHTS = ""
+    model.update(DEVICE=device, WEIGHTS="")
     model.PIXEL_MEAN, model.PIXEL_STD = list(IMAGENET_MEAN), list(IMAGENET_STD)
-    model.BACKBONE.NAME = "build_resnet_fpn_backbone"
     model.BACKBONE.FREEZE_AT = 0
-    levels = ["res2", "res3", "res4", "res5"]
-    model.RESNETS.update(
-        DEPTH=50, NORM=norm, OUT_FEATURES=levels, STRIDE_IN_1X1=False
-    )  # the stride where torchvision, and so DINO, has it
-    model.FPN.update(IN_FEATURES=levels, NORM=norm if layout.pyramid_norm else "")
-
-    model.ANCHOR_GENERATOR.SIZES = [[32], [64], [128], [256], [512]]
-    model.RPN.update(
-        IN_FEATURES=["p2", "p3", "p4", "p5", "p6"],
-        NMS_THRESH=config.rpn_nms,
-        PRE_NMS_TOPK_TRAIN=2000,
-        PRE_NMS_TOPK_TEST=1000,
-        POST_NMS_TOPK_TRAIN=config.proposals,
-        POST_NMS_TOPK_TEST=1000,
-    )
+    # the stride of a block is in its 3x3 convolution, where torchvision, and so DINO, has it
+    model.RESNETS.update(NORM=norm, STRIDE_IN_1X1=False)
+    model.FPN.NORM = norm if layout.pyramid_norm else ""
+    model.RPN.update(NMS_THRESH=config.rpn_nms, POST_NMS_TOPK_TRAIN=config.proposals)
     model.ROI_HEADS.update(
         NAME="DropLossCascadeROIHeads",
-        IN_FEATURES=["p2", "p3", "p4", "p5"],
         NUM_CLASSES=1,
         BATCH_SIZE_PER_IMAGE=config.regions,
         SCORE_THRESH_TEST=0.0,
         DROP_LOSS=CfgNode({"IOU": config.drop_loss_iou}),
     )
     model.ROI_BOX_HEAD.update(
-        NAME="FastRCNNConvFCHead",
         NUM_CONV=layout.box_convolutions,
         NUM_FC=layout.box_layers,
         NORM=norm if layout.box_convolutions else "",
-        POOLER_RESOLUTION=7,
-        CLS_AGNOSTIC_BBOX_REG=True,
     )
-    model.ROI_MASK_HEAD.update(
-        NAME="MaskRCNNConvUpsampleHead",
-        NUM_CONV=4,
-        POOLER_RESOLUTION=14,
-        NORM=norm if layout.mask_norm else "",
-    )
+    model.ROI_MASK_HEAD.NORM = norm if layout.mask_norm else ""
 
-    solver = cfg.SOLVER
     steps = int(config.iterations * config.drop_at)
-    solver.update(
+    cfg.SOLVER.update(
         IMS_PER_BATCH=config.batch_size,
         MAX_ITER=config.iterations,
         BASE_LR=config.learning_rate,
@@ -242,8 +218,7 @@ def detectron2_config(
         MOMENTUM=config.momentum,
         WEIGHT_DECAY=config.weight_decay,
     )
-    solver.CLIP_GRADIENTS.update(
+    cfg.SOLVER.CLIP_GRADIENTS.update(
         ENABLED=True, CLIP_TYPE="norm", CLIP_VALUE=config.max_gradient_norm, NORM_TYPE=2.0
     )
-    cfg.TEST.DETECTIONS_PER_IMAGE = config.detections
     return cfg

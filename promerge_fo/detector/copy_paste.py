@@ -1,9 +1,9 @@
 """Copy-paste: objects of one image, pasted into another.
 
 After Ghiasi et al., "Simple Copy-Paste is a Strong Data Augmentation Method for Instance
-Segmentation" (CVPR 2021): a random subset of an image's objects is put into another image; labels
-there lose the pixels that are covered, and those that are covered wholly go. As CutLER has it, the
-objects are made smaller first, so that small objects are learned from large masks.
+Segmentation" (CVPR 2021): a random subset of an image's objects is put into another image, whose
+labels lose the pixels that are covered; a label that is covered wholly is removed. As in CutLER,
+the objects are made smaller first, so that small objects are learned from large masks.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ def copy_paste(
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """An image with objects of another pasted into it.
 
-    Each object of the source is taken with probability 1/2, one at least. It is scaled by a factor
-    of its own, uniform in ``scale``, and no larger than fits; and put at a place of its own,
-    uniform among those where its box lies wholly in the image. Objects cover those pasted before.
+    Each object of the source is taken with probability 1/2, and at least one of them. Each is
+    scaled by a random factor, uniform in ``scale`` but no larger than fits, and put at a random
+    place, uniform among those where its box lies wholly in the image. Objects cover those pasted
+    before.
 
     Args:
         image: (H, W, 3) uint8; stays as it is.
         masks: (n, H, W) bool, its labels.
         source: (h, w, 3) uint8.
-        source_masks: (m, h, w) bool, the source's labels, each with a pixel at least.
-        rng: decides on everything.
+        source_masks: (m, h, w) bool, the source's labels, each with at least one pixel.
+        rng: draws all random numbers.
         scale: the smallest and largest factor.
 
     Returns:

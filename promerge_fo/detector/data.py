@@ -1,9 +1,9 @@
-"""Batches for training: each a function of the seed and its number, whoever makes it and when.
+"""Batches for training: each follows from the seed and its number alone.
 
-Nothing is drawn from a stream of random numbers that would have to be carried over: the images of a
-batch, what is done to each of them and what is pasted into it follow from the seed, the number of
-the batch and the place in it. So a training that was killed goes on with the very batches that it
-would have had, with any number of workers and of GPUs.
+There is no stream of random numbers that would have to be saved: the images of a batch, how each of
+them is changed and what is pasted into it follow from the seed, the number of the batch and the
+place in it. So a training that was killed goes on with the very batches that it would have had,
+with any number of workers and of GPUs.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,11 @@ from promerge_fo.detector.copy_paste import copy_paste
 from promerge_fo.images import ImageError, load_image
 from promerge_fo.instances import mask_boxes
 
-__all__ = ["Batches", "Picture", "draw", "resized", "target_size", "to_detectron2"]
+__all__ = ["Batches", "Picture", "draw", "resized", "resized_masks", "target_size", "to_detectron2"]
 
 logger = logging.getLogger("promerge.detector")
 
-# What random numbers are for, so that one choice does not hang on another.
+# What random numbers are drawn for: each use has its own, so that none changes another.
 _ORDER, _AUGMENT, _PASTE = 0, 1, 2
 
 
@@ -37,7 +38,7 @@ class Picture:
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
-        masks: (n, H, W) bool, each with a pixel at least.
+        masks: (n, H, W) bool, each with at least one pixel.
     """
 
     image: NDArray[np.uint8]
@@ -45,7 +46,7 @@ class Picture:
 
 
 class Batches:
-    """The batches of a training: ``batches[i]`` makes the i-th, for as large an i as one likes.
+    """The batches of a training: ``batches[i]`` makes the i-th, for any i from 0 on.
 
     Args:
         annotations: images and masks; those without a mask are not trained on.
@@ -83,8 +84,8 @@ class Batches:
     def pictures(self, iteration: int) -> list[Picture]:
         """This process's share of a batch.
 
-        Objects that are pasted into an image come from the next one of the batch, that of the last
-        from the first.
+        Objects that are pasted into an image come from the next image of the batch; those of the
+        last image come from the first.
         """
         size = self._config.batch_size
         wanted = dict.fromkeys(k % size for p in self._places for k in (p, p + 1))
@@ -104,7 +105,7 @@ class Batches:
         short = int(rng.integers(config.short_side_low, config.short_side_high + 1))
         mirrored = bool(rng.random() < 0.5)
         size = target_size(image.shape[:2], short, config.long_side)
-        image, masks = resized(image, size), _resized_masks(masks, size)
+        image, masks = resized(image, size), resized_masks(masks, size)
         if mirrored:
             image, masks = image[:, ::-1], masks[:, :, ::-1]
         return Picture(image, masks[masks.any(axis=(1, 2))])
@@ -118,7 +119,7 @@ class Batches:
         return Picture(*copy_paste(own.image, own.masks, other.image, other.masks, rng, scale))
 
     def _read(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """An image and its masks; in place of one that cannot be read, the next that can."""
+        """An image and its masks; one that cannot be read is replaced by the next one that can."""
         for step in range(len(self._indices)):
             k = int(self._indices[(index + step) % len(self._indices)])
             path = self._annotations.path(k)
@@ -153,26 +154,18 @@ def draw(images: int, number: int, seed: int) -> int:
     return int(_order(images, epoch, seed)[place])
 
 
-_orders: dict[tuple[int, int, int], NDArray[np.int64]] = {}
-
-
+@lru_cache(maxsize=2)  # that of the pass under way and of the one before
 def _order(images: int, epoch: int, seed: int) -> NDArray[np.int64]:
-    """A random order; that of the pass under way and of the one before stay in memory."""
-    key = images, epoch, seed
-    if key not in _orders:
-        while len(_orders) > 1:
-            _orders.pop(next(iter(_orders)))
-        _orders[key] = np.random.default_rng((_ORDER, seed, epoch)).permutation(images)
-    return _orders[key]
+    return np.random.default_rng((_ORDER, seed, epoch)).permutation(images)
 
 
 def target_size(size: Sequence[int], short: int, longest: int) -> tuple[int, int]:
-    """The size of an image whose shorter side is to have a length.
+    """The size of an image once its shorter side has been scaled to a length.
 
     Args:
         size: (height, width) in pixels.
-        short: of the shorter side afterwards.
-        longest: the other side is no longer than this; the shorter one is then shorter.
+        short: length of the shorter side afterwards.
+        longest: largest length of the other side, for which both sides shrink further.
 
     Returns:
         (height, width), rounded, in the same proportion.
@@ -192,7 +185,7 @@ def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
     return np.asarray(enlarged)
 
 
-def _resized_masks(masks: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+def resized_masks(masks: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
     """(n, H, W) masks at another size: each pixel takes the value at its centre."""
     rows, columns = (
         ((np.arange(new) + 0.5) * (old / new)).astype(np.int64)

@@ -1,10 +1,10 @@
-"""DropLoss: regions that overlap no pseudo-label teach nothing.
+"""The network, and its DropLoss: regions that overlap no pseudo-label are not learned from.
 
 Pseudo-labels miss objects. A region that overlaps none of them may be such an object, and must not
 be learned as background. So CutLER's loss (Sec. 3.3 there) of a region r is 1(IoU_max(r) > tau) x
 the usual one, where IoU_max is the largest IoU with a label and tau is 0.01.
 
-Importing this module imports detectron2, and makes the head known to it.
+Importing this module imports detectron2, and makes the heads known to it.
 """
 
 from __future__ import annotations
@@ -14,17 +14,27 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from detectron2.layers import cat
-from detectron2.modeling import ROI_HEADS_REGISTRY
+from detectron2.modeling import ROI_HEADS_REGISTRY, build_model
 from detectron2.modeling.roi_heads import CascadeROIHeads, FastRCNNOutputLayers
 from detectron2.structures import pairwise_iou
 
-__all__ = ["DropLossCascadeROIHeads", "DropLossOutputLayers", "drop_loss"]
+__all__ = ["DropLossCascadeROIHeads", "DropLossOutputLayers", "build", "drop_loss"]
+
+
+def build(cfg: Any) -> torch.nn.Module:
+    """A detector with random weights, on its device.
+
+    Args:
+        cfg: what :func:`~promerge_fo.detector.config.detectron2_config` gives.
+    """
+    model: torch.nn.Module = build_model(cfg)
+    return model
 
 
 def drop_loss(
     logits: torch.Tensor, classes: torch.Tensor, overlaps: torch.Tensor, min_iou: float
 ) -> torch.Tensor:
-    """Cross-entropy in which regions count for nothing that overlap no label.
+    """Cross-entropy that ignores regions which overlap no label.
 
     Args:
         logits: (R, K + 1) scores of the classes and of the background.

@@ -1,4 +1,4 @@
-"""What the processes of a training are told."""
+"""What each process of a training needs to know."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from promerge_fo.detector.config import DetectorConfig
+from promerge_fo.progress import ShowProgress
 
 __all__ = ["FINAL", "RECORD", "Job"]
 
@@ -25,16 +26,16 @@ class Job:
     Attributes:
         labels: the annotation file.
         root: the folder that its names are relative to.
-        place: the folder of the round, which is there.
+        place: the folder of the round, which exists.
         config: the settings.
         start: weights to start from; None for random ones.
-        whole: ``start`` holds a detector, not a backbone.
+        whole: whether ``start`` holds a detector, not a backbone alone.
         device: "cuda" or "cpu".
         workers: processes that make batches.
         checkpoint_every: iterations between two checkpoints.
         pictures_every: iterations between two looks at sample predictions.
         say: takes lines of progress.
-        progress: given a number of iterations, makes a bar; where there is one process.
+        progress: how to show a bar of the iterations; with one process only.
     """
 
     labels: Path
@@ -48,4 +49,4 @@ class Job:
     checkpoint_every: int
     pictures_every: int
     say: Callable[[str], Any]
-    progress: Callable[[int], Any] | None = None
+    progress: ShowProgress = False

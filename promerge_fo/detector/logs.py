@@ -1,4 +1,4 @@
-"""What a training writes while it runs: losses, pictures for TensorBoard, a line of progress.
+"""What a training writes while it runs: losses, images for TensorBoard, a line of progress.
 
 Importing this module imports detectron2.
 """
@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from detectron2.engine import HookBase
@@ -17,48 +17,30 @@ from numpy.typing import NDArray
 
 from promerge_fo.detector.annotations import Annotations
 from promerge_fo.detector.config import DetectorConfig
-from promerge_fo.detector.data import resized, target_size
+from promerge_fo.detector.data import resized, resized_masks, target_size
 from promerge_fo.detector.prediction import detect
 from promerge_fo.figures import draw_masks
 from promerge_fo.images import ImageError, load_image
 from promerge_fo.words import duration
 
-__all__ = ["Bar", "LossFile", "Pictures", "ProgressLine"]
+__all__ = ["Pictures", "ProgressLine", "write_losses"]
 
 
-class LossFile(HookBase):  # type: ignore[misc]
-    """Writes the losses of every iteration, unsmoothed.
+def write_losses(path: Path, trainer: Any) -> None:
+    """Add a line with the losses of this iteration, unsmoothed, to a file.
 
-    Args:
-        path: of the file, which grows.
+    The file is opened for each line, so that a line that is written outlives a kill.
     """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: IO[str] | None = None
-
-    def before_train(self) -> None:
-        """Open the file."""
-        self._file = self._path.open("a", buffering=1)  # a line that is written outlives a kill
-
-    def after_step(self) -> None:
-        """Write this iteration's line."""
-        assert self._file is not None
-        iteration = self.trainer.iter
-        line: dict[str, float] = {"iteration": iteration}
-        for name, (value, when) in self.trainer.storage.latest().items():
-            if when == iteration and (name == "lr" or "loss" in name):
-                line[name] = float(value)
-        self._file.write(json.dumps(line) + "\n")
-
-    def after_train(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
+    line: dict[str, float] = {"iteration": trainer.iter}
+    for name, (value, when) in trainer.storage.latest().items():
+        if when == trainer.iter and (name == "lr" or "loss" in name):
+            line[name] = float(value)
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 class ProgressLine(HookBase):  # type: ignore[misc]
-    """Says now and then how far the training is, how fast, and how long it will take.
+    """Prints now and then how far the training is, how fast, and how long it will take.
 
     Args:
         batch_size: images of an iteration.
@@ -72,76 +54,40 @@ class ProgressLine(HookBase):  # type: ignore[misc]
         self._batch_size = batch_size
         self._say = say
         self._every = every
-        self._losses: list[float] = []
-        self._since = 0.0
+        self._since, self._steps = 0.0, 0  # of the last line
 
     def before_train(self) -> None:
         """Start the clock."""
         self._since = time.perf_counter()
 
     def after_step(self) -> None:
-        """Say it, if it is time."""
-        trainer = self.trainer
-        self._losses.append(trainer.storage.latest()["total_loss"][0])
+        """Print a line, if it is time."""
+        trainer, storage = self.trainer, self.trainer.storage
+        self._steps += 1
         seconds = time.perf_counter() - self._since
         done, last = trainer.iter + 1, trainer.iter + 1 == trainer.max_iter
         if seconds < self._every and not last:
             return
-        rate = len(self._losses) / seconds
+        rate = self._steps / seconds
         self._say(
             f"iteration {done:,} of {trainer.max_iter:,}  "
-            f"loss {np.mean(self._losses):.3f}  "
-            f"lr {trainer.storage.latest()['lr'][0]:.2g}  "
+            f"loss {storage.history('total_loss').avg(self._steps):.3f}  "
+            f"lr {storage.latest()['lr'][0]:.2g}  "
             f"{rate * self._batch_size:.1f} images/s  "
             + ("done" if last else f"{duration((trainer.max_iter - done) / rate)} left")
         )
-        self._losses.clear()
-        self._since = time.perf_counter()
-
-
-class Bar(HookBase):  # type: ignore[misc]
-    """Moves a bar, and ends the training where that wants it to end.
-
-    The last hook of an iteration: what there is then is whole, and is kept.
-
-    Args:
-        progress: given the number of iterations to do, makes a bar with ``update(n)``, which may
-            raise KeyboardInterrupt, and ``close()``.
-        keep: saves a checkpoint of the iteration that it is given.
-    """
-
-    def __init__(self, progress: Callable[[int], Any], keep: Callable[[int], Any]) -> None:
-        self._progress = progress
-        self._keep = keep
-        self._bar: Any = None
-
-    def before_train(self) -> None:
-        """Make the bar."""
-        self._bar = self._progress(self.trainer.max_iter - self.trainer.start_iter)
-
-    def after_step(self) -> None:
-        """Move it."""
-        try:
-            self._bar.update(1)
-        except KeyboardInterrupt:
-            if self.trainer.iter + 1 < self.trainer.max_iter:
-                self._keep(self.trainer.iter)
-            raise
-
-    def after_train(self) -> None:
-        """Put it away."""
-        self._bar.close()
+        self._since, self._steps = time.perf_counter(), 0
 
 
 class Pictures(HookBase):  # type: ignore[misc]
-    """Shows TensorBoard what the detector finds on some of the images: labels left, finds right.
+    """Shows TensorBoard some of the images: with their labels left, with predictions right.
 
     Args:
         model: the detector.
         annotations: images and labels.
         config: of the training.
-        every: iterations between two looks; there is one at the end.
-        images: how many images; they are spread over the data.
+        every: iterations between two writings; there is one at the end.
+        images: how many images; they are spread evenly over the data.
     """
 
     SIDE = 400  #: pixels of a picture's shorter side
@@ -164,7 +110,7 @@ class Pictures(HookBase):  # type: ignore[misc]
         self._indices: Sequence[int] = labelled[places].tolist()
 
     def after_step(self) -> None:
-        """Look, if it is time."""
+        """Write the images, if it is time."""
         done = self.trainer.iter + 1
         if done % self._every and done != self.trainer.max_iter:
             return
@@ -180,14 +126,10 @@ class Pictures(HookBase):  # type: ignore[misc]
             self._model.train()
 
     def _draw(self, index: int) -> NDArray[np.uint8]:
-        """(3, H, W) uint8: an image with its labels, and with what is found."""
+        """(3, H, W) uint8: an image with its labels, and beside it with what is found."""
         image = load_image(self._annotations.path(index))
         size = target_size(image.shape[:2], self.SIDE, 2 * self.SIDE)
-        image, masks = resized(image, size), self._annotations.masks(index)
+        image, labels = resized(image, size), resized_masks(self._annotations.masks(index), size)
         found = detect(self._model, [image], self._config)[0].pred_masks[: self.BEST].numpy()
-        rows, columns = (
-            (np.arange(new) * old // new) for new, old in zip(size, masks.shape[1:], strict=True)
-        )
-        labels = masks[:, rows[:, None], columns]
         halves = [draw_masks(image, labels), draw_masks(image, found)]
         return np.concatenate(halves, axis=1).transpose(2, 0, 1)

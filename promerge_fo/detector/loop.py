@@ -5,25 +5,27 @@ Importing this module imports detectron2.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from detectron2.engine import AMPTrainer, HookBase, SimpleTrainer, create_ddp_model, hooks
+from detectron2.engine import AMPTrainer, SimpleTrainer, create_ddp_model, hooks
 from detectron2.solver import build_lr_scheduler, build_optimizer
 from detectron2.utils import comm
 from detectron2.utils.events import TensorboardXWriter
 
 from promerge_fo.detector.annotations import read_annotations
 from promerge_fo.detector.checkpoints import SafeCheckpointer
-from promerge_fo.detector.config import DetectorConfig, detectron2_config
+from promerge_fo.detector.config import detectron2_config
 from promerge_fo.detector.data import Batches
+from promerge_fo.detector.heads import build
 from promerge_fo.detector.job import FINAL, Job
-from promerge_fo.detector.logs import Bar, LossFile, Pictures, ProgressLine
+from promerge_fo.detector.logs import Pictures, ProgressLine, write_losses
 from promerge_fo.detector.losses import LOSSES, cut_losses
-from promerge_fo.detector.network import build
 from promerge_fo.detector.weights import load_backbone, load_detector, read_detector
+from promerge_fo.progress import Bar, progress_bar
 
 __all__ = ["run"]
 
@@ -34,7 +36,7 @@ def run(job: Job) -> None:
     Raises:
         FloatingPointError: the loss became infinite.
     """
-    config = job.config
+    config, main = job.config, comm.is_main_process()
     rank, processes = comm.get_rank(), comm.get_world_size()
     annotations = read_annotations(job.labels, job.root)
     batches = Batches(annotations, config, rank, processes)
@@ -42,21 +44,27 @@ def run(job: Job) -> None:
     torch.manual_seed(config.seed)
     network = build(cfg)
     optimizer = build_optimizer(cfg, network)
-    model = create_ddp_model(network, broadcast_buffers=False, device_ids=_device_ids(job.device))
+    device_ids = [comm.get_local_rank()] if job.device == "cuda" else None
+    model = create_ddp_model(network, broadcast_buffers=False, device_ids=device_ids)
     kind = AMPTrainer if _can_halve(job) else SimpleTrainer
     trainer = kind(model, None, optimizer)
 
     checkpointer = SafeCheckpointer(network, str(job.place), trainer=trainer)
     made: list[Any] = [
-        _KeyedRandomness(config.seed),
+        hooks.CallbackHook(before_step=partial(_key_randomness, config.seed)),
         hooks.IterationTimer(warmup_iter=0),
         hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer)),
     ]
-    if comm.is_main_process():
+    if main:
         # before checkpoints: no iteration is in a checkpoint that is not in the file
-        made += [LossFile(job.place / LOSSES), ProgressLine(config.batch_size, job.say)]
-    made.append(_precise_norm(model, batches, config, job.workers))
-    if comm.is_main_process():
+        made.append(hooks.CallbackHook(after_step=partial(write_losses, job.place / LOSSES)))
+        made.append(ProgressLine(config.batch_size, job.say))
+    if config.precise_norm:
+        # before the last checkpoint: batch normalisation takes its true statistics
+        after = range(config.iterations, config.iterations + config.precise_norm)
+        loader = _loader(batches, after, job.workers)
+        made.append(hooks.PreciseBN(0, model, loader, config.precise_norm))
+    if main:
         made.append(hooks.PeriodicCheckpointer(checkpointer, job.checkpoint_every, max_to_keep=2))
     trainer.register_hooks(made)
     start = 0
@@ -71,29 +79,34 @@ def run(job: Job) -> None:
         load_detector(network, read_detector(job.start), job.start)
     elif job.start is not None:
         load_backbone(network, job.start)
-    if comm.is_main_process():
+    if main:
         if start:
             job.say(f"going on at iteration {start:,}")
             _keep_only(Path(last))
         cut_losses(job.place / LOSSES, start)
         writer = TensorboardXWriter(str(job.place), purge_step=start)
-        trainer.register_hooks(
-            [
-                Pictures(network, annotations, config, job.pictures_every),
-                hooks.PeriodicWriter([writer], period=20),
-            ]
-        )
-    if job.progress is not None:
-        trainer.register_hooks(
-            [Bar(job.progress, lambda k: checkpointer.save(f"model_{k:07d}", iteration=k))]
-        )
+        looks = Pictures(network, annotations, config, job.pictures_every)
+        trainer.register_hooks([looks, hooks.PeriodicWriter([writer], period=20)])
     trainer.data_loader = _loader(batches, range(start, config.iterations), job.workers)
-    trainer.train(start, config.iterations)
+    with progress_bar(job.progress, config.iterations - start, "iterations") as bar:
+        # the last hook of an iteration: what there is then is complete, and is kept
+        trainer.register_hooks([hooks.CallbackHook(after_step=partial(_move, bar, checkpointer))])
+        trainer.train(start, config.iterations)
+
+
+def _move(bar: Bar, checkpointer: SafeCheckpointer, trainer: Any) -> None:
+    """Move the bar; where it ends the training, keep a checkpoint of this iteration."""
+    try:
+        bar.update(1)
+    except KeyboardInterrupt:
+        if trainer.iter + 1 < trainer.max_iter:
+            checkpointer.save(f"model_{trainer.iter:07d}", iteration=trainer.iter)
+        raise
 
 
 def _keep_only(last: Path) -> None:
     """Remove other checkpoints, which detectron2 has forgotten since it was stopped."""
-    for path in last.parent.glob("model_[0-9]*.pth"):
+    for path in last.parent.glob("model_[0-9]*.pth*"):  # also one that is half written
         if path != last:
             path.unlink()
 
@@ -109,17 +122,8 @@ def _loader(batches: Batches, numbers: range, workers: int) -> Any:
         sampler=numbers,
         batch_size=None,
         num_workers=workers,
-        collate_fn=_as_it_is,
         generator=torch.Generator(),
     )
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def _device_ids(device: str) -> list[int] | None:
-    return [comm.get_local_rank()] if device == "cuda" else None
 
 
 def _can_halve(job: Job) -> bool:
@@ -129,24 +133,10 @@ def _can_halve(job: Job) -> bool:
     return torch.cuda.get_device_capability() >= (7, 0)
 
 
-def _precise_norm(model: Any, batches: Batches, config: DetectorConfig, workers: int) -> Any:
-    """The hook that, before the last checkpoint, takes batch normalisation's true statistics."""
-    if not config.precise_norm:
-        return None
-    after = range(config.iterations, config.iterations + config.precise_norm)
-    return hooks.PreciseBN(0, model, _loader(batches, after, workers), config.precise_norm)
-
-
-class _KeyedRandomness(HookBase):  # type: ignore[misc]
-    """Seeds torch by the iteration, so that what it draws is the same after a kill.
+def _key_randomness(seed: int, trainer: Any) -> None:
+    """Seed torch by the iteration, so that what it draws is the same after a kill.
 
     detectron2 draws the regions to train on from torch's generator.
     """
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def before_step(self) -> None:
-        """Seed it."""
-        key = np.random.SeedSequence((self._seed, self.trainer.iter, comm.get_rank()))
-        torch.manual_seed(int(key.generate_state(1)[0]))
+    key = np.random.SeedSequence((seed, trainer.iter, comm.get_rank()))
+    torch.manual_seed(int(key.generate_state(1)[0]))

@@ -1,4 +1,4 @@
-"""The losses of a training, as it writes them and as they are read."""
+"""The losses of a training, read from the file that it writes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from promerge_fo.detector.config import DetectorConfig
 from promerge_fo.detector.job import FINAL, RECORD
+from promerge_fo.files import whole_file
 
 __all__ = ["LOSSES", "Losses", "cut_losses", "read_losses"]
 
@@ -21,14 +22,14 @@ LOSSES = "losses.jsonl"
 
 @dataclass(frozen=True)
 class Losses:
-    """The losses of one round, as far as it is.
+    """The losses of one round, up to the iteration that it has reached.
 
     Attributes:
         iterations: (n,) float64, numbers from 0, ascending; means of these where they are thinned.
         values: by name, (n,) float64: ``total_loss``, its parts (``loss_mask``, ...) and ``lr``;
             NaN where a line lacks one.
-        wanted: iterations of the whole round.
-        finished: whether the detector is there.
+        wanted: iterations that the round has in all.
+        finished: whether the round has ended with a detector.
     """
 
     iterations: NDArray[np.float64]
@@ -92,12 +93,12 @@ def read_losses(folder: str | os.PathLike[str]) -> dict[int, Losses]:
 
 def _read(path: Path, wanted: int, finished: bool) -> Losses:
     lines = _whole_lines(path)
-    names = [name for name in lines[0] if name != "iteration"] if lines else []
-    columns = ("iteration", *names)
-    table = np.array([[line.get(n, np.nan) for n in columns] for line in lines], dtype=np.float64)
-    if not lines:
-        return Losses(np.zeros(0), {}, wanted, finished)
-    return Losses(table[:, 0], dict(zip(names, table[:, 1:].T, strict=True)), wanted, finished)
+    names = list(lines[0]) if lines else ["iteration"]
+    values = {
+        name: np.array([line.get(name, np.nan) for line in lines], dtype=np.float64)
+        for name in names
+    }
+    return Losses(values.pop("iteration"), values, wanted, finished)
 
 
 def _whole_lines(path: Path) -> list[dict[str, float]]:
@@ -112,15 +113,14 @@ def _whole_lines(path: Path) -> list[dict[str, float]]:
 
 
 def cut_losses(path: Path, iteration: int) -> None:
-    """Take out of a file of losses what will be trained again.
+    """Remove the lines of iterations that will be trained again.
 
     Args:
-        path: the file; it need not be there.
+        path: a file of losses; it need not be there.
         iteration: the first that will be trained again. A last line that was cut off goes, too.
     """
     if not path.is_file():
         return
     kept = [line for line in _whole_lines(path) if line["iteration"] < iteration]
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-    partial.replace(path)
+    with whole_file(path, "w") as file:
+        file.writelines(json.dumps(line) + "\n" for line in kept)

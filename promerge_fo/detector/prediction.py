@@ -1,18 +1,17 @@
-"""A trained detector over images: predictions in the file that COCO's tools exchange."""
+"""Predictions of a trained detector, in the JSON format that COCO's tools exchange."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
 from promerge_fo.annotations.json_stream import read_elements
 from promerge_fo.cpus import available_cpus
@@ -22,7 +21,9 @@ from promerge_fo.detector.data import resized, target_size
 from promerge_fo.detector.job import FINAL, RECORD
 from promerge_fo.detector.requirement import require_detectron2
 from promerge_fo.detector.weights import layout_of, load_detector, read_detector
+from promerge_fo.files import whole_file, write_json_list
 from promerge_fo.images import ImageError, load_image
+from promerge_fo.progress import ShowProgress, progress_bar
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +66,7 @@ def predict(
     device: str | None = None,
     num_workers: int | None = None,
     config: DetectorConfig | None = None,
-    progress: Callable[[int], Any] | None = None,
+    progress: ShowProgress = None,
 ) -> PredictionReport:
     """Run a detector over images and write what it finds.
 
@@ -89,7 +90,7 @@ def predict(
         num_workers: processes that read images; None is one for each CPU core, 8 at most.
         config: size of images and number of detections; None is that of the training, where its
             record lies beside the checkpoint.
-        progress: given the number of images, makes a bar with ``update(n)`` and ``close()``.
+        progress: whether to show a progress bar (None is FiftyOne's setting), or what makes one.
 
     Raises:
         ImportError: detectron2 cannot be imported.
@@ -111,35 +112,21 @@ def predict(
         num_workers=min(8, available_cpus()) if num_workers is None else num_workers,
         collate_fn=list,
     )
-    target = Path(output).expanduser().absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".partial")
-    bar = progress(len(listed)) if progress is not None else None
     failed: list[str] = []
-    written = 0
-    try:
-        with partial.open("w") as out:
-            out.write("[")
-            ids = iter([number for number, _ in listed])
-            for batch in loader:
-                numbers = [next(ids) for _ in batch]
-                failed += [item for item in batch if isinstance(item, str)]
-                readable = [
-                    (n, item)
-                    for n, item in zip(numbers, batch, strict=True)
-                    if not isinstance(item, str)
-                ]
-                found = detect(model, [image for _, image in readable], config)
-                for (number, _), result in zip(readable, found, strict=True):
-                    written += _write(out, number, result, min_score, first=written == 0)
-                if bar is not None:
-                    bar.update(len(batch))
-            out.write("\n]\n")
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-        if bar is not None:
-            bar.close()
+
+    def found() -> Iterator[dict[str, Any]]:
+        for batch in loader:
+            failed.extend(item for _, item in batch if isinstance(item, str))
+            readable = [(k, item) for k, item in batch if not isinstance(item, str)]
+            results = detect(model, [image for _, image in readable], config)
+            for (k, _), result in zip(readable, results, strict=True):
+                yield from _entries(listed[k][0], result, min_score)
+            bar.update(len(batch))
+
+    target = Path(output).expanduser().absolute()
+    with progress_bar(progress, len(listed)) as bar, whole_file(target, "w") as out:
+        written = write_json_list(out, found())
+        out.write("\n")
     return PredictionReport(str(target), len(listed) - len(failed), written, tuple(failed))
 
 
@@ -152,16 +139,13 @@ def find_detector(detector: str | os.PathLike[str]) -> Path:
     given = Path(detector).expanduser().absolute()
     if not given.is_dir():
         return given  # whether it is there is said where it is read
-    rounds = sorted(
-        given.glob(f"round*/{FINAL}"),
-        key=lambda path: int(path.parent.name.removeprefix("round") or 0),
-    )
+    rounds = {int(p.parent.name[len("round") :]): p for p in given.glob(f"round[0-9]*/{FINAL}")}
     if not rounds:
         raise FileNotFoundError(
             f"{given} holds no trained detector (round1/{FINAL}); let the training finish, "
             "or give one of its checkpoints (.pth)"
         )
-    return rounds[-1]
+    return rounds[max(rounds)]
 
 
 def load_trained(
@@ -177,7 +161,7 @@ def load_trained(
     Raises:
         WeightsError: no such checkpoint, or one of another network.
     """
-    from promerge_fo.detector.network import build
+    from promerge_fo.detector.heads import build
     from promerge_fo.encoder.device import resolve_device
 
     place = resolve_device(device)
@@ -207,44 +191,27 @@ def detect(
         return []
     inputs = []
     for image in images:
-        size = target_size(image.shape[:2], config.test_short_side, config.long_side)
-        pixels = np.ascontiguousarray(resized(image, size).transpose(2, 0, 1))
-        inputs.append(
-            {
-                "image": torch.from_numpy(pixels),
-                "height": image.shape[0],
-                "width": image.shape[1],
-            }
-        )
+        height, width = image.shape[:2]
+        size = target_size((height, width), config.test_short_side, config.long_side)
+        pixels = torch.from_numpy(np.ascontiguousarray(resized(image, size).transpose(2, 0, 1)))
+        inputs.append({"image": pixels, "height": height, "width": width})
     with torch.inference_mode():
         return [output["instances"].to("cpu") for output in model(inputs)]
 
 
-def _write(out: IO[str], number: int, found: Any, min_score: float, first: bool) -> int:
-    """One image's predictions; returns how many were written. Masks of no pixel are left out."""
-    keep = (found.scores >= min_score) & found.pred_masks.flatten(1).any(dim=1)
-    found = found[keep]
-    if len(found) == 0:
-        return 0
-    masks = np.asfortranarray(found.pred_masks.numpy().astype(np.uint8).transpose(1, 2, 0))
-    boxes = found.pred_boxes.tensor.numpy().astype(np.float64)
-    boxes[:, 2:] -= boxes[:, :2]
-    for rle, box, score in zip(coco_mask.encode(masks), boxes, found.scores, strict=True):
-        entry = {
-            "image_id": number,
-            "category_id": 1,
-            "bbox": [round(float(x), 2) for x in box],
-            "score": float(score),
-            "segmentation": {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")},
-        }
-        out.write("\n" if first else ",\n")
-        json.dump(entry, out)
-        first = False
-    return len(found)
+def _entries(number: int, found: Any, min_score: float) -> list[dict[str, Any]]:
+    """One image's predictions as COCO's tools exchange them, without masks of no pixel."""
+    from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+
+    kept = found[(found.scores >= min_score) & found.pred_masks.flatten(1).any(dim=1)]
+    return [
+        {**entry, "category_id": 1, "bbox": [round(x, 2) for x in entry["bbox"]]}
+        for entry in instances_to_coco_json(kept, number)
+    ]
 
 
 class _Images:
-    """Images by number, read where they are asked for; text says why one cannot be read."""
+    """Images with their numbers, read when they are asked for; text says why one cannot be read."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = np.array([os.fsencode(path) for path in paths])  # shared by workers
@@ -252,18 +219,19 @@ class _Images:
     def __len__(self) -> int:
         return len(self._paths)
 
-    def __getitem__(self, index: int) -> NDArray[np.uint8] | str:
+    def __getitem__(self, index: int) -> tuple[int, NDArray[np.uint8] | str]:
         try:
-            return load_image(os.fsdecode(self._paths[index]))
+            return index, load_image(os.fsdecode(self._paths[index]))
         except ImageError as error:
-            return str(error)
+            return index, str(error)
 
 
 def _listed(images: Any, image_root: str | os.PathLike[str] | None) -> list[tuple[int, str]]:
     """The id and the file of every image."""
     if isinstance(images, (str, os.PathLike)):
         file, root = find_annotations(images, image_root)
-        listed = list(_images_of(file, root))
+        entries = (e.value for e in read_elements(file) if e.section == "images")
+        listed = [(entry["id"], str(root / entry["file_name"])) for entry in entries]
     else:
         from promerge_fo.dataset.samples import require_images
         from promerge_fo.dataset.stored_labels import image_ids
@@ -273,12 +241,6 @@ def _listed(images: Any, image_root: str | os.PathLike[str] | None) -> list[tupl
     if not listed:
         raise ValueError(f"{images} holds no images; give others")
     return listed
-
-
-def _images_of(file: Path, root: Path) -> Iterator[tuple[int, str]]:
-    for section, _, entry in read_elements(file):
-        if section == "images":
-            yield entry["id"], str(root / entry["file_name"])
 
 
 def _config_beside(checkpoint: Path) -> DetectorConfig:

@@ -1,4 +1,4 @@
-"""detectron2, which trains and runs the detector and nothing else of this package needs."""
+"""detectron2, which only training and running the detector needs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HOW_TO_GET_DETECTRON2 = (
 
 
 def why_no_detectron2() -> str | None:
-    """What there is to say where detectron2 is not installed, or None; nothing is imported."""
+    """How to get detectron2 where it is not installed, else None; nothing is imported."""
     if importlib.util.find_spec("detectron2") is None:
         return f"the detector needs detectron2. {HOW_TO_GET_DETECTRON2}"
     return None

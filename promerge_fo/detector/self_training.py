@@ -1,18 +1,16 @@
-"""Labels of the next round: what a detector is sure of, and what it has not found of the old ones.
+"""Labels of the next round: confident predictions, and the old labels that they do not replace.
 
 As CutLER describes it: a detector cleans its labels and finds objects that they miss. So its
-confident predictions become labels; of the labels that it was trained on, those that are the same
-object as such a prediction make way for it, and the others stay.
+confident predictions become labels; an old label of the same object as such a prediction is
+replaced by it, and the other old labels stay.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ from pycocotools import mask as coco_mask
 
 from promerge_fo.annotations.json_stream import read_elements
 from promerge_fo.detector.annotations import Annotations, read_annotations
+from promerge_fo.files import whole_file, write_json_list
 
 __all__ = ["merge_labels", "same_objects"]
 
@@ -60,7 +59,7 @@ def merge_labels(
             :func:`~promerge_fo.detector.predict` writes them.
         output: the file to write.
         min_score: the lowest score of a prediction that becomes a label.
-        iou: IoU with such a prediction above which an old label makes way.
+        iou: IoU with such a prediction above which an old label is replaced.
 
     Returns:
         ``images``, ``predicted`` (new labels), ``kept`` and ``replaced`` (old ones).
@@ -70,40 +69,35 @@ def merge_labels(
     """
     labels = read_annotations(annotations, "")
     groups = _by_image(predictions, min_score)
-    number, found = next(groups, (None, []))
     counts = Counter(images=len(labels), predicted=0, kept=0, replaced=0)
-    target = Path(output)
-    partial = target.with_name(target.name + ".partial")
-    with partial.open("w") as out:
-        out.write('{"images": [')
-        for k in range(len(labels)):
-            out.write(",\n" if k else "\n")
-            json.dump(_image(labels, k), out)
-        out.write('\n], "annotations": [')
-        for k in range(len(labels)):
-            image_id = int(labels.ids[k])
+
+    def merged() -> Iterator[dict[str, Any]]:
+        number, found = next(groups, (None, []))
+        for k, image_id in enumerate(labels.ids.tolist()):
             new: list[dict[str, Any]] = []
             if number == image_id:
                 new = found
                 number, found = next(groups, (None, []))
             old = labels.rles(k)
             replaced = same_objects(old, [entry["segmentation"] for entry in new], iou)
-            merged = [{"score": entry["score"], **_mask(entry["segmentation"])} for entry in new]
-            merged += [_mask(rle) for rle, gone in zip(old, replaced, strict=True) if not gone]
-            for entry in merged:
-                written = counts["predicted"] + counts["kept"]
+            entries = [{"score": entry["score"], **_mask(entry["segmentation"])} for entry in new]
+            entries += [_mask(rle) for rle, gone in zip(old, replaced, strict=True) if not gone]
+            for entry in entries:
                 counts["predicted" if "score" in entry else "kept"] += 1
-                out.write(",\n" if written else "\n")
-                json.dump({"id": written + 1, "image_id": image_id, **entry}, out)
+                yield {"image_id": image_id, **entry}
             counts["replaced"] += int(replaced.sum())
-        out.write('\n], "categories": [{"id": 1, "name": "fg"}]}\n')
-    if number is not None:
-        partial.unlink()
-        raise ValueError(
-            f"{predictions} has predictions of image {number} where none were expected; it must be "
-            f"of the images of {annotations}, in their order"
-        )
-    partial.replace(target)
+        if number is not None:
+            raise ValueError(
+                f"{predictions} has predictions of image {number} where none were expected; it "
+                f"must be of the images of {annotations}, in their order"
+            )
+
+    with whole_file(output, "w") as out:
+        out.write('{"images": ')
+        write_json_list(out, (_image(labels, k) for k in range(len(labels))))
+        out.write(', "annotations": ')
+        write_json_list(out, ({"id": k, **entry} for k, entry in enumerate(merged(), start=1)))
+        out.write(', "categories": [{"id": 1, "name": "fg"}]}\n')
     return dict(counts)
 
 
@@ -116,12 +110,8 @@ def _by_image(path: str | os.PathLike[str], min_score: float) -> Iterator[tuple[
 
 def _image(labels: Annotations, k: int) -> dict[str, Any]:
     height, width = labels.sizes[k].tolist()
-    return {
-        "id": int(labels.ids[k]),
-        "file_name": labels.path(k),
-        "height": height,
-        "width": width,
-    }
+    number, name = int(labels.ids[k]), labels.path(k)
+    return {"id": number, "file_name": name, "height": height, "width": width}
 
 
 def _mask(rle: dict[str, Any]) -> dict[str, Any]:
@@ -131,7 +121,7 @@ def _mask(rle: dict[str, Any]) -> dict[str, Any]:
         "category_id": 1,
         "iscrowd": 0,
         "area": int(coco_mask.area(rle)),
-        "bbox": [float(x) for x in coco_mask.toBbox(rle)],
+        "bbox": coco_mask.toBbox(rle).tolist(),
         "segmentation": {
             "size": list(rle["size"]),
             "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts,

@@ -1,4 +1,4 @@
-"""Training: rounds of it, each of which goes on where it was stopped."""
+"""Training: one or more rounds, each of which goes on where it was stopped."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from promerge_fo.detector.prediction import predict
 from promerge_fo.detector.requirement import require_detectron2
 from promerge_fo.detector.self_training import merge_labels
 from promerge_fo.detector.weights import require_backbone
-from promerge_fo.files import sha256_of
+from promerge_fo.files import sha256_of, whole_file
+from promerge_fo.progress import ShowProgress
 
 __all__ = ["require_folder", "train"]
 
@@ -36,9 +38,9 @@ def train(
     checkpoint_every: int = 5000,
     pictures_every: int = 1000,
     say: Callable[[str], Any] = print,
-    progress: Callable[[int], Any] | None = None,
+    progress: ShowProgress = False,
 ) -> Path:
-    """Train the detector on pseudo-labels (ProMerge+, where they are ProMerge's).
+    """Train the detector on pseudo-labels; on those of ProMerge it becomes ProMerge+.
 
     The same call goes on where an earlier one was stopped, with the same batches and so with the
     same losses. Every round has a folder in the output::
@@ -50,12 +52,12 @@ def train(
         output/round1/model_final.pth       the trained detector
         output/round2/pseudo_labels.json    what a second round is trained on
 
-    A later round starts from the detector of the one before, and has its confident predictions as
-    labels beside those of the old labels that it did not find.
+    A later round starts from the detector of the round before. Its labels are the confident
+    predictions of that detector, and the old labels that these do not replace.
 
     Args:
         annotations: a COCO annotation file, or the folder of an export.
-        output: a folder; what it holds of the same training is gone on with.
+        output: a folder; a training of the same settings and labels in it goes on.
         config: settings; None is the paper's. For another batch size: ``config.scaled(n)``.
         weights: the ResNet-50 to start from: DINO's ``dino_resnet50_pretrain.pth``, as in the
             paper. None starts from random weights.
@@ -67,9 +69,9 @@ def train(
         checkpoint_every: iterations between two checkpoints.
         pictures_every: iterations between two looks at sample predictions.
         say: takes lines of progress; with several GPUs, something that can be pickled.
-        progress: given the number of iterations that a round has to do, makes a bar with
-            ``update(n)`` and ``close()``. Where ``update`` raises KeyboardInterrupt, the training
-            ends with a checkpoint. Not for several GPUs.
+        progress: whether to show a bar of each round's iterations, or what makes one. Where its
+            ``update`` raises KeyboardInterrupt, the training ends with a checkpoint. Not for
+            several GPUs.
 
     Returns:
         The path of the trained detector.
@@ -95,49 +97,47 @@ def train(
             f"rounds is {rounds} and gpus {gpus}, but rounds must be 1 or more, and gpus 0 to "
             f"{available}, which is how many there are"
         )
-    if progress is not None and processes > 1:
+    if progress and processes > 1:
         raise ValueError(f"a bar shows one process, but there are {processes}; give gpus=1")
     file, root = find_annotations(annotations, image_root)
     folder = Path(output).expanduser().absolute()
     start = None if weights is None else require_backbone(weights)
     _keep_record(folder, config, file, start)
-    device = "cuda" if processes else "cpu"
-    workers = available_cpus() // max(1, processes) if num_workers is None else num_workers
-    labels = file
+    share = available_cpus() // max(1, processes) if num_workers is None else num_workers
+    job = Job(
+        labels=file,
+        root=root,
+        place=folder,
+        config=config,
+        start=start,
+        whole=False,
+        device="cuda" if processes else "cpu",
+        workers=min(8, share),
+        checkpoint_every=checkpoint_every,
+        pictures_every=pictures_every,
+        say=say,
+        progress=progress if processes <= 1 else False,
+    )
     for number in range(1, rounds + 1):
-        place = folder / f"round{number}"
-        place.mkdir(exist_ok=True)
-        if number > 1:
-            labels = _next_labels(labels, root, start, place, config, device, say)
-        if (place / FINAL).is_file():
-            say(f"round {number} of {rounds} is done: {place / FINAL}")
+        job = replace(job, place=folder / f"round{number}", whole=number > 1)
+        job.place.mkdir(exist_ok=True)
+        if job.whole:
+            job = replace(job, labels=_next_labels(job))
+        final = job.place / FINAL
+        if final.is_file():
+            say(f"round {number} of {rounds} is done: {final}")
         else:
-            say(f"round {number} of {rounds}: {config.iterations:,} iterations on {device}")
-            job = Job(
-                labels,
-                root,
-                place,
-                config,
-                start,
-                number > 1,
-                device,
-                min(8, workers),
-                checkpoint_every,
-                pictures_every,
-                say,
-                progress,
-            )
+            say(f"round {number} of {rounds}: {config.iterations:,} iterations on {job.device}")
             launch(_train_round, max(1, processes), dist_url="auto", args=(job,))
-        start = place / FINAL
-    assert start is not None
-    return start
+        job = replace(job, start=final)
+    return final
 
 
 def require_folder(output: str | os.PathLike[str]) -> Path:
-    """The folder of a training, which need not be there.
+    """The folder of a training, which need not exist yet.
 
     Raises:
-        ValueError: it holds other things.
+        ValueError: it holds other files.
     """
     folder = Path(output).expanduser().absolute()
     if folder.is_dir() and not (folder / RECORD).is_file() and any(folder.iterdir()):
@@ -146,10 +146,10 @@ def require_folder(output: str | os.PathLike[str]) -> Path:
 
 
 def _keep_record(folder: Path, config: DetectorConfig, file: Path, weights: Path | None) -> None:
-    """Write down what is trained from what; refuse a folder with checkpoints of another training.
+    """Write down the settings and what is trained on; refuse a folder of another training.
 
     Raises:
-        ValueError: the folder is not free.
+        ValueError: the folder holds checkpoints of another training, or other files.
     """
     record = {
         "config": config.to_dict(),
@@ -167,53 +167,46 @@ def _keep_record(folder: Path, config: DetectorConfig, file: Path, weights: Path
             )
         if not others:
             return
-    folder.mkdir(parents=True, exist_ok=True)
     content = {
         **record,
         "annotation_file": str(file),
         "weights_file": None if weights is None else str(weights),
         "versions": {name: version(name) for name in ("torch", "detectron2")},
     }
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    with whole_file(path, "w") as out:
+        out.write(json.dumps(content, indent=2) + "\n")
 
 
-def _next_labels(
-    labels: Path,
-    root: Path,
-    detector: Path | None,
-    place: Path,
-    config: DetectorConfig,
-    device: str,
-    say: Callable[[str], Any],
-) -> Path:
-    """The labels of the next round; made once."""
-    assert detector is not None
-    merged = place / "pseudo_labels.json"
-    if not merged.is_file():
-        say(f"predicting on the images of {labels}")
-        predictions = place / "predictions.json"
-        report = predict(
-            detector,
-            labels,
-            predictions,
-            image_root=root,
-            min_score=config.confident,
-            device=device,
-            config=config,
-        )
-        say(str(report))
-        counts = merge_labels(
-            labels,
-            predictions,
-            merged,
-            min_score=config.confident,
-            iou=config.same_object_iou,
-        )
-        say(
-            f"{merged}: {counts['predicted']} predictions and {counts['kept']} old labels; "
-            f"{counts['replaced']} made way"
-        )
-    return merged
+def _next_labels(job: Job) -> Path:
+    """The labels of a further round, made once.
+
+    Args:
+        job: of this round, but with the labels of the one before.
+    """
+    assert job.start is not None
+    labels, predictions = job.place / "pseudo_labels.json", job.place / "predictions.json"
+    if labels.is_file():
+        return labels
+    sure = job.config.confident
+    job.say(f"predicting on the images of {job.labels}")
+    report = predict(
+        job.start,
+        job.labels,
+        predictions,
+        image_root=job.root,
+        min_score=sure,
+        device=job.device,
+        config=job.config,
+        progress=False,
+    )
+    job.say(str(report))
+    iou = job.config.same_object_iou
+    counts = merge_labels(job.labels, predictions, labels, min_score=sure, iou=iou)
+    job.say(
+        f"{labels}: {counts['predicted']} predictions and {counts['kept']} old labels; "
+        f"{counts['replaced']} were replaced"
+    )
+    return labels
 
 
 def _train_round(job: Job) -> None:

@@ -46,6 +46,8 @@ _RENAMES = [
     (re.compile(rf"layer(\d)\.(\d+)\.downsample\.1\.{_PART}"), r"res{stage}.\2.shortcut.norm.\3"),
 ]
 _UNUSED = ("fc.", "head.")
+# what detectors of the same network may have or lack
+_CONSTANTS = re.compile(r"\.num_batches_tracked$|^pixel_(mean|std)$|anchor_generator\.cell_anchors")
 
 
 def read_detector(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
@@ -75,24 +77,24 @@ def read_detector(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
 
 
 def require_backbone(path: str | os.PathLike[str]) -> Path:
-    """The file of a backbone, which is there and no pickle; it is not read.
+    """The file of a backbone, which must exist and be no pickle; it is not read.
 
     Raises:
-        WeightsError: it is not.
+        WeightsError: there is no such file, or it is a pickle.
     """
-    return _there(path, f"DINO's ResNet-50 is published at {DINO_RESNET50}")
+    return _existing(path, f"DINO's ResNet-50 is published at {DINO_RESNET50}")
 
 
 def require_detector(path: str | os.PathLike[str]) -> Path:
-    """The file of a detector, which is there and no pickle; it is not read.
+    """The file of a detector, which must exist and be no pickle; it is not read.
 
     Raises:
-        WeightsError: it is not.
+        WeightsError: there is no such file, or it is a pickle.
     """
-    return _there(path, _DETECTORS)
+    return _existing(path, _DETECTORS)
 
 
-def _there(path: str | os.PathLike[str], advice: str) -> Path:
+def _existing(path: str | os.PathLike[str], advice: str) -> Path:
     found = Path(path).expanduser().absolute()
     refuse_pickle(found)
     if not found.is_file():
@@ -128,12 +130,7 @@ def to_detectron2_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Te
     Raises:
         ValueError: a tensor that no ResNet of torchvision has.
     """
-    renamed = {}
-    for name, tensor in state.items():
-        if name.startswith(_UNUSED):
-            continue
-        renamed[_renamed(name)] = tensor
-    return renamed
+    return {_renamed(k): tensor for k, tensor in state.items() if not k.startswith(_UNUSED)}
 
 
 def _renamed(name: str) -> str:
@@ -172,7 +169,7 @@ def load_backbone(model: torch.nn.Module, path: str | os.PathLike[str]) -> None:
 
 
 def layout_of(state: Mapping[str, torch.Tensor], path: Any) -> Layout:
-    """What a checkpoint's names say of the network that it is of.
+    """The layout of a detector's network, which the names in its checkpoint tell.
 
     Args:
         state: what :func:`read_detector` gives.
@@ -217,23 +214,21 @@ def load_detector(model: torch.nn.Module, state: Mapping[str, torch.Tensor], pat
 def _require_fit(
     state: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], what: str, advice: str
 ) -> None:
-    """Every tensor that is wanted must be there and fit; counters of batches are not wanted."""
-    counters, anchors = ".num_batches_tracked", "anchor_generator.cell_anchors"
-    constants = ("pixel_mean", "pixel_std")
-    missing = [k for k in wanted if k not in state and not k.endswith((counters, *constants))]
-    unknown = [
-        k
-        for k in state
-        if k not in wanted and not k.endswith((counters, *constants)) and anchors not in k
-    ]
-    other = [k for k in wanted if k in state and wanted[k].shape != state[k].shape]
+    """Raise an error unless every tensor that is wanted is there and fits, and there are no others.
+
+    Raises:
+        WeightsError: with the number of tensors that do not fit, and one of them.
+    """
+    faults = {
+        "are missing": [k for k in wanted if k not in state and not _CONSTANTS.search(k)],
+        "are unknown": [k for k in state if k not in wanted and not _CONSTANTS.search(k)],
+        "have another shape": [
+            k for k in wanted if k in state and wanted[k].shape != state[k].shape
+        ],
+    }
     problems = [
-        f"{len(names)} tensors {kind}, such as {names[0]}"
-        for kind, names in (
-            ("are missing", missing),
-            ("are unknown", unknown),
-            ("have another shape", other),
-        )
+        f"{len(names)} tensors {fault}, such as {names[0]}"
+        for fault, names in faults.items()
         if names
     ]
     if problems:

@@ -39,22 +39,22 @@ def load_encoder(
             demonstration aid, see :class:`~promerge_fo.encoder.texture.TextureEncoder`.
         checkpoint: a local file with weights, in timm's or DINO's layout; None downloads timm's
             weights, once.
-        facet: ``"key"`` (the paper's choice), ``"query"``, ``"value"`` or ``"token"``; the
-            texture encoder has none and takes no notice.
-        device: a torch device; None is CUDA where there is one, else the CPU.
-        precision: ``"fp32"``, for which parity with the reference is promised, ``"bf16"``, or
-            ``"auto"``: bf16 where the device is fast at it. The texture encoder is always fp32.
+        facet: ``"key"`` (the paper's choice), ``"query"``, ``"value"`` or ``"token"``; ignored
+            by the texture encoder.
+        device: a torch device; None is CUDA if there is one, else the CPU.
+        precision: ``"fp32"``, which gives the reference's masks, ``"bf16"``, or ``"auto"``: bf16
+            on devices that are fast at it. The texture encoder is always fp32.
         image_size: side in pixels of a square image, rounded down to whole patches.
         resize: ``"square"`` (the paper's choice), or ``"aspect"``, which keeps the images'
             aspect ratio and gives features as a list.
-        compile: compile the transformer at the first batch, for speed after it; see
-            :class:`~promerge_fo.encoder.vit.VitEncoder` for what that costs and needs. The
+        compile: compile the transformer at the first batch, which makes later ones faster; see
+            :class:`~promerge_fo.encoder.vit.VitEncoder` for its costs and requirements. The
             features are the same up to rounding.
 
     Raises:
         ValueError: an unknown or unsuitable model, or an argument out of its range.
-        WeightsError: no way to the weights, or a checkpoint that does not fit.
-        ImportError: an installation in which timm cannot be imported.
+        WeightsError: the weights cannot be had, or a checkpoint does not fit the model.
+        ImportError: timm cannot be imported.
     """
     if name == "texture":
         from promerge_fo.encoder.texture import TextureEncoder

@@ -1,4 +1,4 @@
-"""What every encoder does: resize, batch, shrink batches that do not fit, name itself."""
+"""The base of all encoders: resizing, batches, less memory on demand, and an identity."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Facet: TypeAlias = Literal["key", "query", "value", "token"]
 Precision: TypeAlias = Literal["fp32", "bf16", "auto"]
 ResizeMode: TypeAlias = Literal["square", "aspect"]
 PerImage: TypeAlias = "torch.Tensor | list[torch.Tensor]"
-"""One tensor (B, ...) where all images have one size ("square"), else a list of B tensors."""
+"""One tensor (B, ...) if all images have one size ("square"), else a list of B tensors."""
 
 MAX_ASPECT = 8.0
-"""Images more than this many times as long as wide are squeezed to it ("aspect")."""
+"""The largest ratio of an image's sides that "aspect" keeps; longer images are squeezed to it."""
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,14 @@ class Encoder(ABC):
         name: the encoder's name, as :func:`promerge_fo.load_encoder` takes it.
         facet: which features: ``"key"``, ``"query"``, ``"value"`` or ``"token"``; the texture
             encoder has ``"texture"``.
-        precision: ``"fp32"`` or ``"bf16"``: what is calculated in. Features are float32 always.
+        precision: ``"fp32"`` or ``"bf16"``: of the calculation. Features are always float32.
         image_size: side in pixels of a square image, in whole patches.
         resize: ``"square"`` or ``"aspect"``.
-        device: where it calculates and where its features lie.
+        device: of the calculation and of the features.
         patch_size: side of a patch in pixels.
         weights_sha256: SHA-256 of the weights' file; None without weights.
-        weights_source: where the weights came from, for people to read.
-        transform: image (H, W, 3) uint8 to what :meth:`encode` takes; picklable.
+        weights_source: where the weights came from, as text.
+        transform: turns an image (H, W, 3) uint8 into one for :meth:`encode`; picklable.
     """
 
     def __init__(
@@ -129,18 +129,18 @@ class Encoder(ABC):
     def _encode(
         self, pixels: torch.Tensor, with_prompt_scores: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Features (B, C, h, w) and prompt scores (B, h, w), of tensors that nobody else holds.
+        """Features (B, C, h, w) and prompt scores (B, h, w), in new tensors.
 
-        ``pixels`` (B, H, W, 3) uint8 lie in the host's memory, pinned where the device is CUDA.
+        ``pixels`` (B, H, W, 3) uint8 are in the host's memory, which is pinned for a CUDA device.
         """
 
     @property
     def has_prompt_scores(self) -> bool:
-        """Whether :meth:`encode` can give prompt scores: a class token is needed."""
+        """Whether :meth:`encode` can give prompt scores, which takes a class token."""
         return False
 
     def identity(self) -> dict[str, Any]:
-        """Everything that decides the features, as JSON can hold it: for a run's hash."""
+        """Everything that decides the features, in types that JSON has: for the run hash."""
         return {
             "name": self.name,
             "facet": self.facet,
@@ -182,11 +182,11 @@ class Encoder(ABC):
     def encode(
         self, batch: Sequence[NDArray[np.uint8]], with_prompt_scores: bool = False
     ) -> PerImage | tuple[PerImage, PerImage]:
-        """Features of images that :attr:`transform` has made.
+        """Features of images that :attr:`transform` has resized.
 
-        Images of equal shape are encoded together. Where the device's memory does not suffice
-        for them, the batch is halved and tried again, down to single images, and later batches
-        are kept as small.
+        Images of equal shape are encoded together. If the device's memory does not hold them,
+        the batch is halved and tried again, down to single images, and later batches stay as
+        small.
 
         Args:
             batch: uint8 arrays (h * patch_size, w * patch_size, 3).
@@ -194,14 +194,14 @@ class Encoder(ABC):
 
         Returns:
             Features (B, C, h, w) float32 on :attr:`device`; with ``resize="aspect"`` a list of B
-            tensors (C, h, w), each with memory of its own. With prompt scores a pair: these
+            tensors (C, h, w), each with its own memory. With prompt scores a pair: these
             features, and (B, h, w) float32 scores, or a list of (h, w): the sum over heads of the
             cosine between the class token's query and the patch's, in [-heads, heads]. On CUDA
-            they may still be being calculated.
+            the calculation may still be going on.
 
         Raises:
-            ValueError: no images, an image that ``transform`` has not made, or prompt scores
-                wanted of an encoder that has none.
+            ValueError: no images, an image that ``transform`` has not resized, or prompt scores
+                from an encoder that has none.
             torch.OutOfMemoryError: not even one image fits.
         """
         import torch
@@ -239,8 +239,8 @@ class Encoder(ABC):
     def _on_host(self, arrays: Sequence[NDArray[Any]], dtype: torch.dtype) -> torch.Tensor:
         """Arrays of one shape and of this type, stacked in the host's memory.
 
-        It is pinned where the device is CUDA: a copy to the device need not be waited for then.
-        torch does not hand out pinned memory again before copies from it are done.
+        For a CUDA device the memory is pinned, so that a copy to the device does not block. torch
+        does not reuse pinned memory before the copies from it are done.
         """
         import torch
 
@@ -252,7 +252,7 @@ class Encoder(ABC):
     def _encode_or_halve(
         self, pixels: torch.Tensor, with_prompt_scores: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None] | None:
-        """None where memory ran out: then :attr:`_fits` is half of this batch."""
+        """Like :meth:`_encode`; None if memory ran out: then :attr:`_fits` is half the batch."""
         import torch
 
         try:
@@ -286,14 +286,17 @@ class Encoder(ABC):
             )
 
     def _gather(self, order: Sequence[int], parts: Sequence[torch.Tensor]) -> PerImage:
-        """What was encoded in parts, in the order of the batch, of which ``order`` has the indices.
+        """The images of all parts in the order of the batch.
 
-        All of ``"square"`` is one group in order: where it went through at once, nothing is copied.
+        Args:
+            order: index in the batch of each image of the parts.
+            parts: (b, ...) each. With ``"square"`` they are in order already, and a single part
+                is returned without a copy.
         """
         import torch
 
         if self.resize == "square":
             return parts[0] if len(parts) == 1 else torch.cat([*parts])
-        # Copies, so that whoever keeps one image's features does not keep the others' too.
+        # Copies, so that one image's features do not keep the memory of the others.
         rows = (row.clone() if len(part) > 1 else row for part in parts for row in part)
         return [row for _, row in sorted(zip(order, rows, strict=True), key=lambda pair: pair[0])]

@@ -1,4 +1,4 @@
-"""Where is calculated, and on a GPU in which of its queues."""
+"""The device for a calculation, and its queues of work (CUDA streams)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _own = threading.local()
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
-    """The device, or an error where the machine has none such.
+    """The torch device; CUDA for None if there is one, else the CPU.
 
     Raises:
-        ValueError: not a device's name, or a device that is not there.
+        ValueError: no name of a device, or a device that this machine does not have.
     """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -35,11 +35,11 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
 
 @contextmanager
 def own_stream(device: torch.device) -> Iterator[torch.cuda.Stream | None]:
-    """Within, what this thread wants of a GPU waits for no other thread's work there.
+    """In this context, the thread's work on a GPU does not wait for that of other threads.
 
     Yields:
-        The thread's stream, which has to wait for what others have yet to calculate of its
-        inputs (:func:`mark`); None on a CPU.
+        The thread's CUDA stream, which must wait for inputs from other threads
+        (:func:`mark`); None on a CPU.
     """
     if device.type != "cuda":
         yield None
@@ -52,7 +52,7 @@ def own_stream(device: torch.device) -> Iterator[torch.cuda.Stream | None]:
 
 
 def mark(device: torch.device) -> torch.cuda.Event | None:
-    """A mark behind all that this thread has given a GPU to do until now; None on a CPU."""
+    """An event after all work that this thread has given a GPU so far; None on a CPU."""
     if device.type != "cuda":
         return None
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]

@@ -15,7 +15,7 @@ from promerge_fo.encoder.device import resolve_device
 
 __all__ = ["TextureEncoder"]
 
-VERSION = 1  #: raised with every change of the features: it is part of a run's name
+VERSION = 1  #: raised with every change of the features: it is part of the run hash
 PATCH_SIZE = 8
 ORIENTATIONS = 8
 BORDER_WEIGHT = np.float32(3)  #: of the distance from the border, where the other groups have 1
@@ -28,8 +28,8 @@ Array = NDArray[np.float32]
 class TextureEncoder(Encoder):
     """Features that describe the colour and texture of patches, for demonstrations and tests.
 
-    This is a demonstration aid. It shows the whole way from images to masks on a machine that has
-    no weights, in some tens of milliseconds an image; it knows nothing of objects, and its masks
+    This is a demonstration aid. It shows every step from images to masks on a machine without
+    weights, in some tens of milliseconds for an image; it knows nothing of objects, and its masks
     are far worse than those of DINO's features. Judge the method by ``load_encoder()`` instead.
 
     A patch has 15 channels in four groups: colour (brightness and two opponent colours), gradient
@@ -39,11 +39,11 @@ class TextureEncoder(Encoder):
     of a region become alike. Each channel is centred per image, so that cosines run from -1
     (unlike) to 1 (alike).
 
-    It is deterministic, and calculates on the CPU in float32 whatever the device; the features
-    are moved there.
+    It is deterministic, and always calculates on the CPU in float32; the features are then moved
+    to the device.
 
     Args:
-        device: where the features go; None is CUDA where there is one, else the CPU.
+        device: of the features; None is CUDA if there is one, else the CPU.
         image_size: side in pixels of a square image, rounded down to patches of 8.
         resize: ``"square"`` or ``"aspect"``.
 
@@ -68,7 +68,7 @@ class TextureEncoder(Encoder):
         )
 
     def identity(self) -> dict[str, Any]:
-        """Everything that decides the features, as JSON can hold it: for a run's hash."""
+        """Everything that decides the features, in types that JSON has: for the run hash."""
         return {**super().identity(), "version": VERSION}
 
     def _encode(
@@ -170,7 +170,7 @@ def _smooth_regions(channels):  # type: ignore[no-untyped-def]
 
 
 def _balanced(group: Array) -> Array:
-    """Centred, and scaled to mean squared length 1, unless the image has nothing of it."""
+    """Centred, and scaled to mean squared length 1; zeros if all patches are equal."""
     group = group - group.mean(axis=(1, 2), keepdims=True)
     power = float((group**2).sum(axis=0).mean())
     return group / np.float32(np.sqrt(power)) if power > 1e-10 else np.zeros_like(group)

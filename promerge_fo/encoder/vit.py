@@ -30,8 +30,8 @@ class VitEncoder(Encoder):
     Keys, queries and values are the linear projections of the last block's attention, heads
     concatenated, before any normalisation or rotation (RoPE) that a model applies to them; tokens
     are the last block's output, before the model's final norm. Class and register tokens are
-    dropped. Nothing that comes after the chosen facet is calculated or kept in memory. Attention
-    runs through torch's fused kernels.
+    dropped. The layers after the chosen facet are neither calculated nor kept in memory. Attention
+    uses torch's fused kernels.
 
     DINO's models ("....dino") interpolate their position embeddings exactly as DINO's own code
     does, other models as timm does. Images are normalised by the model's own mean and deviation.
@@ -44,23 +44,23 @@ class VitEncoder(Encoder):
         name: a timm model name, with or without a pretraining tag.
         checkpoint: a local file with weights; None downloads timm's, once.
         facet: ``"key"`` (the paper's choice), ``"query"``, ``"value"`` or ``"token"``.
-        device: a torch device; None is CUDA where there is one, else the CPU.
+        device: a torch device; None is CUDA if there is one, else the CPU.
         precision: ``"fp32"``, ``"bf16"``, or ``"auto"``: bf16 where the device is fast at it
             (CUDA devices of compute capability 8.0 and up, and CPUs with AMX or AVX512-BF16),
             else fp32.
         image_size: side in pixels of a square image, rounded down to whole patches.
         resize: ``"square"`` or ``"aspect"``, see :class:`~promerge_fo.encoder.base.Resize`.
-        compile: compile the blocks by ``torch.compile``. All of them share one compiled code, for
-            any size of batch and image; it is made at the first batch of several images, and once
-            more at the first of a single one, which takes seconds to a minute each. It needs a C++
-            compiler on a CPU, and Triton on CUDA. Where compiling fails there is one warning, and
-            the encoder goes on without: the features are the same up to rounding, which is why
-            :meth:`identity` does not tell.
+        compile: compile the blocks by ``torch.compile``. All of them share one compiled code for
+            batches and images of any size; it is compiled at the first batch of several images,
+            and again at the first of a single image, which takes seconds to a minute each. It
+            needs a C++ compiler on a CPU, and Triton on CUDA. If compiling fails there is one
+            warning, and the encoder goes on without it. The features are the same up to rounding,
+            so this is no part of :meth:`identity`.
 
     Raises:
         ValueError: an unknown or unsuitable model, or an argument out of its range.
-        WeightsError: no way to the weights, or a checkpoint that does not fit.
-        ImportError: an installation in which timm cannot be imported.
+        WeightsError: the weights cannot be had, or a checkpoint does not fit the model.
+        ImportError: timm cannot be imported.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class VitEncoder(Encoder):
         self._has_class_token = getattr(model, "cls_token", None) is not None
 
         for block in model.blocks:
-            block.attn.fused_attn = True  # whatever TIMM_FUSED_ATTN says
+            block.attn.fused_attn = True  # even if TIMM_FUSED_ATTN disables it
         last = model.blocks[-1]
         self._heads = int(last.attn.num_heads)
         parts: dict[str, nn.Module] = {
@@ -126,7 +126,7 @@ class VitEncoder(Encoder):
         return self._has_class_token
 
     def identity(self) -> dict[str, Any]:
-        """Everything that decides the features, as JSON can hold it: for a run's hash."""
+        """Everything that decides the features, in types that JSON has: for the run hash."""
         return {
             **super().identity(),
             "mean": list(self._mean),
@@ -135,9 +135,9 @@ class VitEncoder(Encoder):
         }
 
     def _compile(self) -> None:
-        # Block by block: what is compiled for one serves all of them, and what depends on the
-        # image's shape (positions, RoPE) stays outside. dynamic: any number of images and patches.
-        # No CUDA graphs: their outputs would be overwritten by the next batch.
+        # Block by block: all of them share one compiled code, without the parts that depend on the
+        # image's shape (positions, RoPE). dynamic: any number of images and patches.
+        # No CUDA graphs: the next batch would overwrite their outputs.
         kinds = _PRE_NORM + _POST_NORM
         self._compiled = [m for m in self._parts.modules() if type(m).__name__ in kinds]
         try:
@@ -170,7 +170,7 @@ class VitEncoder(Encoder):
                 self._give_up_compiling(error)
         return self._run(pixels, with_prompt_scores)
 
-    @torch.no_grad()  # and not inference_mode: features are tensors like any others
+    @torch.no_grad()  # not inference_mode: autograd can use these tensors
     def _run(
         self, pixels: torch.Tensor, with_prompt_scores: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -206,7 +206,7 @@ class _Trunk(nn.Module):
     """A timm model up to the input of its last block.
 
     Returns:
-        That input (B, tokens, channels), and what the block is given besides (RoPE, masks).
+        That input (B, tokens, channels), and the block's other arguments (RoPE, masks).
     """
 
     def __init__(self, model: Any) -> None:
@@ -222,7 +222,7 @@ class _Trunk(nn.Module):
 
 
 class _PassOn(nn.Module):
-    """Stands where the last block was and hands on what that block would have been given."""
+    """In place of the last block: returns the arguments of that block."""
 
     def forward(self, tokens: torch.Tensor, **context: Any) -> tuple[torch.Tensor, dict[str, Any]]:
         return tokens, context
@@ -264,7 +264,11 @@ def _version(package: str) -> str:
 
 
 def import_timm() -> Any:
-    """Timm, or an explanation of the usual reason why it cannot be imported."""
+    """The module timm.
+
+    Raises:
+        ImportError: it cannot be imported; the message explains the most common reason.
+    """
     try:
         return importlib.import_module("timm")
     except Exception as error:  # ImportError, or torchvision's RuntimeError or AttributeError
@@ -316,10 +320,10 @@ def _create(name: str) -> Any:
 
 
 def _projection(attention: Any, facet: str) -> nn.Linear:
-    """The linear layer that gives one facet alone, cut out of an attention layer.
+    """The linear layer of one facet, cut out of an attention layer.
 
-    Covers timm's variants: one ``qkv`` layer with or without bias, biases kept apart
-    (``q_bias``, ``v_bias``; keys have none), and three layers.
+    timm has one ``qkv`` layer with or without bias, one with separate biases (``q_bias``,
+    ``v_bias``; keys have none), or three layers.
     """
     letter = facet[0]
     if attention.qkv is None:
@@ -346,7 +350,7 @@ def _dino_positions(model: Any, patches: torch.Tensor) -> torch.Tensor:
     """(B, h, w, C) patches to (B, 1 + h * w, C) tokens, positions added as DINO's code adds them.
 
     Its bicubic interpolation scales by (h + 0.1) / 28, not by h / 28, which moves every sample,
-    and does not smooth where it shrinks.
+    and does not smooth when it shrinks.
     """
     _, h, w, channels = patches.shape
     rows, columns = model.patch_embed.grid_size

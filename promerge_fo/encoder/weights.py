@@ -1,4 +1,4 @@
-"""A model's weights, from the Hugging Face hub or from a file, checked before they are used."""
+"""A model's weights, from the Hugging Face hub or from a file, checked before use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Weights", "WeightsError", "load_weights", "plain_state", "read_checkpoint"]
 
 HUB_TIMEOUT_S = 5.0
-"""Seconds after which the Hugging Face hub counts as out of reach."""
+"""Seconds to wait for the Hugging Face hub."""
 
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 _WRAPPERS = ("teacher", "state_dict_ema", "model_ema", "student", "state_dict", "model")
@@ -29,7 +29,7 @@ _PRETRAINING = ("mask_token", "dino_head.", "ibot_head.", "projector.", "project
 
 
 class WeightsError(RuntimeError):
-    """Weights that cannot be had, read or used; the message says why and what to do."""
+    """Weights that cannot be found, read or used; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Weights:
 
     Attributes:
         sha256: SHA-256 of the file, 64 hexadecimal digits.
-        source: the file's path, or the hub repository, for people to read.
+        source: the file's path, or the hub repository, as text.
     """
 
     sha256: str
@@ -54,11 +54,12 @@ def load_weights(model: torch.nn.Module, name: str, checkpoint: str | Path | Non
         checkpoint: a ``.safetensors`` file, or one that ``torch.save`` wrote (``.pth``, ``.pt``,
             ``.bin``), with a state dict in timm's, DINO's, DINOv2's or DINOv3's layout: plain, or
             under "teacher", "student", "state_dict" or "model", with or without the prefixes
-            "module.", "backbone." and "encoder."; heads are ignored. Where there is a teacher it
-            is taken. Code in a file is never executed. None downloads timm's weights, once.
+            "module.", "backbone." and "encoder."; heads are ignored. A teacher is preferred to a
+            student. Code in a file is never executed. None downloads timm's weights, once.
 
     Raises:
-        WeightsError: no way to the weights, no checkpoint, or one of another model.
+        WeightsError: the weights cannot be downloaded, the file is no checkpoint, or it is one of
+            another model.
     """
     if checkpoint is None:
         config: Any = model.pretrained_cfg
@@ -73,7 +74,7 @@ def load_weights(model: torch.nn.Module, name: str, checkpoint: str | Path | Non
 
 
 def _from_hub(repository: str, name: str, filename: str | None) -> Path:
-    """The cached file, or a download of it; fails within seconds where the hub is out of reach."""
+    """The cached file, or a download of it; fails within seconds if the hub cannot be reached."""
     import huggingface_hub as hub
 
     if not repository:
@@ -93,7 +94,7 @@ def _from_hub(repository: str, name: str, filename: str | None) -> Path:
 
 
 def _download(repository: str, file: str, revision: str | None, name: str) -> Path | None:
-    """The downloaded file; None where the repository has no such file."""
+    """The downloaded file; None if the repository has no such file."""
     import huggingface_hub as hub
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
@@ -121,7 +122,7 @@ def _hub_trouble() -> str | None:
         except Exception as error:
             trouble[:] = [f"{constants.ENDPOINT} cannot be reached ({error})"]
 
-    # Name resolution knows no time-out: hence the thread.
+    # In a thread, because name resolution has no time-out.
     thread = threading.Thread(target=knock, daemon=True)
     thread.start()
     thread.join(HUB_TIMEOUT_S)
@@ -138,7 +139,7 @@ def _no_weights(name: str, reason: str) -> WeightsError:
 
 
 def read_checkpoint(path: Path) -> Any:
-    """What a checkpoint file holds; no code in it is executed.
+    """The content of a checkpoint file; code in it is not executed.
 
     Args:
         path: a ``.safetensors`` file, or one that ``torch.save`` wrote.
@@ -156,7 +157,7 @@ def read_checkpoint(path: Path) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):  # DINO keeps its options so
+        with torch.serialization.safe_globals([argparse.Namespace]):  # of DINO's options
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if any(sign in str(error) for sign in _SIGNS_OF_CODE):
@@ -182,7 +183,7 @@ def plain_state(content: Any, path: Path) -> dict[str, torch.Tensor]:
     """The bare state dict: unwrapped, without prefixes, tensors only.
 
     Args:
-        content: what :func:`read_checkpoint` gives.
+        content: from :func:`read_checkpoint`.
         path: for messages.
 
     Raises:
@@ -208,7 +209,7 @@ def plain_state(content: Any, path: Path) -> dict[str, torch.Tensor]:
 
 
 def _fill(model: torch.nn.Module, name: str, path: Path, state: dict[str, torch.Tensor]) -> None:
-    """Load a state dict; every tensor up to the last block must be there and fit."""
+    """Load a state dict, which must have every tensor up to the last block, in its shape."""
     from timm.models import eva, vision_transformer
 
     wanted = model.state_dict()
@@ -241,7 +242,7 @@ def _fill(model: torch.nn.Module, name: str, path: Path, state: dict[str, torch.
 
 
 def _resampled(model: Any, state: Mapping[str, torch.Tensor]) -> list[str]:
-    """Tensors of another patch or image size, which timm would silently resample."""
+    """Tensors for another patch or image size, which timm would resample without a word."""
     problems = []
     patch, wanted_patch = state.get("patch_embed.proj.weight"), model.patch_embed.proj.weight
     if patch is not None and patch.ndim == 4 and patch.shape != wanted_patch.shape:
@@ -257,7 +258,7 @@ def _resampled(model: Any, state: Mapping[str, torch.Tensor]) -> list[str]:
 
 
 def _few(what: str, items: list[str]) -> list[str]:
-    """``["3 missing: a, b, ..."]``, or nothing where there are no items."""
+    """``["3 missing: a, b, ..."]``, or an empty list if there are no items."""
     shown = ", ".join(items[:4]) + (", ..." if len(items) > 4 else "")
     return [f"{len(items)} {what}: {shown}"] if items else []
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
-import importlib.util
 import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Literal
+from typing import Literal, TypeAlias
 
 __all__ = ["Finding", "examine"]
 
 State = Literal["ok", "note", "problem"]
+_Found: TypeAlias = "tuple[State, str] | tuple[State, str, str]"
 
 
 @dataclass(frozen=True)
@@ -34,76 +35,80 @@ class Finding:
     remedy: str = ""
 
 
+_checks: list[Callable[[], Finding]] = []
+
+
+def _check(subject: str) -> Callable[[Callable[[], _Found]], Callable[[], Finding]]:
+    """Make a check of a function that returns a finding's state, detail and perhaps remedy."""
+
+    def register(look: Callable[[], _Found]) -> Callable[[], Finding]:
+        @functools.wraps(look)
+        def check() -> Finding:
+            try:
+                return Finding(subject, *look())
+            except Exception as error:
+                return Finding(subject, "problem", f"{type(error).__name__}: {error}")
+
+        _checks.append(check)
+        return check
+
+    return register
+
+
 def examine() -> Iterator[Finding]:
     """Look at everything that the package uses, one thing after the other; nothing raises."""
-    checks: tuple[tuple[str, Callable[[], Finding]], ...] = (
-        ("Python", _python),
-        ("PyTorch", _torch),
-        ("device", _device),
-        ("weights", _weights),
-        ("CRF", _crf),
-        ("reference CRF", _reference_crf),
-        ("database", _database),
-        ("FiftyOne", _fiftyone),
-        ("detector", _detector),
-    )
-    for subject, check in checks:
-        try:
-            yield check()
-        except Exception as error:
-            yield Finding(subject, "problem", f"{type(error).__name__}: {error}")
+    return (check() for check in _checks)
 
 
-def _python() -> Finding:
+@_check("Python")
+def _python() -> _Found:
     detail = f"{platform.python_version()} at {sys.executable}, {os.cpu_count()} CPU cores"
     if (3, 10) <= sys.version_info[:2] <= (3, 13):
-        return Finding("Python", "ok", detail)
-    return Finding("Python", "problem", detail, "use Python 3.10 to 3.13")
+        return "ok", detail
+    return "problem", detail, "use Python 3.10 to 3.13"
 
 
-def _torch() -> Finding:
+@_check("PyTorch")
+def _torch() -> _Found:
     try:
         from promerge_fo.encoder.vit import import_timm
 
         timm = import_timm()
     except ImportError as error:  # says which versions there are, and what to do
-        return Finding("PyTorch", "problem", str(error))
+        return "problem", str(error)
     pair = f"torch {_version('torch')}, torchvision {_version('torchvision')}"
-    return Finding("PyTorch", "ok", f"{pair}, timm {timm.__version__}")
+    return "ok", f"{pair}, timm {timm.__version__}"
 
 
-def _device() -> Finding:
+@_check("device")
+def _device() -> _Found:
     import torch
 
     if not torch.cuda.is_available():
-        return Finding(
-            "device",
-            "note",
-            f"no CUDA GPU; the CPU is used, with {torch.get_num_threads()} threads",
-            "ViT-B/8 takes seconds an image on a CPU: preset='fast' takes a smaller encoder",
-        )
+        detail = f"no CUDA GPU; the CPU is used, with {torch.get_num_threads()} threads"
+        remedy = "ViT-B/8 takes seconds an image on a CPU: preset='fast' takes a smaller encoder"
+        return "note", detail, remedy
     gpu = torch.cuda.get_device_properties(0)
-    return Finding(
-        "device", "ok", f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
-    )
+    return "ok", f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
 
 
-def _weights() -> Finding:
+@_check("weights")
+def _weights() -> _Found:
     from huggingface_hub import try_to_load_from_cache
 
     model = "vit_base_patch8_224.dino"
     for file in ("model.safetensors", "pytorch_model.bin"):
         if isinstance(try_to_load_from_cache(f"timm/{model}", file), str):
-            return Finding("weights", "ok", f"{model} is in the Hugging Face cache")
-    return Finding(
-        "weights",
+            return "ok", f"{model} is in the Hugging Face cache"
+    return (
         "note",
         f"{model} is not in the Hugging Face cache; it is downloaded at first use (340 MB)",
         "without a network: checkpoint='dino_vitbase8_pretrain.pth', or encoder='texture'",
     )
 
 
-def _crf() -> Finding:
+@_check("CRF")
+def _crf() -> _Found:
     import numpy as np
 
     from promerge_fo.refine import refine_masks
@@ -114,67 +119,64 @@ def _crf() -> Finding:
     mask[0, 2:6, 2:6] = True
     refined = refine_masks(image, mask)
     if len(refined) == 1 and (refined.masks[0] == (image[:, :, 0] > 0)).mean() > 0.99:
-        return Finding("CRF", "ok", "refines a white square to its edges")
-    return Finding("CRF", "problem", "does not refine a white square", "reinstall numba and numpy")
+        return "ok", "refines a white square to its edges"
+    return "problem", "does not refine a white square", "reinstall numba and numpy"
 
 
-def _reference_crf() -> Finding:
+@_check("reference CRF")
+def _reference_crf() -> _Found:
     try:
         importlib.import_module("pydensecrf.densecrf")
     except ImportError:
-        return Finding(
-            "reference CRF",
+        return (
             "note",
             "pydensecrf is not installed; only refine='pydensecrf' needs it",
             "pip install 'promerge-fo[crf-reference]', with a C++ compiler and Python before 3.13",
         )
-    return Finding("reference CRF", "ok", f"pydensecrf2 {_version('pydensecrf2')}")
+    return "ok", f"pydensecrf2 {_version('pydensecrf2')}"
 
 
-def _database() -> Finding:
+@_check("database")
+def _database() -> _Found:
     from promerge_fo.install.mongod import OLDEST, find_mongod, mongod_location, mongod_version
 
-    uri = os.environ.get("FIFTYONE_DATABASE_URI")
-    if uri:
-        return Finding("database", "ok", "FIFTYONE_DATABASE_URI points to a server")
+    if os.environ.get("FIFTYONE_DATABASE_URI"):
+        return "ok", "FIFTYONE_DATABASE_URI points to a server"
     mongod = find_mongod()
     remedy = "promerge doctor --install-mongod, or set FIFTYONE_DATABASE_URI to a running server"
     if mongod is None:
-        return Finding("database", "problem", f"no mongod at {mongod_location()}", remedy)
+        return "problem", f"no mongod at {mongod_location()}", remedy
     found = mongod_version(mongod)
     if found is None or found < OLDEST:
         detail = f"{mongod} does not run" if found is None else f"{mongod} is {found[0]}.{found[1]}"
-        return Finding("database", "problem", detail, f"remove that file, then {remedy}")
-    return Finding("database", "ok", f"mongod {'.'.join(map(str, found))} at {mongod}")
+        return "problem", detail, f"remove that file, then {remedy}"
+    return "ok", f"mongod {'.'.join(map(str, found))} at {mongod}"
 
 
-def _fiftyone() -> Finding:
+@_check("FiftyOne")
+def _fiftyone() -> _Found:
     try:
         fiftyone = importlib.import_module("fiftyone")
         datasets = len(fiftyone.list_datasets())
     except Exception as error:
-        return Finding(
-            "FiftyOne",
+        return (
             "problem",
             f"{_version('fiftyone')} does not start: {type(error).__name__}: {error}",
             "see the line on the database; a database that a newer mongod has opened cannot be "
             "opened by an older one: set FIFTYONE_DATABASE_DIR to another folder",
         )
-    return Finding("FiftyOne", "ok", f"{fiftyone.__version__}, {datasets} datasets")
+    return "ok", f"{fiftyone.__version__}, {datasets} datasets"
 
 
-def _detector() -> Finding:
-    from promerge_fo.detector.requirement import require_detectron2
+@_check("detector")
+def _detector() -> _Found:
+    from promerge_fo.detector.requirement import require_detectron2, why_no_detectron2
 
-    if importlib.util.find_spec("detectron2") is None:
-        return Finding(
-            "detector",
-            "note",
-            "detectron2 is not installed; only promerge train and promerge predict need it",
-            "build it as docs/detector.md says",
-        )
+    if why_no_detectron2() is not None:
+        detail = "detectron2 is not installed; only promerge train and promerge predict need it"
+        return "note", detail, "build it as docs/detector.md says"
     require_detectron2()
-    return Finding("detector", "ok", f"detectron2 {_version('detectron2')}")
+    return "ok", f"detectron2 {_version('detectron2')}"
 
 
 def _version(package: str) -> str:

@@ -22,7 +22,6 @@ __all__ = [
     "complete",
     "crf_batch",
     "crf_size",
-    "refine_batch",
     "refine_masks",
     "refine_resized",
 ]
@@ -35,15 +34,15 @@ def refine_masks(
 ) -> Refined:
     """Refine the patch masks of an image to masks of its pixels.
 
-    The masks are enlarged to ``config.image_size`` pixels and snapped to the edges of the image
-    there by a fully connected CRF (Krähenbühl and Koltun, 2011), their holes are filled, masks
-    that agree too little with what they were are dropped, and the others take the image's size.
+    The masks are enlarged to ``config.image_size`` pixels and fitted to the edges of the image by
+    a fully connected CRF (Krähenbühl and Koltun, 2011), their holes are filled, masks that have
+    changed too much are dropped, and the others are resized to the image's size.
 
     Args:
         image: (H, W, 3) uint8, RGB, at any size.
         masks: (n, h, w) bool patches that cover the whole image; n may be 0.
         config: of any method: ``image_size``, ``refine``, ``fill_holes`` and ``min_refined_iou``
-            matter. With ``refine="none"`` the patches are only enlarged.
+            are used. With ``refine="none"`` the patches are only enlarged.
 
     Returns:
         Masks (m, H, W) at the image's size, their indices into ``masks``, and their agreement:
@@ -75,10 +74,10 @@ def refine_resized(
     size: tuple[int, int],
     config: Config = _DEFAULT,
 ) -> Refined:
-    """Like :func:`refine_masks`, with an image that was made smaller before.
+    """Like :func:`refine_masks`, with an image that was resized before.
 
     Args:
-        resized: (H', W', 3) uint8, RGB; best at :func:`crf_size`, else it is resized to that.
+        resized: (H', W', 3) uint8, RGB; at :func:`crf_size`, or it is resized to that.
         masks: (n, h, w) bool patches.
         size: (H, W) of the image, in pixels: the size of the masks that are returned.
         config: as for :func:`refine_masks`.
@@ -105,58 +104,22 @@ def refine_resized(
     return _complete(before, after, size, config)
 
 
-def refine_batch(
-    images: Sequence[NDArray[np.uint8]],
-    masks: Sequence[NDArray[np.bool_]],
-    sizes: Sequence[tuple[int, int]],
-    config: Config = _DEFAULT,
-    device: torch.device | str = "cpu",
-) -> list[Refined]:
-    """:func:`refine_resized` for several images, with their CRF on a device, together.
-
-    On a CPU, :func:`refine_resized` is faster. The steps after the CRF are the CPU's in any case;
-    to spread them over threads, call :func:`crf_batch`, and :func:`complete` for each image.
-
-    Args:
-        images: (H', W', 3) uint8 each, RGB, best at :func:`crf_size`.
-        masks: (n, h, w) bool patches of each image; n may be 0.
-        sizes: (H, W) of each image.
-        config: as for :func:`refine_masks`. The device only matters with ``refine="crf"``.
-        device: where the CRF runs.
-
-    Returns:
-        What :func:`refine_resized` gives for each image, up to the rounding of float32.
-
-    Raises:
-        TypeError, ValueError, ImportError: as :func:`refine_masks`; sequences of different lengths.
-    """
-    if not len(images) == len(masks) == len(sizes):
-        raise ValueError(
-            f"there are {len(images)} images, {len(masks)} arrays of masks and {len(sizes)} sizes, "
-            "but there must be one of each for each image"
-        )
-    if config.refine is not Refine.CRF:
-        return [refine_resized(*each, config) for each in zip(images, masks, sizes, strict=True)]
-    sizes = [_checked_size(size) for size in sizes]
-    snapped = crf_batch(images, masks, config, device)
-    return [complete(*each, config) for each in zip(masks, snapped, sizes, strict=True)]
-
-
 def crf_batch(
     images: Sequence[NDArray[np.uint8]],
     masks: Sequence[NDArray[np.bool_]],
     config: Config = _DEFAULT,
     device: torch.device | str = "cpu",
 ) -> list[NDArray[np.bool_]]:
-    """The first step of :func:`refine_batch`: enlarge the masks and snap them to the edges.
+    """The CRF for several images on a device, together: their masks, enlarged and refined.
 
-    Images whose grids of patches have one shape go through the CRF together. Images without masks
-    cost nothing.
+    Images whose grids of patches have one shape go through the CRF together; images without masks
+    cost nothing. :func:`complete` then finishes each image, several in threads side by side. The
+    result is that of :func:`refine_resized`, which is faster on a CPU, up to float32's rounding.
 
     Args:
-        images: (H', W', 3) uint8 each, RGB, best at :func:`crf_size`.
+        images: (H', W', 3) uint8 each, RGB; at :func:`crf_size`, or they are resized to that.
         masks: (n, h, w) bool patches of each image; n may be 0.
-        config: ``refine`` must be "crf"; ``image_size`` matters.
+        config: ``refine`` must be "crf"; ``image_size`` is used.
         device: where the CRF runs.
 
     Returns:
@@ -169,28 +132,27 @@ def crf_batch(
     """
     if config.refine is not Refine.CRF:
         raise ValueError(
-            f'refine is "{config.refine.value}", but crf_batch is only for "crf"; refine_batch '
-            "takes all"
+            f'refine is "{config.refine.value}", but crf_batch is only for "crf"; use '
+            "refine_resized"
         )
     if len(images) != len(masks):
         raise ValueError(f"there are {len(images)} images, but {len(masks)} arrays of masks")
+    refined: list[NDArray[np.bool_]] = []
     groups: dict[tuple[int, int], list[int]] = {}
     for i, (image, patches) in enumerate(zip(images, masks, strict=True)):
         _check_image(image)
         _check_masks(patches)
-        groups.setdefault((patches.shape[1], patches.shape[2]), []).append(i)
-    snapped: list[NDArray[np.bool_]] = [np.empty(0, dtype=bool)] * len(images)
-    for grid, members in groups.items():
-        some = [i for i in members if len(masks[i])]
-        for i in set(members).difference(some):
-            snapped[i] = np.zeros((0, *crf_size(grid, config)), dtype=bool)
-        if some:
-            pixels = np.stack([_at_crf_size(images[i], masks[i], config) for i in some])
-            after = _crf_on_device(pixels, [masks[i] for i in some], device)
-            stops = np.cumsum([len(masks[i]) for i in some])
-            for i, part in zip(some, np.split(after, stops[:-1]), strict=True):
-                snapped[i] = part
-    return snapped
+        grid = patches.shape[1], patches.shape[2]
+        refined.append(np.zeros((0, *crf_size(grid, config)), dtype=bool))
+        if len(patches):
+            groups.setdefault(grid, []).append(i)
+    for members in groups.values():
+        pixels = np.stack([_at_crf_size(images[i], masks[i], config) for i in members])
+        together = _crf_on_device(pixels, [masks[i] for i in members], device)
+        stops = np.cumsum([len(masks[i]) for i in members])
+        for i, part in zip(members, np.split(together, stops[:-1]), strict=True):
+            refined[i] = part
+    return refined
 
 
 def _crf_on_device(
@@ -203,7 +165,7 @@ def _crf_on_device(
 
     owners = np.repeat(np.arange(len(masks)), [len(patches) for patches in masks])
     patches = np.concatenate(masks)
-    # Enlarged there, because patches are the smaller ones to copy.
+    # Enlarged on the device, because patches are quicker to copy.
     rows, columns = map(nearest_index, patches.shape[1:], images.shape[1:3])
     enlarged = torch.from_numpy(patches).to(device)
     for axis, index in ((2, columns), (1, rows)):
@@ -216,20 +178,20 @@ def _crf_on_device(
 
 def complete(
     masks: NDArray[np.bool_],
-    snapped: NDArray[np.bool_],
+    after: NDArray[np.bool_],
     size: tuple[int, int],
     config: Config = _DEFAULT,
 ) -> Refined:
-    """The second step of :func:`refine_batch`, for one image: what is done after the CRF.
+    """The steps after the CRF, for one image whose masks have gone through :func:`crf_batch`.
 
-    Holes are filled, masks that agree too little with what they were are dropped, the others take
-    the image's size. Runs without the GIL for the most part, so that threads help.
+    Holes are filled, masks that have changed too much are dropped, the others are resized to the
+    image's size. Most of it runs without the GIL, so that threads help.
 
     Args:
         masks: (n, h, w) bool patches of the image.
-        snapped: (n, height, width) bool of the image, from :func:`crf_batch`.
+        after: (n, height, width) bool of the image, from :func:`crf_batch`.
         size: (H, W) of the image, in pixels: the size of the masks that are returned.
-        config: ``fill_holes`` and ``min_refined_iou`` matter.
+        config: ``fill_holes`` and ``min_refined_iou`` are used.
 
     Returns:
         As :func:`refine_masks`.
@@ -239,11 +201,11 @@ def complete(
             after the CRF as before it.
     """
     _check_masks(masks)
-    _check_masks(snapped)
-    if len(masks) != len(snapped):
-        raise ValueError(f"there are {len(masks)} masks, but {len(snapped)} after the CRF")
-    before = upsample_nearest(masks, (snapped.shape[1], snapped.shape[2]))
-    return _complete(before, snapped, _checked_size(size), config)
+    _check_masks(after)
+    if len(masks) != len(after):
+        raise ValueError(f"there are {len(masks)} masks, but {len(after)} after the CRF")
+    before = upsample_nearest(masks, (after.shape[1], after.shape[2]))
+    return _complete(before, after, _checked_size(size), config)
 
 
 def _complete(
@@ -264,7 +226,7 @@ def crf_size(grid: tuple[int, int], config: Config = _DEFAULT) -> tuple[int, int
 
     Args:
         grid: (h, w) patches.
-        config: ``image_size`` matters.
+        config: ``image_size`` is used.
 
     Returns:
         (height, width) in pixels: ``image_size`` squared for a square grid; else the grid's

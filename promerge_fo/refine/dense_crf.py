@@ -6,8 +6,8 @@ unary energies, Q the marginals and K a Gaussian filter. The logit d of the fore
 
     d = u_bg - u_fg + 7 K_spatial s + 10 K_bilateral s,    s = Q_fg - Q_bg = tanh(d / 2)
 
-so a mask is one channel of the filters. The filters run on permutohedral lattices, and these
-depend on the image alone: they are built once, and its masks go through them side by side, in
+so a mask is one channel of the filters. The filters run on permutohedral lattices, which depend
+only on the image: they are built once, and all masks of the image go through them together, in
 the lanes of SIMD registers.
 """
 
@@ -38,15 +38,15 @@ ITERATIONS = 10
 SPATIAL_CORNERS = 3
 BILATERAL_CORNERS = 6
 
-_WIDTHS = (4, 8, 16)  # lanes a pass may have; each is compiled on its own
-_CACHED_PIXELS = 2**20  # spatial lattices of larger images are not kept (24 bytes a pixel)
+_WIDTHS = (4, 8, 16)  # numbers of lanes that are compiled; a pass takes the smallest that fits
+_CACHED_PIXELS = 2**20  # spatial lattices of larger images are not cached (24 bytes a pixel)
 
 
 def dense_crf(image: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Snap masks to the edges of the image.
+    """Fit masks to the edges of the image.
 
-    The unary energies are those of softmax(1 - mask, mask), the marginals after ten iterations
-    decide. Each mask is refined on its own: the result does not depend on the other masks.
+    The unary energies are those of softmax(1 - mask, mask); the marginals after ten iterations
+    decide. The result of a mask does not depend on the other masks.
 
     Args:
         image: (H, W, 3) uint8, H and W at least 1.
@@ -76,7 +76,7 @@ def dense_crf(image: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDArray[np.
         lanes = (np.float32(0),) * next(w for w in _WIDTHS if w >= used)
         unary = np.zeros((height * width, len(lanes)), np.int8)
         unary[:, :used] = 2 * channels[chunk].T - 1
-        _mean_field(unary, *spatial, *bilateral, lanes)
+        _mean_field(unary, spatial, bilateral, lanes)
         refined[chunk] = unary[:, :used].T
     return refined.reshape(masks.shape)
 
@@ -109,22 +109,22 @@ def _positions(height: int, width: int) -> NDArray[np.float32]:
 
 
 def _normalised(lattice: Lattice, compatibility: float) -> Lattice:
-    """The lattice with everything that scales the filter's values taken into its weights.
+    """The lattice with all factors of the filter multiplied into its weights.
 
-    The filter is compatibility * N a S B S^T N: slice, blur, splat; a makes the blur keep sums in
-    the middle of the lattice; N = (a S B S^T 1)^(-1/2) for each point is the symmetric
-    normalisation of the CRF. As every weight is used on both sides, it takes the square roots.
+    The filter is compatibility * N a S B S^T N: slice, blur, splat. With a, the blur preserves
+    sums in the middle of the lattice; N = (a S B S^T 1)^(-1/2) for each point is the symmetric
+    normalisation of the CRF. Every weight is used on both sides, hence the square roots.
     """
     dimensions = lattice.weights.shape[1] - 1
     gain = 1 / (1 + 2.0**-dimensions)
-    _normalise(*lattice, np.float32(gain), np.float32(compatibility * gain), (np.float32(0),) * 4)
+    _normalise(lattice, np.float32(gain), np.float32(compatibility * gain), (np.float32(0),) * 4)
     return lattice
 
 
 # ------------------------------------------------------------------------------------------------
-# SIMD. LLVM does not vectorise loops over a few lanes on its own, so a numba type stands for a row
+# SIMD. LLVM does not vectorise loops over a few lanes by itself, so there is a numba type for a row
 # of float32 lanes. A row is as wide as the tuple ``lanes`` that the kernels are called with.
-# The kernels that use it stay in this file, as numba's cache of a kernel watches only its file.
+# The kernels that use it must be in this file, as numba's cache of a kernel watches only its file.
 
 
 class _Row(types.Type):  # type: ignore[misc]
@@ -144,8 +144,16 @@ def _constant(value: float, vector: Any) -> Any:
 
 
 def _multiply_add_rows(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    """The rows' a * b + c, which processors may do in one instruction ("contract")."""
+    """The row a * b + c, which may take one instruction ("contract")."""
     return builder.fadd(builder.fmul(a, b, flags=("contract",)), c, flags=("contract",))
+
+
+def _polynomial(builder: Any, x: Any, coefficients: tuple[float, ...]) -> Any:
+    """The row of a polynomial of x, from the highest coefficient on (Horner's rule)."""
+    value = _constant(coefficients[0], x.type)
+    for coefficient in coefficients[1:]:
+        value = _multiply_add_rows(builder, value, x, _constant(coefficient, x.type))
+    return value
 
 
 def _spread(builder: Any, scalar: Any, vector: Any) -> Any:
@@ -251,11 +259,7 @@ def _tanh_half(typingctx: Any, row: Any) -> Any:
             limit = _constant(bound, vector)
             x = builder.select(builder.fcmp_ordered(comparison, x, limit), x, limit)
         square = builder.fmul(x, x)
-        p, q = _constant(_TANH_P[0], vector), _constant(_TANH_Q[0], vector)
-        for coefficient in _TANH_P[1:]:
-            p = _multiply_add_rows(builder, p, square, _constant(coefficient, vector))
-        for coefficient in _TANH_Q[1:]:
-            q = _multiply_add_rows(builder, q, square, _constant(coefficient, vector))
+        p, q = (_polynomial(builder, square, some) for some in (_TANH_P, _TANH_Q))
         return builder.fdiv(builder.fmul(x, p), q)
 
     return row(row), codegen
@@ -265,22 +269,19 @@ def _tanh_half(typingctx: Any, row: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _splat(
-    values: Any, vertices: Any, weights: Any, corners: int, p: int, row: Any, lanes: Any
-) -> None:
+def _splat(values: Any, lattice: Any, corners: int, p: int, row: Any, lanes: Any) -> None:
     """Add a point's row to the corners of its simplex."""
     for k in range(corners):
-        v = vertices[p, k]
-        _store(values, v, _multiply_add(weights[p, k], row, _load(values, v, lanes)))
+        v = lattice.vertices[p, k]
+        _store(values, v, _multiply_add(lattice.weights[p, k], row, _load(values, v, lanes)))
 
 
 @njit(cache=True, nogil=True)
-def _slice(
-    values: Any, vertices: Any, weights: Any, corners: int, p: int, row: Any, lanes: Any
-) -> Any:
-    """The row plus what the filter gives for a point, from the corners of its simplex."""
+def _slice(values: Any, lattice: Any, corners: int, p: int, row: Any, lanes: Any) -> Any:
+    """The row plus the filter's result at a point, from the corners of its simplex."""
     for k in range(corners):
-        row = _multiply_add(weights[p, k], _load(values, vertices[p, k], lanes), row)
+        value = _load(values, lattice.vertices[p, k], lanes)
+        row = _multiply_add(lattice.weights[p, k], value, row)
     return row
 
 
@@ -288,9 +289,9 @@ def _slice(
 def _blur(values: Any, chains: Any, lanes: Any) -> None:
     """Blur in place along each axis in turn with the weights 1/2, 1, 1/2.
 
-    In place, and chain by chain, because the way to memory and back limits the speed: each row is
-    read and written once. Between two chains the window slides over row m, which is 0; what would
-    be written there goes to the row after it.
+    In place, and chain by chain, because memory limits the speed: each row is read and written
+    once. Between two chains the window slides over row m, which is 0; the result for that row is
+    written to the row after it, which is never read.
     """
     half = np.float32(0.5)
     m = chains[0]
@@ -305,77 +306,55 @@ def _blur(values: Any, chains: Any, lanes: Any) -> None:
 
 @njit(cache=True, nogil=True)
 def _rows(chains: Any, lanes: Any) -> Any:
-    """Zeros for each vertex, and for the two rows after them that _blur wants."""
+    """Zeros for each vertex, and for the two rows after them that _blur uses."""
     return np.zeros((chains[0] + 2, len(lanes)), np.float32)
 
 
 @njit(cache=True, nogil=True)
-def _normalise(
-    vertices: Any, weights: Any, chains: Any, gain: Any, scaled_gain: Any, lanes: Any
-) -> None:
+def _normalise(lattice: Any, gain: Any, scaled_gain: Any, lanes: Any) -> None:
     """Multiply each point's weights by (scaled_gain)^(1/2) (gain S B S^T 1)^(-1/2)."""
-    corners = vertices.shape[1]
-    values = _rows(chains, lanes)
+    points, corners = lattice.vertices.shape
+    values = _rows(lattice.chains, lanes)
     one = _filled(np.float32(1), lanes)
-    for p in range(len(vertices)):
-        _splat(values, vertices, weights, corners, p, one, lanes)
-    _blur(values, chains, lanes)
-    for p in range(len(vertices)):
+    for p in range(points):
+        _splat(values, lattice, corners, p, one, lanes)
+    _blur(values, lattice.chains, lanes)
+    for p in range(points):
         total = np.float32(0)
         for k in range(corners):
-            total += weights[p, k] * values[vertices[p, k], 0]
+            total += lattice.weights[p, k] * values[lattice.vertices[p, k], 0]
         factor = np.sqrt(scaled_gain / (gain * total + np.float32(1e-20)))
         for k in range(corners):
-            weights[p, k] *= factor
+            lattice.weights[p, k] *= factor
 
 
 @njit(cache=True, nogil=True)
-def _mean_field(
-    unary: Any,
-    spatial_vertices: Any,
-    spatial_weights: Any,
-    spatial_chains: Any,
-    bilateral_vertices: Any,
-    bilateral_weights: Any,
-    bilateral_chains: Any,
-    lanes: Any,
-) -> None:
+def _mean_field(unary: Any, spatial: Any, bilateral: Any, lanes: Any) -> None:
     """Ten iterations of mean field (Algorithm 1 of the paper).
 
     ``unary`` is (pixels, lanes) int8: u_bg - u_fg goes in; 1 for foreground, else 0, comes out.
     """
-    pixels = len(unary)
-    near, near_next = _rows(spatial_chains, lanes), _rows(spatial_chains, lanes)
-    far, far_next = _rows(bilateral_chains, lanes), _rows(bilateral_chains, lanes)
-    for p in range(pixels):
+    near, near_next = _rows(spatial.chains, lanes), _rows(spatial.chains, lanes)
+    far, far_next = _rows(bilateral.chains, lanes), _rows(bilateral.chains, lanes)
+    for p in range(len(unary)):
         row = _tanh_half(_load(unary, p, lanes))
-        _splat(near, spatial_vertices, spatial_weights, SPATIAL_CORNERS, p, row, lanes)
-        _splat(far, bilateral_vertices, bilateral_weights, BILATERAL_CORNERS, p, row, lanes)
+        _splat(near, spatial, SPATIAL_CORNERS, p, row, lanes)
+        _splat(far, bilateral, BILATERAL_CORNERS, p, row, lanes)
     for iteration in range(ITERATIONS):
-        _blur(near, spatial_chains, lanes)
-        _blur(far, bilateral_chains, lanes)
+        _blur(near, spatial.chains, lanes)
+        _blur(far, bilateral.chains, lanes)
         near_next[:] = 0
         far_next[:] = 0
-        for p in range(pixels):
+        for p in range(len(unary)):
             row = _load(unary, p, lanes)
-            row = _slice(near, spatial_vertices, spatial_weights, SPATIAL_CORNERS, p, row, lanes)
-            row = _slice(
-                far, bilateral_vertices, bilateral_weights, BILATERAL_CORNERS, p, row, lanes
-            )
+            row = _slice(near, spatial, SPATIAL_CORNERS, p, row, lanes)
+            row = _slice(far, bilateral, BILATERAL_CORNERS, p, row, lanes)
             if iteration == ITERATIONS - 1:
                 _store_positive(unary, p, row)
             else:
                 # The next iteration's splat is in the same pass: no marginals are kept.
                 row = _tanh_half(row)
-                _splat(near_next, spatial_vertices, spatial_weights, SPATIAL_CORNERS, p, row, lanes)
-                _splat(
-                    far_next,
-                    bilateral_vertices,
-                    bilateral_weights,
-                    BILATERAL_CORNERS,
-                    p,
-                    row,
-                    lanes,
-                )
+                _splat(near_next, spatial, SPATIAL_CORNERS, p, row, lanes)
+                _splat(far_next, bilateral, BILATERAL_CORNERS, p, row, lanes)
         near, near_next = near_next, near
         far, far_next = far_next, far

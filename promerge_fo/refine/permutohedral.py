@@ -4,8 +4,8 @@
 Gaussian filtering of n values at points in d dimensions takes O(n d) on this lattice: every point
 lies in a simplex of d + 1 lattice vertices; its value is *splatted* to them, the vertices are
 *blurred* along each of the d + 1 lattice axes, and the result is *sliced* back with the weights
-of the splat. Where the points lie decides everything but the values: a :class:`Lattice` is built
-once and then filters any number of channels.
+of the splat. All of this depends only on the points, not on their values: a :class:`Lattice` is
+built once and then filters any number of channels.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _HASH = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Fibonacci hashing
 
 
 class Lattice(NamedTuple):
-    """Which lattice vertices surround each of n points in d dimensions, and how they adjoin.
+    """The lattice vertices around each of n points in d dimensions, and their neighbours.
 
     Attributes:
         vertices: (n, d + 1) int32: the corners of each point's simplex, of m vertices in all.
         weights: (n, d + 1) float32: the point's barycentric coordinates; a row sums to 1.
         chains: (c,) int32: for one axis after the other, the vertices that follow each other
-            along it, chain by chain. The number m, which is no vertex, stands between two chains,
-            at the start and at the end. Vertices without neighbours along an axis, which a blur
-            along it does not change, are left out.
+            along it, chain by chain. The number m, which is no vertex, is between two chains, at
+            the start and at the end. Vertices without neighbours along an axis are left out,
+            since a blur along it does not change them.
     """
 
     vertices: NDArray[np.int32]
@@ -54,7 +54,7 @@ def build_lattice(features: NDArray[np.float32]) -> Lattice:
         features: (d, n) float32, d and n at least 1: the finite coordinates of n points.
 
     Raises:
-        ValueError: so many points, or points so far apart, that vertices cannot be numbered.
+        ValueError: too many points, or points too far apart, to number the vertices.
     """
     d, n = features.shape
     if n * (d + 1) > _MAX_VERTICES:
@@ -79,29 +79,29 @@ def lattice_scale(d: int) -> NDArray[np.float64]:
 def key_strides(
     span: NDArray[np.float64], scale: NDArray[np.float64]
 ) -> tuple[tuple[int, ...], int]:
-    """Strides that give every vertex within reach, and its neighbours, a key of its own.
+    """Strides that give every vertex around the points, and its neighbours, a unique key.
 
-    The d + 1 coordinates of a vertex sum to zero: coordinates 1 to d tell vertices apart, and
-    coordinate 0 has stride 0. Keys are linear in the coordinates, so that a step along an axis
-    adds the same number to every key.
+    The d + 1 coordinates of a vertex sum to zero: coordinates 1 to d identify it, and coordinate 0
+    has stride 0. Keys are linear in the coordinates, so that a step along an axis adds the same
+    number to every key.
 
     Args:
-        span: (d,) what the points span in each dimension, in standard deviations.
+        span: (d,) the extent of the points in each dimension, in standard deviations.
         scale: (d,) from :func:`lattice_scale`.
 
     Returns:
-        The d + 1 strides, and a number that any two keys differ by less than.
+        The d + 1 strides, and a number that is larger than the difference of any two keys.
 
     Raises:
-        ValueError: points so far apart that keys do not fit int64.
+        ValueError: points too far apart for keys in int64.
     """
     d = len(scale)
     extent = span * scale
     strides, stride = [0], 1
     for j in range(1, d + 1):
         strides.append(stride)
-        # What coordinate j spans (see _find_vertices); the simplex around a point reaches d + 1
-        # further on either side, and a neighbour another d + 1.
+        # The extent of coordinate j (see _find_vertices); the simplex around a point is up to
+        # d + 1 larger on either side, and a neighbour another d + 1.
         stride *= math.ceil(j * extent[j - 1] + extent[j:].sum()) + 4 * (d + 1)
     if stride > _MAX_KEY:
         raise ValueError(
@@ -121,7 +121,7 @@ def _find_vertices(features: Any, scale: Any, strides: Any) -> Any:
         (open addressing, linear probing) from keys to vertices; -1 is a free slot.
     """
     d, n = features.shape
-    up = sum(strides)  # what one step "all coordinates + 1" adds to a key
+    up = sum(strides)  # the change of a key if all coordinates grow by 1
     vertices = np.empty((n, d + 1), np.int32)
     weights = np.empty((n, d + 1), np.float32)
     bits = 10
@@ -168,7 +168,7 @@ def _find_vertices(features: Any, scale: Any, strides: Any) -> Any:
 def _enclose(
     features: Any, start: int, count: int, scale: Any, origin: Any, offset: Any, rank: Any
 ) -> None:
-    """The simplices of a block of points; the loops over points are those that vectorise.
+    """The simplices of a block of points; the inner loops, over points, are vectorised.
 
     For each coordinate and point: ``origin``, the simplex' vertex whose coordinates are multiples
     of d + 1; ``offset``, that of the point from it in units of d + 1; and the offset's ``rank``,
@@ -192,7 +192,7 @@ def _enclose(
             excess[q] += np.int32(multiple)
             origin[j, q] = multiple * unit
             offset[j, q] -= multiple * unit
-    # ... else the coordinates that were rounded furthest go one step back.
+    # ... else the coordinates with the largest rounding go one step back.
     for i in range(d + 1):
         rank[i, :count] = excess
         for j in range(d + 1):
@@ -209,7 +209,7 @@ def _enclose(
 
 @njit(cache=True, nogil=True)
 def _slot(keys: Any, table: Any, bits: int, key: int) -> Any:
-    """The slot of the hash table that holds the key's vertex, or the free one to put it into."""
+    """The slot of the hash table with the key's vertex, or the free slot for it."""
     slot = np.int64((np.uint64(key) * _HASH) >> np.uint64(64 - bits))
     while table[slot] >= 0 and keys[table[slot]] != key:
         slot = (slot + 1) & (len(table) - 1)

@@ -16,14 +16,14 @@ from promerge_fo.refine.dense_crf import (
     SPATIAL_DEVIATION,
 )
 
-__all__ = ["pydensecrf"]
+__all__ = ["load_reference", "pydensecrf"]
 
 
 def load_reference() -> Any:
     """The package's CRF class.
 
     Raises:
-        ImportError: ``pydensecrf2`` is not installed; with the ways out.
+        ImportError: ``pydensecrf2`` is not installed.
     """
     try:
         from pydensecrf.densecrf import DenseCRF2D
@@ -37,7 +37,7 @@ def load_reference() -> Any:
 
 
 def pydensecrf(image: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Snap masks to the edges of the image, as the authors' released code does.
+    """Fit masks to the edges of the image, as the authors' released code does.
 
     Args:
         image: (H, W, 3) uint8.

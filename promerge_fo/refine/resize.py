@@ -1,5 +1,5 @@
 # mypy: disable-error-code="untyped-decorator"
-"""Masks from one size to another, and without holes: all masks of an image in one call."""
+"""Resizing masks and filling their holes, for all masks of an image in one call."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from promerge_fo.connected import draw, find_components
 from promerge_fo.instances import mask_boxes
 
 __all__ = ["fill_holes", "nearest_index", "resize_bicubic", "upsample_nearest"]
@@ -31,7 +32,7 @@ def upsample_nearest(masks: NDArray[np.bool_], size: tuple[int, int]) -> NDArray
 
 
 def nearest_index(small: int, large: int) -> NDArray[np.int64]:
-    """(large,): which of ``small`` patches side by side the centre of each pixel lies in."""
+    """(large,): for each pixel of a row, which of ``small`` patches its centre lies in."""
     return (2 * np.arange(large, dtype=np.int64) + 1) * small // (2 * large)
 
 
@@ -47,77 +48,21 @@ def fill_holes(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
         (n, H, W) bool.
     """
     filled = np.array(masks, dtype=bool, order="C")
-    _fill_holes(filled, mask_boxes(filled))
+    for mask, (x0, y0, x1, y1) in zip(filled, mask_boxes(filled), strict=True):
+        # With a frame of background around it, the outside is the first component.
+        background = find_components(np.pad(~mask[y0:y1, x0:x1], 1, constant_values=True)[None])
+        outside = np.zeros((1, y1 - y0 + 2, x1 - x0 + 2), dtype=bool)
+        draw(background, np.where(np.arange(len(background.sizes)) == 0, 0, -1), outside)
+        mask[y0:y1, x0:x1] = ~outside[0, 1:-1, 1:-1]
     return filled
-
-
-@njit(cache=True, nogil=True)
-def _fill_holes(masks: Any, boxes: Any) -> None:
-    """In place, by union-find over the runs of background in the rows of each mask's box.
-
-    Node 0 is the outside, which every run at the border of the box belongs to.
-    """
-    for i in range(len(masks)):
-        mask = masks[i]
-        x0, y0, x1, y1 = boxes[i]
-        runs = 1
-        for y in range(y0, y1):
-            for x in range(x0, x1):
-                runs += not mask[y, x] and (x == x0 or mask[y, x - 1])
-        rows = np.empty(runs, np.int32)
-        starts = np.empty(runs, np.int32)
-        stops = np.empty(runs, np.int32)
-        parents = np.arange(runs)
-
-        run, above = 1, 1  # the next run; the first one of the row above that may still touch it
-        for y in range(y0, y1):
-            row_start = run
-            x = x0
-            while x < x1:
-                if mask[y, x]:
-                    x += 1
-                    continue
-                start = x
-                while x < x1 and not mask[y, x]:
-                    x += 1
-                rows[run], starts[run], stops[run] = y, start, x
-                if y == y0 or y == y1 - 1 or start == x0 or x == x1:
-                    _join(parents, run, 0)
-                while above < row_start and stops[above] <= start:
-                    above += 1
-                other = above
-                while other < row_start and starts[other] < x:
-                    _join(parents, run, other)
-                    other += 1
-                run += 1
-            above = row_start
-
-        for run in range(1, runs):
-            if _root(parents, run) != 0:
-                mask[rows[run], starts[run] : stops[run]] = True
-
-
-@njit(cache=True, nogil=True)
-def _root(parents: Any, node: int) -> int:
-    while parents[node] != node:
-        parents[node] = parents[parents[node]]
-        node = parents[node]
-    return node
-
-
-@njit(cache=True, nogil=True)
-def _join(parents: Any, a: int, b: int) -> None:
-    """Make one set of two; its root is its lowest node, so that the outside stays node 0."""
-    a, b = _root(parents, a), _root(parents, b)
-    parents[max(a, b)] = min(a, b)
 
 
 def resize_bicubic(masks: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
     """Resize masks as Pillow's ``Image.resize`` does by default: bicubic, on 0 and 255, > 127.
 
-    Equal to Pillow in every pixel, where Pillow resizes the rows before the columns (before
-    version 13 always, since then only if the height does not shrink). Needs the memory of the
-    output and of one row of it per input row.
+    Equal to Pillow in every pixel, if Pillow resizes the rows before the columns (always before
+    version 13; since then only if the height does not shrink). It takes the memory of the output,
+    and of one row of it for each row of the input.
 
     Args:
         masks: (n, h, w) bool, h and w at least 1.
@@ -140,10 +85,10 @@ def resize_bicubic(masks: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[n
 def _bicubic_weights(
     small: int, large: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
-    """Which of ``small`` inputs each of ``large`` outputs is a weighted sum of.
+    """The weights with which each of ``large`` outputs is a sum of ``small`` inputs.
 
-    The cubic (a = -1/2) spans two inputs on either side, or two outputs where these are larger,
-    is cut off at the border, and scaled to a sum of 1; the arithmetic is Pillow's.
+    The cubic (a = -1/2) spans two inputs on either side, or two outputs if these are larger, is
+    cut off at the border, and scaled to a sum of 1; the arithmetic is Pillow's.
 
     Returns:
         (large,) first input, (large,) one past the last, (large, taps) weights in fixed point.

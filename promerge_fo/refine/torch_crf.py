@@ -1,12 +1,12 @@
 """The dense CRF of :mod:`.dense_crf` in torch: for masks on a GPU, batched over images.
 
 Mean field (Krähenbühl and Koltun, 2011) for all masks of a batch, on the same lattices (Adams,
-Baek and Davis, 2010), whose vertices are found by sorting keys instead of hashing. A row of
-float32 for each pixel or vertex holds the masks of its image side by side. The colour lattices
-and the spatial lattices of all images are parts of one, so that an iteration is one splat (in two
-steps), six blurs and one slice. Each of these is an ``embedding_bag``: weighted sums of rows, which
-materialise nothing on the way, use no atomics, and add in a fixed order. So results repeat, and
-an image's do not depend on the images beside it.
+Baek and Davis, 2010), whose vertices are found by sorting keys instead of hashing. Each pixel or
+vertex has a row of float32 with one value for each mask of its image. The colour lattices and the
+spatial lattices of all images are parts of one lattice, so that an iteration is one splat (in two
+steps), six blurs and one slice. Each of these is an ``embedding_bag``: weighted sums of rows,
+without intermediate arrays and atomics, in a fixed order. So results repeat, and those of an image
+do not depend on the other images.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ from promerge_fo.refine.permutohedral import key_strides, lattice_scale
 
 __all__ = ["dense_crf_batch"]
 
-# Bytes that a call takes beside its arguments and its result, about. Images, and then masks, go
-# through in parts that need no more; one image with one mask is the least.
+# About the bytes that a call takes besides its arguments and its result. Images, and then masks,
+# are processed in parts that need no more, down to one image with one mask.
 WORKING_SET = 2 * 2**30
 
-_RUN = 64  # pixels that are summed by one thread
+_RUN = 64  # pixels that one thread sums
 _CORNERS = BILATERAL_CORNERS + SPATIAL_CORNERS  # the vertices around a pixel, on both lattices
-_LATTICE_BYTES = 1500  # a pixel's share of the memory that lattices of noise, the largest, take
-_MAX_IMAGES = 2**16  # of one lattice, so that keys stay far below 2^63
-_MAX_PIXELS = (2**31 - 1) // _CORNERS  # of one lattice: the corners are numbered by int32
+_LATTICE_BYTES = 1500  # memory for a pixel in a lattice of noise, which is the largest
+_MAX_IMAGES = 2**16  # in one lattice, so that keys stay far below 2^63
+_MAX_PIXELS = (2**31 - 1) // _CORNERS  # in one lattice: the corners are numbered by int32
 
 
 def dense_crf_batch(
     images: torch.Tensor, masks: torch.Tensor, image_of: torch.Tensor
 ) -> torch.Tensor:
-    """Snap masks to the edges of their images.
+    """Fit masks to the edges of their images.
 
-    What :func:`promerge_fo.refine.dense_crf.dense_crf` gives for each image, up to the rounding
-    of float32.
+    The result is that of :func:`promerge_fo.refine.dense_crf.dense_crf` for each image, up to the
+    rounding of float32.
 
     Args:
         images: (B, H, W, 3) uint8, RGB, H and W at least 1.
@@ -60,7 +60,7 @@ def dense_crf_batch(
             cost nothing.
 
     Returns:
-        (N, H, W) bool, on the device that all arguments are on.
+        (N, H, W) bool, on the device of the arguments.
 
     Raises:
         TypeError: arguments that are no tensors, or of another dtype.
@@ -140,7 +140,7 @@ def _refine(images: Tensor, masks: Tensor, slots: NDArray[np.int64]) -> Tensor:
     lattice = _build_lattice(images)
     # A mask's channel is its place among the masks of its image.
     channels = np.arange(len(slots)) - np.searchsorted(slots, slots)
-    # What a step reads and writes is float32, the unary energies are int8.
+    # A step reads and writes float32, the unary energies are int8.
     pixels = count * height * width
     lane_bytes = 2 * 4 * (max(len(step.starts) for step in lattice.steps) + pixels) + pixels
     most = max((WORKING_SET - lattice.bytes) // lane_bytes, 1)
@@ -199,13 +199,13 @@ class _Sums(NamedTuple):
 
 
 class _Lattice(NamedTuple):
-    """The lattices of all images, as the sums that the steps of the filters are.
+    """The lattices of all images, as the sums that make up the steps of the filters.
 
-    At the vertices, the last row is no vertex: it is always 0, for neighbours that are not there.
+    The last row of the vertices is no vertex: it is always 0, and stands for missing neighbours.
 
     Attributes:
         steps: from p pixels to m vertices and the last row: splat, and a blur for each axis.
-        slice: from these to p pixels. Gives half of what the filters give, as tanh(d / 2) wants.
+        slice: from these to p pixels. Half of the filters' results, for tanh(d / 2).
     """
 
     steps: list[_Sums]
@@ -213,7 +213,7 @@ class _Lattice(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """The memory of the sums, with what embedding_bag adds to the largest while it runs."""
+        """The memory of the sums, with embedding_bag's own for the largest of them."""
         sums = [*self.steps, self.slice]
         entries = [len(part.rows) for part in sums]
         return 4 * (2 * sum(entries) + max(entries)) + 4 * sum(len(part.starts) for part in sums)
@@ -323,7 +323,7 @@ def _find_simplices(features: Tensor, span: NDArray[np.float64]) -> _Simplices:
 def _join(
     keys: Tensor, weights: Tensor, steps: list[int], spatial_steps: list[int], spatial_start: int
 ) -> _Lattice:
-    """Number the vertices in the order of their keys, and find what adjoins them.
+    """Number the vertices in the order of their keys, and find their neighbours.
 
     Args:
         keys: (p corners,) int64: the corners of each pixel's simplices, bilateral, then spatial.
@@ -343,7 +343,7 @@ def _join(
     vertices[order] = number
     starts = F.pad(starts, (0, 1), value=len(order)).int()
     rows = (order // corners).int()
-    # A vertex in an even surface has thousands of pixels, most have few: it sums sums of runs.
+    # A vertex of an even surface has thousands of pixels, most have few: so it sums sums of runs.
     places = torch.arange(len(rows), dtype=torch.int32, device=keys.device)
     run_starts = ((places - starts[number]) % _RUN == 0).nonzero().flatten().int()
     splat = _Sums(
@@ -365,9 +365,9 @@ def _join(
         for axis_step, spatial_step in zip(steps, [*spatial_steps, *missing], strict=True)
     ]
 
-    # The filter of each lattice is compatibility * N a S B S^T N: slice, blur, splat; a makes the
-    # blur keep sums; N = (a S B S^T 1)^(-1/2) is the symmetric normalisation. As every weight is
-    # used on both sides, it takes the square roots.
+    # The filter of each lattice is compatibility * N a S B S^T N: slice, blur, splat. With a, the
+    # blur preserves sums; N = (a S B S^T 1)^(-1/2) is the symmetric normalisation. Every weight is
+    # used on both sides, hence the square roots.
     values = torch.ones_like(weights[:, :1])
     for step in (_Sums(rows, weights.flatten()[order], run_starts), splat, *blurs):
         values = step(values)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from promerge_fo.config import Config, MaskCutConfig, ProMergeConfig, TokenCutConfig
+from promerge_fo.config import Config, ProMergeConfig
 from promerge_fo.instances import Instances
 from promerge_fo.segment.normalized_cut import CutTrace, trace_cuts
 from promerge_fo.segment.promerge import Trace, trace_features
@@ -26,16 +26,17 @@ def segment_features(
     Args:
         features: (C, h, w) floating point, NumPy or torch, on any device; float16 and bfloat16
             are computed in float32.
-        config: the parameters of a method, which they choose: ``ProMergeConfig()`` by default,
+        config: the parameters; their class chooses the method: ``ProMergeConfig()`` by default,
             a ``MaskCutConfig`` or a ``TokenCutConfig``.
-        prompt_scores: (h, w): how much each patch attracts; wanted by attention prompting.
+        prompt_scores: (h, w): attention of the class token to each patch, for attention
+            prompting.
 
     Returns:
         Patch masks with scores in [0, 1], and a status that says why there are none. From
         ProMerge: largest first, with the voted background; "no_background",
-        "background_too_small", "all_filtered". From MaskCut and TokenCut: one mask a cut, in
-        their order, empty and with the score 0 where the cut was rejected; "no_cut", where no
-        cut is better than any other.
+        "background_too_small", "all_filtered". From MaskCut and TokenCut: one mask for each cut,
+        in the order of the cuts, empty and with the score 0 if the cut was rejected; "no_cut" if
+        no cut is better than any other.
 
     Raises:
         TypeError: features or a configuration of another type.
@@ -51,36 +52,16 @@ def segment_features(
     return trace_segmentation(features, config, prompt_scores).instances
 
 
-@overload
-def trace_segmentation(
-    features: NDArray[Any] | torch.Tensor,
-    config: ProMergeConfig | None = None,
-    prompt_scores: NDArray[Any] | torch.Tensor | None = None,
-) -> Trace: ...
-
-
-@overload
-def trace_segmentation(
-    features: NDArray[Any] | torch.Tensor,
-    config: MaskCutConfig | TokenCutConfig,
-    prompt_scores: NDArray[Any] | torch.Tensor | None = None,
-) -> CutTrace: ...
-
-
-@overload
-def trace_segmentation(
-    features: NDArray[Any] | torch.Tensor,
-    config: Config | None = None,
-    prompt_scores: NDArray[Any] | torch.Tensor | None = None,
-) -> Trace | CutTrace: ...
-
-
 def trace_segmentation(
     features: NDArray[Any] | torch.Tensor,
     config: Config | None = None,
     prompt_scores: NDArray[Any] | torch.Tensor | None = None,
 ) -> Trace | CutTrace:
-    """The same as :func:`segment_features`, with what every step made of the image."""
+    """Like :func:`segment_features`, with the results of every step.
+
+    Returns:
+        A :class:`Trace` for a ``ProMergeConfig``, a :class:`CutTrace` for the other methods.
+    """
     config = ProMergeConfig() if config is None else config
     if not isinstance(config, Config):
         raise TypeError(

@@ -1,4 +1,4 @@
-"""Patch masks as rows of bits: what the sequential steps (ledger, merging) compare quickly."""
+"""Patch masks as rows of bits, which the sequential steps (ledger, merging) compare quickly."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["count_bits", "pack", "popcount", "unpack"]
 
 
 def pack(masks: NDArray[np.bool_]) -> NDArray[np.uint64]:
-    """Masks (n, ...) bool to rows (n, words) of 64 patches a word, padded with zeros."""
+    """Masks (n, ...) bool to rows (n, words) of 64 patches each, padded with zeros."""
     flat = masks.reshape(len(masks), np.prod(masks.shape[1:], dtype=np.intp))
     words = -(-flat.shape[1] // 64)
     packed = np.zeros((len(flat), words * 8), dtype=np.uint8)

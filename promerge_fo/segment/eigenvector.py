@@ -1,9 +1,9 @@
-"""The second smallest eigenvector of a graph, and no other (TokenCut, Sec. 3).
+"""The second smallest eigenvector of a graph, without the others (TokenCut, Sec. 3).
 
 (D - W) x = lambda D x is solved as A v = (1 - lambda) v, with A = D^-1/2 W D^-1/2 and
-v = D^1/2 x. The largest eigenvalue of A is 1, its eigenvector D^1/2 1 is known, and the next is
-wanted. Lanczos' method finds it with some dozens of products with W, where a dense decomposition
-takes as many operations as thousands of them.
+v = D^1/2 x. The largest eigenvalue of A is 1, and its eigenvector D^1/2 1 is known; the second
+largest is needed. Lanczos' method finds its eigenvector with some dozens of products with W; a
+dense decomposition takes as many operations as thousands of products.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from promerge_fo.segment.patch_graph import PatchGraph
 
 __all__ = ["Eigenvector", "dense_eigenvector", "second_eigenvector"]
 
-ACCURACY = 1e-9  #: of the unit eigenvector: residual over the distance to the next eigenvalue
-ROUNDING = 1e-12  #: residual that float64 reaches whatever the distance
-MOST_PRODUCTS = 2000  #: products with W after which the dense solver takes over
-MOST_VECTORS = 96  #: of the subspace
-KEPT_VECTORS = 24  #: best ones, with which the search goes on when there are so many
-STEPS = 6  #: products between two looks at what was found
-COMPONENTS = 16  #: largest connected components that the search starts from
+ACCURACY = 1e-9  #: residual of the unit eigenvector, over the distance to the next eigenvalue
+ROUNDING = 1e-12  #: residual that float64 always reaches
+MOST_PRODUCTS = 2000  #: products with W before the dense solver takes over
+MOST_VECTORS = 96  #: in the subspace
+KEPT_VECTORS = 24  #: the best of them, which are kept when the subspace is full
+STEPS = 6  #: products between two checks of the residual
+COMPONENTS = 16  #: the largest connected components, from which the search starts
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Eigenvector:
         x: (n,) float64, with x D x = 1; of either sign.
         eigenvalue: lambda, in [0, 2]: small where the graph falls apart easily.
         residual: length of A v - (1 - lambda) v, for v of length 1.
-        products: with W that it took; 0 where it was found by the dense solver.
+        products: the number of products with W; 0 from the dense solver.
     """
 
     x: NDArray[np.float64]
@@ -48,19 +48,18 @@ class Eigenvector:
 
 
 def second_eigenvector(graph: PatchGraph) -> Eigenvector | None:
-    """Lanczos' method, with a look at the residuals every few steps.
+    """Lanczos' method, with a check of the residuals every few steps.
 
     The search starts from the indicators of the graph's connected components, whose eigenvalues
-    lie so close together that they could hardly be told apart otherwise, and from a fixed random
-    vector. It ends when the eigenvector is exact to ``ACCURACY``, and when the next eigenvalue is
-    known well enough to be sure that it is another one; if that takes too long, the dense solver
-    takes over, and a warning says so.
+    are too close to each other to separate otherwise, and from a fixed random vector. It ends when
+    the eigenvector is accurate to ``ACCURACY`` and the next eigenvalue is certain to be a
+    different one. If that takes too long, the dense solver takes over, with a warning.
 
     Args:
         graph: n patches.
 
     Returns:
-        The eigenvector; None where no cut is better than any other: n is 1, no patch is like any
+        The eigenvector; None if no cut is better than any other: n is 1, no patch is like any
         other one, or all patches are alike.
     """
     root = graph.degrees.sqrt()
@@ -81,7 +80,7 @@ def second_eigenvector(graph: PatchGraph) -> Eigenvector | None:
             warnings.warn(
                 f"Lanczos' method has a residual of {best.residual:.1g} after {space.products} "
                 f"products on a graph of {graph.size} patches; the dense solver takes over, which "
-                "is slower by far",
+                "is much slower",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -93,7 +92,7 @@ def second_eigenvector(graph: PatchGraph) -> Eigenvector | None:
 
 
 def dense_eigenvector(graph: PatchGraph) -> Eigenvector | None:
-    """The same by a dense decomposition, in time that grows with the cube of the patches."""
+    """The same by a dense decomposition; its time grows with the cube of the number of patches."""
     if graph.size == 1:
         return None
     root = graph.degrees.sqrt().cpu().numpy()
@@ -110,9 +109,10 @@ def dense_eigenvector(graph: PatchGraph) -> Eigenvector | None:
 def _starts(graph: PatchGraph) -> list[NDArray[np.float64]]:
     """Vectors x to start from: indicators of components, and a random one.
 
-    Patches that were taken out have the same affinities, and so have patches that are like no
-    other. The eigenvector is equal on all of either kind. So are the starts, and all that follows
-    from them, which hides the many eigenvalues whose eigenvectors tell such patches apart.
+    All patches that were taken out have the same affinities, and so have all patches that are like
+    no other: the eigenvector has one value on each of these two kinds. So do the starts, and with
+    them all vectors of the search. That hides the many eigenvalues of eigenvectors that differ
+    only within a kind.
     """
     labels = graph.components()
     sizes = np.bincount(labels[labels >= 0])
@@ -129,7 +129,7 @@ def _starts(graph: PatchGraph) -> list[NDArray[np.float64]]:
 
 
 class _Pair(NamedTuple):
-    """An approximate eigenvalue and eigenvector of A, and by how much they miss.
+    """An approximate eigenvalue and eigenvector of A, and their error.
 
     Attributes:
         value: the eigenvalue.
@@ -145,7 +145,7 @@ class _Pair(NamedTuple):
 
 
 class _Subspace:
-    """Orthonormal vectors, the first of which is A's known one, with what A makes of them."""
+    """Orthonormal vectors, the first of them A's known eigenvector, and A times each."""
 
     def __init__(self, graph: PatchGraph, root: torch.Tensor) -> None:
         self._graph, self._root = graph, root
@@ -158,7 +158,7 @@ class _Subspace:
         self.products = 0
 
     def add(self, vector: torch.Tensor) -> bool:
-        """Take a vector in, unless the subspace is full or has it already."""
+        """Add a vector, unless the subspace is full or contains it already."""
         if self.size == self._most:
             return False
         inside = self._basis[: self.size + 1]
@@ -178,7 +178,7 @@ class _Subspace:
         return True
 
     def grow(self, pair: _Pair) -> bool:
-        """Take in some steps of Lanczos' method from a pair's error; False if nothing is new."""
+        """Add some steps of Lanczos' method from a pair's error; False if none of them is new."""
         if self.size + STEPS > self._most and self.size > KEPT_VECTORS:
             self._keep(KEPT_VECTORS)
         grown = self.add(pair.error)
@@ -189,9 +189,9 @@ class _Subspace:
         return grown
 
     def best(self) -> tuple[_Pair, _Pair]:
-        """The two largest eigenvalues, as far as the subspace knows (Rayleigh and Ritz).
+        """The pairs of the two largest eigenvalues within the subspace (Rayleigh and Ritz).
 
-        With a single vector, there is no second, and its value is as far away as can be.
+        With a single vector there is no second pair; its value is then the lowest possible.
         """
         values, mix = self._solve()
         basis, images = self._basis[1 : self.size + 1], self._images[1 : self.size + 1]

@@ -16,11 +16,11 @@ __all__ = ["Verdict", "background_similarity", "filter_masks"]
 
 
 class Verdict(IntEnum):
-    """What filtering decided on a mask."""
+    """The decision of filtering on a mask."""
 
     KEPT = 0
     NOTHING_NEW = 1  #: smaller masks that were kept cover it
-    OVERLAPS_BACKGROUND = 2  #: too much of it (cascade: of what it adds) lies in the background
+    OVERLAPS_BACKGROUND = 2  #: too much of it (cascade: of its new patches) is background
     LIKE_BACKGROUND = 3  #: its features are too similar to the background's
     SUPPRESSED = 4  #: a larger mask that was kept overlaps it (NMS)
 
@@ -107,7 +107,7 @@ def _means(masks, values):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _cascade(packed, order, voted, similarity, tau_ioa, tau_f):  # type: ignore[no-untyped-def]
-    """Small masks first; the ledger holds the patches of the masks accepted so far."""
+    """Small masks first; the ledger has the patches of all masks accepted so far."""
     verdicts = np.empty(packed.shape[0], dtype=np.int8)
     ledger = np.zeros(packed.shape[1], dtype=np.uint64)
     for i in order:

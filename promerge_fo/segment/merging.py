@@ -24,7 +24,7 @@ _OFFICIAL, _EITHER, _IOA, _FEATURE = (
 def merge(
     unit: UnitFeatures, masks: NDArray[np.bool_], config: ProMergeConfig
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Merge each mask, larger ones first, with every cluster that it is compatible with.
+    """Merge each mask, larger ones first, with every cluster that it fits.
 
     Clusters are compared by their current union. The similarity of a mask with a union is the
     dot product of their mean features.
@@ -36,7 +36,7 @@ def merge(
 
     Returns:
         merged: (m, h, w) bool, largest first, equal ones by their first patch.
-        cluster: (n,) int64: the merged mask that each mask went into.
+        cluster: (n,) int64: the index of the merged mask that each mask is a part of.
     """
     h, w = masks.shape[1:]
     packed = pack(masks)
@@ -63,9 +63,9 @@ def _cluster(
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """Clusters of masks that come largest first: packed unions, and the cluster of each mask.
 
-    Similarity maps are the costly part, and under the official rule overlap alone decides on most
-    masks. So the clustering runs until it meets a mask whose map it needs; then the maps of that
-    mask and of those that look as if they would need theirs are made in one product.
+    Similarity maps take most of the time, and under the official rule overlap alone decides on
+    most masks. So the clustering runs until it needs the map of a mask; then the maps of this mask
+    and of those that will probably need theirs are calculated in one product.
     """
     n, size = len(masks), masks.shape[1] * masks.shape[2]
     flat = masks.reshape(n, size)
@@ -76,7 +76,7 @@ def _cluster(
     inside = np.zeros((n, size), dtype=np.float32)  # the unions as weights for the maps
     union_areas = np.zeros(n, dtype=np.int64)
     alive = np.zeros(n, dtype=np.bool_)
-    into = np.arange(n)  # a cluster that was merged away points to the one that took it
+    into = np.arange(n)  # a cluster that was merged into another one points to it
     rule = _RULES[config.merge_rule]
     thresholds = config.tau_overlap_merge, config.tau_ioa_merge, config.tau_f_merge
     state = unions, inside, union_areas, alive, into
@@ -105,7 +105,7 @@ def _ioa(mask, area, union):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, inline="always")
 def _overlap_decides(ioa, rule, tau_overlap, tau_ioa):  # type: ignore[no-untyped-def]
-    """1: compatible by overlap alone; 0: not compatible; -1: the features decide."""
+    """1: to be merged by overlap alone; 0: not to be merged; -1: the features decide."""
     if rule == _IOA:
         return np.int64(ioa > tau_ioa)
     if rule == _EITHER and ioa > tau_ioa:
@@ -120,7 +120,7 @@ def _overlap_decides(ioa, rule, tau_overlap, tau_ioa):  # type: ignore[no-untype
 
 @njit(cache=True, nogil=True)
 def _undecided(first, packed, areas, has_map, unions, alive, rule, tau_overlap, tau_ioa):  # type: ignore[no-untyped-def]
-    """The mask ``first``, and those after it that may soon be undecided too and have no map.
+    """The mask ``first``, and later masks without a map that may soon be undecided, too.
 
     Unions grow: under the official rule, where too little overlap decides, any overlap will do.
     """
@@ -156,7 +156,7 @@ def _advance(  # type: ignore[no-untyped-def]
     tau_ioa,
     tau_f,
 ):
-    """Place masks from ``first`` on, up to one whose map is wanted and missing: its index, or n."""
+    """Place masks from ``first`` on, up to one whose map is missing: its index, or n."""
     count, words = packed.shape
     size = masks.shape[1]
     joins = np.empty(count, dtype=np.bool_)

@@ -1,4 +1,4 @@
-"""TokenCut and MaskCut: an image is cut in two where its patches hang together least.
+"""TokenCut and MaskCut: an image is cut in two where its patches are least alike.
 
 TokenCut: Wang et al., "Self-Supervised Transformers for Unsupervised Object Discovery Using
 Normalized Cut", CVPR 2022. MaskCut: Wang et al., "Cut and Learn for Unsupervised Object Detection
@@ -25,10 +25,10 @@ from promerge_fo.segment.scoring import cut_quality
 
 __all__ = ["Cut", "CutTrace", "Foreground", "corners", "foreground", "trace_cuts"]
 
-TIE = 1e-7  #: part of the largest entry within which others count as equal to it
+TIE = 1e-7  #: entries this close to the largest, as a share of it, count as equal to it
 
 Verdict = Literal["kept", "overlaps", "small", "no_cut"]
-"""What became of a cut: "kept"; rejected, because it overlaps the mask of the cut before or is too
+"""The decision on a cut: "kept"; rejected, because it overlaps the mask of the cut before or is too
 small; or there was nothing to cut."""
 
 
@@ -39,11 +39,11 @@ class Foreground:
     Attributes:
         map: (h, w) float64: the eigenvector's distance from its mean, as a share of the largest
             distance; positive in the foreground.
-        partition: (h, w) bool: the side of the cut that is taken for the foreground.
+        partition: (h, w) bool: the side of the cut that counts as foreground.
         seed: row and column of the foreground's strongest patch.
-        component: (h, w) bool: the patches that hang together with the seed (4-connected).
-        swapped: whether it is the other side than that of the strongest patch of all, because
-            that one holds too many of the image's corners.
+        component: (h, w) bool: the 4-connected component of the partition with the seed.
+        swapped: whether the sides were exchanged, because the side of the strongest patch has too
+            many of the image's corners.
     """
 
     map: NDArray[np.float64]
@@ -55,14 +55,14 @@ class Foreground:
 
 @dataclass(frozen=True)
 class Cut:
-    """What one cut did.
+    """The results of one cut.
 
     Attributes:
-        eigenvector: the solution; None where there was nothing to cut.
-        foreground: what was made of it; None likewise.
-        mask: (h, w) bool: the patches of the component that no earlier mask has; empty if the cut
-            was rejected.
-        verdict: what became of it.
+        eigenvector: the solution; None if there was nothing to cut.
+        foreground: the side of the cut with the object; None likewise.
+        mask: (h, w) bool: the patches of the foreground's component that no earlier mask has;
+            empty if the cut was rejected.
+        verdict: the decision on it.
     """
 
     eigenvector: Eigenvector | None
@@ -73,11 +73,11 @@ class Cut:
 
 @dataclass(frozen=True)
 class CutTrace:
-    """What every cut made of an image.
+    """The results of every cut on one image.
 
     Attributes:
-        cuts: in their order; as many as the configuration wants.
-        instances: the outcome.
+        cuts: in their order; as many as the configuration says.
+        instances: the result.
     """
 
     cuts: tuple[Cut, ...]
@@ -85,21 +85,22 @@ class CutTrace:
 
 
 def trace_cuts(features: torch.Tensor, config: TokenCutConfig | MaskCutConfig) -> CutTrace:
-    """TokenCut or MaskCut on patch features, with what every cut did.
+    """TokenCut or MaskCut on patch features, with the results of every cut.
 
-    MaskCut cuts again and again, each time with the features of the masks found so far masked
-    out. Where the foreground holds too many of the image's corners, the sides change places
-    (CutLER, Sec. 3.2; the released code does so for one of the two signs that the eigenvector can
-    have, and so does this). A cut after the first has no mask if its component overlaps that of
-    the cut before (unless that was rejected itself), or is too small; nothing is masked out then.
+    MaskCut cuts several times, each time with the features of the masks found so far masked out.
+    If the foreground has too many of the image's corners, the sides are exchanged (CutLER,
+    Sec. 3.2; like the released code, only for one of the two signs of the eigenvector, see
+    :mod:`~promerge_fo.segment.lapack_sign`). A cut after the first has no mask if its component
+    overlaps that of the cut before (unless that was rejected itself), or is too small; nothing is
+    masked out then.
 
     Args:
         features: (C, h, w) floating point, on any device.
         config: the parameters.
 
     Returns:
-        The trace; its ``instances`` have one mask a cut, in their order. The mask of a cut that
-        was rejected is empty, with the score 0.
+        The trace; its ``instances`` have one mask for each cut, in the order of the cuts. The mask
+        of a rejected cut is empty, with the score 0.
 
     Raises:
         ValueError: features that are not finite.
@@ -121,10 +122,10 @@ def trace_cuts(features: torch.Tensor, config: TokenCutConfig | MaskCutConfig) -
 def _cuts(
     graph: PatchGraph, grid: tuple[int, int], config: TokenCutConfig | MaskCutConfig
 ) -> list[Cut]:
-    """One cut of TokenCut, or as many of MaskCut as are wanted."""
+    """One cut of TokenCut, or ``config.cuts`` of MaskCut."""
     nothing = np.zeros(grid, dtype=np.bool_)
     cuts: list[Cut] = []
-    taken = nothing  # by the masks so far
+    taken = nothing  # the patches of the masks so far
     before = nothing  # the component of the cut before, unless that was rejected
     vector = second_eigenvector(graph)
     for number in range(config.cuts if isinstance(config, MaskCutConfig) else 1):
@@ -172,13 +173,13 @@ def _front(
     grid: tuple[int, int],
     config: TokenCutConfig | MaskCutConfig,
 ) -> Foreground:
-    """The foreground of a cut, with MaskCut's look at the corners."""
+    """The foreground of a cut, with its sides exchanged if MaskCut's rule of corners says so."""
     x = vector.x.reshape(grid)
     front = foreground(x)
     if isinstance(config, TokenCutConfig) or corners(front.partition) <= config.max_corners:
         return front
-    # The released code counts the corners of the side above the mean, of the vector that LAPACK
-    # returns: where that is the other side, it notices nothing.
+    # The released code counts the corners of the side above the mean, in the vector that LAPACK
+    # returns. If the foreground is the other side, it is not exchanged.
     above = bool(x[front.seed] > x.mean())
     if above != (lapack_sign(graph, vector.x) == 1):
         return front
@@ -186,12 +187,12 @@ def _front(
 
 
 def corners(partition: NDArray[np.bool_]) -> int:
-    """How many of the image's four corners a side of a cut holds."""
+    """The number of the image's four corners in a side of a cut."""
     return int(partition[[0, 0, -1, -1], [0, -1, 0, -1]].sum())
 
 
 def _first_largest(values: NDArray[np.float64]) -> tuple[int, int]:
-    """Row and column of the first of the values that are largest but for rounding."""
+    """Row and column of the largest value; the first one if several are equal up to rounding."""
     largest = values.max()
     row, column = divmod(int((values >= largest - TIE * abs(largest)).argmax()), values.shape[1])
     return row, column

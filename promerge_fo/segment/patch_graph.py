@@ -18,19 +18,19 @@ __all__ = ["PatchGraph"]
 class PatchGraph:
     """A graph of n patches: affinity 1 between two that are alike, and eps between all others.
 
-    With B the symmetric binary matrix of what is alike, the affinity is W = eps + (1 - eps) B. On
-    a CPU, B is kept as bits, 64 times smaller than a matrix of float64, and products with it look
-    up sums of eight values; on a GPU it is a dense matrix. A patch that was taken out
-    (:meth:`without`) stays a node of the graph, but is like no patch any more, itself included:
-    so MaskCut masks out the features of what it has found.
+    With B the symmetric binary matrix of the patches that are alike, the affinity is
+    W = eps + (1 - eps) B. On a CPU, B is stored as bits, 64 times smaller than a matrix of float64,
+    and products with it look up sums of eight values; on a GPU it is a dense matrix. A patch that
+    was taken out (:meth:`without`) is still a node of the graph, but no longer like any patch, not
+    even itself: MaskCut masks out the features of its earlier masks in this way.
 
     Args:
-        alike: (n, n) bool, symmetric, on the device that is to calculate.
+        alike: (n, n) bool, symmetric, on the device for the calculations.
         eps: affinity of patches that are not alike; over 0.
 
     Attributes:
         size: n.
-        active: (n,) bool: patches that are not taken out.
+        active: (n,) bool: the patches that were not taken out.
         degrees: (n,) float64 on the device: row sums of W.
     """
 
@@ -48,7 +48,7 @@ class PatchGraph:
 
     @classmethod
     def of(cls, unit: UnitFeatures, tau: float, eps: float) -> PatchGraph:
-        """Patches are alike where the cosine of their features is over ``tau``."""
+        """The graph in which patches are alike if the cosine of their features is over ``tau``."""
         return cls(unit.alike(tau), eps)
 
     def without(self, patches: NDArray[np.bool_]) -> PatchGraph:
@@ -63,9 +63,9 @@ class PatchGraph:
         return product.mul_(1 - self._eps).add_(vector.sum(), alpha=self._eps)
 
     def components(self) -> NDArray[np.int64]:
-        """(n,) the connected component of each patch along what is alike, in raster order.
+        """(n,) the connected component of each patch, along patches that are alike.
 
-        Patches that were taken out are -1.
+        Numbered in raster order; -1 for patches that were taken out.
         """
         return np.asarray(_components(self._words, self.active))
 
@@ -90,7 +90,7 @@ class PatchGraph:
 
 
 def _pack_there(alike: torch.Tensor) -> NDArray[np.uint64]:
-    """What :func:`pack` makes of (n, n) bool; on its device, because bits are quick to copy."""
+    """Like :func:`pack`, on the device of (n, n) bool, since bits are quick to copy."""
     padded = torch.nn.functional.pad(alike, (0, -len(alike) % 64))
     places = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=alike.device)
     octets = (padded.view(len(alike), -1, 8) * places).sum(dim=2, dtype=torch.uint8)
@@ -101,8 +101,8 @@ def _pack_there(alike: torch.Tensor) -> NDArray[np.uint64]:
 def _times(words, vector):  # type: ignore[no-untyped-def]
     """B times a vector (n,) float64, B as words (ceil(n / 64), n) of the bits of its rows.
 
-    For each eight columns, the sums of all 256 choices of their values are laid out first: a row
-    then takes one look-up for eight columns (the "method of the four Russians").
+    For every eight columns, the sums of all 256 choices of their values are calculated first, so
+    that a row takes one look-up for eight columns (the "method of the four Russians").
     """
     out = np.zeros(vector.size, dtype=np.float64)
     sums = np.zeros((8, 256), dtype=np.float64)
@@ -138,7 +138,7 @@ def _components(words, active):  # type: ignore[no-untyped-def]
     """Breadth first, 64 patches at a time."""
     size = active.size
     label = np.full(size, -1, dtype=np.int64)
-    left = np.zeros(words.shape[0], dtype=np.uint64)  # active patches that were not reached yet
+    left = np.zeros(words.shape[0], dtype=np.uint64)  # active patches not reached so far
     one = np.uint64(1)
     for i in range(size):
         if active[i]:

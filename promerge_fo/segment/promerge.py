@@ -1,4 +1,4 @@
-"""The steps of ProMerge strung together, from patch features to scored patch masks."""
+"""All steps of ProMerge in order, from patch features to scored patch masks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Trace", "trace_features"]
 
 @dataclass(frozen=True)
 class Trace:
-    """What every step made of an image; n foreground masks, m of them kept.
+    """The results of every step on one image: n foreground masks, m of them kept.
 
     Attributes:
         prompts: the K prompts, their affinities and masks.
@@ -30,10 +30,10 @@ class Trace:
         background: (h, w) bool, or None without a background step or candidates.
         foreground: (n, h, w) bool: foreground masks after splitting.
         source: (n,) int64: the prompt of each foreground mask.
-        verdicts: (n,) int8 :class:`~promerge_fo.segment.filtering.Verdict` values; None where
+        verdicts: (n,) int8 :class:`~promerge_fo.segment.filtering.Verdict` values; None if
             filtering was not reached.
         cluster: (m,) int64: the instance that each kept mask was merged into.
-        instances: the outcome.
+        instances: the result.
     """
 
     prompts: Prompts
@@ -59,7 +59,7 @@ def trace_features(
     config: ProMergeConfig,
     prompt_scores: NDArray[np.float32] | None = None,
 ) -> Trace:
-    """ProMerge on patch features, with what every step made (Algorithm 1).
+    """ProMerge on patch features, with the results of every step (Algorithm 1).
 
     Args:
         features: (C, h, w) floating point, on any device.

@@ -1,4 +1,4 @@
-"""Step 1: patch features to one binary mask a prompt (Sec. 3.2, Eq. 1; App. C)."""
+"""Step 1: patch features to one binary mask for each prompt (Sec. 3.2, Eq. 1; App. C)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ATTENTION_SHARE = 0.05  #: share of the patches that attention prompting takes (
 
 @dataclass(frozen=True)
 class Prompts:
-    """The prompts of one image and what they select.
+    """The prompts of one image and their masks.
 
     Attributes:
         positions: (K,) int64 indices of the prompt patches in the flattened grid, ascending
@@ -38,10 +38,10 @@ class Prompts:
 
 
 class UnitFeatures:
-    """Patch features of (about) unit length, F, which are never written down.
+    """Patch features F of (about) unit length, which are not stored.
 
-    The features are the largest array of the method. Scaling what is multiplied with them, and
-    what comes out, costs a pass over some thousand numbers instead of one over millions.
+    The features are the largest array of the method. Instead of their millions of values, the few
+    thousand values that are multiplied with them, and the products, are scaled.
 
     Args:
         features: (C, h, w) floating point, on any device.
@@ -73,7 +73,7 @@ class UnitFeatures:
         return self._similarity(prompts.T)
 
     def rows(self) -> NDArray[np.float32]:
-        """(h * w, C) float32: the features of each patch, written down after all."""
+        """(h * w, C) float32: the unit features of each patch."""
         return (self._raw * self._scale).T.cpu().numpy()
 
     def means(self, masks: NDArray[np.bool_]) -> torch.Tensor:
@@ -87,15 +87,15 @@ class UnitFeatures:
     def similarity_maps(self, masks: NDArray[np.bool_]) -> NDArray[np.float32]:
         """(n, h * w) float32: every patch's dot product with each mask's mean feature.
 
-        The mean of such a map over another mask is the dot product of the two means: one map
-        a mask serves all comparisons.
+        The mean of such a map over another mask is the dot product of the two means: one map for
+        each mask serves all comparisons.
         """
         return self._similarity(self.means(masks))
 
     def alike(self, tau: float) -> torch.Tensor:
         """(h * w, h * w) bool on the features' device, symmetric: pairs with a cosine over tau.
 
-        Of the products that would come twice, few are calculated.
+        Most of the products below the diagonal are copied from above it.
         """
         size = self._raw.shape[1]
         alike = torch.empty((size, size), dtype=torch.bool, device=self._raw.device)
@@ -103,7 +103,7 @@ class UnitFeatures:
             last = min(first + BLOCK, size)
             rows = (self._raw[:, first:last] * self._scale[first:last]).T
             over = torch.mm(rows, self._raw[:, first:]).mul_(self._scale[first:]) > tau
-            own = torch.triu(over[:, : last - first])  # of two roundings, one
+            own = torch.triu(over[:, : last - first])  # rounding may differ below the diagonal
             over[:, : last - first] = own | own.T
             alike[first:last, first:] = over
             alike[last:, first:last] = over[:, last - first :].T
@@ -115,9 +115,9 @@ class UnitFeatures:
 
 @njit(cache=True, nogil=True)
 def _norms(features):  # type: ignore[no-untyped-def]
-    """(size,) float32 norms of the columns of (C, size) features, in one pass and no more memory.
+    """(size,) float32 norms of the columns of (C, size) features, in one pass without a copy.
 
-    Squares are summed in float32 for some channels, and these sums in float64.
+    Squares of 32 channels are summed in float32, and these sums in float64.
     """
     squares = np.zeros(features.shape[1], dtype=np.float64)
     some = np.empty(features.shape[1], dtype=np.float32)
@@ -137,16 +137,17 @@ def prompt_masks(
     config: ProMergeConfig,
     prompt_scores: NDArray[np.float32] | None = None,
 ) -> Prompts:
-    """One mask a prompt, by one matrix product.
+    """One mask for each prompt, by one matrix product.
 
     Args:
         unit: features of h * w patches.
         grid: (h, w).
         config: ``prompting``, ``stride``, ``seed`` and ``tau_b`` are used.
-        prompt_scores: (h, w), wanted by attention prompting: how much each patch attracts.
+        prompt_scores: (h, w): attention of the class token to each patch, for attention
+            prompting.
 
     Returns:
-        The prompts in raster order (iterative prompting: in the order of the grid they left).
+        The prompts in raster order (iterative prompting: of the grid that they started from).
 
     Raises:
         ImportError: attentive prompting without the package ``finch-clust``.
@@ -177,9 +178,9 @@ def _positions(
     if config.prompting is Prompting.ATTENTION:
         if scores is None:
             raise ValueError(
-                "prompting='attention' wants prompt_scores, an (h, w) array with how much each "
-                "patch attracts the class token; none was given. Encoders with a class token "
-                "give it beside the features; otherwise choose another prompting"
+                "prompting='attention' wants prompt_scores, an (h, w) array with the attention of "
+                "the class token to each patch; none was given. Encoders with a class token give "
+                "it together with the features; otherwise choose another prompting"
             )
         scores = np.asarray(scores, dtype=np.float32)
         if scores.shape != grid or not np.isfinite(scores).all():
@@ -206,12 +207,12 @@ def _centres(
 
 
 def _typical_patches(unit: UnitFeatures, grid: tuple[int, int], most: int) -> NDArray[np.int64]:
-    """Of each cluster of patches, the one that is most like the cluster's mean.
+    """For each cluster of patches, the patch that is most like the cluster's mean.
 
-    FINCH (Sarfraz et al., CVPR 2019) joins each patch with its nearest neighbour, and the means of
-    the clusters again, until one is left: a hierarchy without parameters. The paper does not say
+    FINCH (Sarfraz et al., CVPR 2019) joins each patch with its nearest neighbour, then the means of
+    the clusters likewise, until one is left: a hierarchy without parameters. The paper does not say
     which of its levels it takes; here it is the finest with no more clusters than the grid has
-    prompts, or the coarsest where all have more.
+    prompts, or the coarsest if all have more.
     """
     patches = grid[0] * grid[1]
     if patches == 1:
@@ -232,7 +233,7 @@ def load_finch() -> Callable[..., Any]:
         ImportError: it is not installed.
     """
     try:
-        with warnings.catch_warnings():  # it tells of packages for more points than an image has
+        with warnings.catch_warnings():  # about a package for more points than images have
             warnings.simplefilter("ignore")
             from finch import FINCH
     except ImportError as error:

@@ -1,19 +1,19 @@
-"""How much a mask is to be trusted: a confidence that ranks masks without labels.
+"""The confidence of masks, which ranks them without labels.
 
 The paper and the released code give every mask the score 1, so that precision depends on an
 arbitrary order. Here a mask's quality is the geometric mean of three shares, each in [0, 1]:
 
 - *stability*: with S the highest affinity of any prompt that went into the mask, the patches of
   the mask with S > tau_b + delta, divided by the patches of the mask and of the ring of patches
-  around it with S > tau_b - delta. An outline that a small change of the threshold moves is
+  around it with S > tau_b - delta. An outline that moves with a small change of the threshold is
   doubtful. (The idea is segment-anything's stability score, for masks of several prompts.)
 - *contrast*: (|m| - m . b) / 2, with m the mean of the mask's features (each of unit length) and b
-  the direction of the background's mean: how much more alike its patches are to each other than
-  to the background. A mask that runs over several objects is less alike.
-- *agreement*: the IoU of the mask before and after refinement; known after refinement only.
+  the direction of the background's mean: how much more similar its patches are to each other than
+  to the background. It is lower for a mask that covers several objects.
+- *agreement*: the IoU of the mask before and after refinement; known only after refinement.
 
-For a mask that was cut out, S is the eigenvector's distance from its mean, as a share of the
-largest distance, and the threshold, in place of tau_b, is 0; b is the mean outside the mask.
+For MaskCut and TokenCut, S is the eigenvector's distance from its mean, as a share of the largest
+distance, and the threshold is 0 in place of tau_b; b is the mean outside the mask.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from promerge_fo.segment.prompting import Prompts, UnitFeatures
 
 __all__ = ["DELTA", "cut_quality", "patch_quality", "with_agreement"]
 
-DELTA = 0.05  #: half the distance of the two thresholds of the stability, as S has a range of 1
+DELTA = 0.05  #: half the distance between the two thresholds of the stability
 
 
 def patch_quality(
@@ -44,10 +44,10 @@ def patch_quality(
     Args:
         unit: features of h * w patches.
         masks: (n, h, w) bool merged masks.
-        background: (h, w) bool; where there is none, each mask is compared with its outside.
+        background: (h, w) bool; None compares each mask with its outside.
         prompts: the prompts of the image.
-        prompt: (m,) index into the prompts of each mask that was merged.
-        cluster: (m,) index of the merged mask that it went into; every one of n occurs.
+        prompt: (m,) the prompt of each mask that was merged.
+        cluster: (m,) the merged mask that it is a part of; each of the n occurs.
         tau_b: the threshold on affinities.
 
     Returns:
@@ -65,7 +65,7 @@ def patch_quality(
 def cut_quality(
     unit: UnitFeatures, masks: NDArray[np.bool_], maps: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    """sqrt(stability x contrast) of masks that were cut out.
+    """sqrt(stability x contrast) of the masks of cuts.
 
     Args:
         unit: features of h * w patches.
@@ -98,7 +98,7 @@ def with_agreement(
 def _stability(
     masks: NDArray[np.bool_], strongest: NDArray[np.floating[Any]], threshold: float
 ) -> NDArray[np.float64]:
-    """Of masks (n, h, w) that lie where ``strongest`` (n, h, w) is over the threshold."""
+    """(n,) for masks (n, h, w) of patches with ``strongest`` (n, h, w) over the threshold."""
     ringed = masks.copy()
     ringed[:, 1:] |= masks[:, :-1]
     ringed[:, :-1] |= masks[:, 1:]

@@ -4,15 +4,12 @@ import pytest
 
 from promerge_fo import dataset as pfo
 from promerge_fo.config import ProMergeConfig
-from tests.app.test_segment import wait_until
+from tests.app.page import wait_until
 
 
 @pytest.fixture
-def compared(dataset, photographs, fo):
+def compared(dataset, photographs, fo, plugin):
     """Photographs with evaluations of two fields, one of which is the ground truth."""
-    from promerge_fo.install.plugin import install_plugin
-
-    install_plugin()
     dataset.add_samples([fo.Sample(filepath=path) for path in photographs])
     for field, config in (("promerge", {}), ("unfiltered", {"filtering": "none"})):
         model = pfo.load_model(config=ProMergeConfig(image_size=96, **config), encoder="texture")

@@ -1,7 +1,7 @@
 """An evaluation, seen in the App's Model Evaluation panel."""
 
 from promerge_fo import dataset as pfo
-from tests.app.test_segment import wait_until
+from tests.app.page import wait_until
 
 
 def test_figures_stand_in_the_model_evaluation_panel(app, dataset, photographs, fo):

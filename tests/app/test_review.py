@@ -10,17 +10,14 @@ from pycocotools import mask as coco_mask
 
 from promerge_fo import dataset as pfo
 from promerge_fo.config import ProMergeConfig
-from tests.app.test_segment import wait_until
+from tests.app.page import wait_until
 
 FIELD = "promerge"
 
 
 @pytest.fixture
-def segmented(fo, dataset, photographs):
-    """The photographs with masks, and the plugin where FiftyOne looks for it."""
-    from promerge_fo.install.plugin import install_plugin
-
-    install_plugin()
+def segmented(fo, dataset, photographs, plugin):
+    """The photographs with masks."""
     model = pfo.load_model(
         encoder="texture", config=ProMergeConfig(image_size=160, min_refined_iou=0)
     )
@@ -31,6 +28,7 @@ def segmented(fo, dataset, photographs):
 
 def mark(page, number, *modifiers):
     """Click the corner of a patch, where its mark is."""
+    page.drawn()
     patch = page.page.locator('[data-cy="looker"]').nth(number)
     patch.click(position={"x": 12, "y": 12}, modifiers=list(modifiers))
 

@@ -1,15 +1,10 @@
 """From a click to masks that are seen."""
 
-import time
-
 import numpy as np
 
 
-def test_masks_are_made_by_the_operator_and_seen(app, dataset, photographs, fo):
-    from promerge_fo.install.plugin import install_plugin
-
-    installed = install_plugin()
-    assert (installed / "fiftyone.yml").exists()
+def test_masks_are_made_by_the_operator_and_seen(app, plugin, dataset, photographs, fo):
+    assert (plugin / "fiftyone.yml").exists()
     dataset.add_samples([fo.Sample(filepath=path) for path in photographs])
     page = app(dataset)
     before = page.grid()
@@ -29,11 +24,3 @@ def test_masks_are_made_by_the_operator_and_seen(app, dataset, photographs, fo):
     assert page["sidebar-field-promerge"].count() == 1
     drawn = (np.abs(page.grid().astype(int) - before).max(axis=2) > 20).mean()
     assert drawn > 0.01, f"{masks} masks, but only {drawn:.2%} of the grid changed"
-
-
-def wait_until(condition, seconds):
-    for _ in range(seconds):
-        if condition():
-            return
-        time.sleep(1)
-    raise AssertionError(f"not within {seconds} s")

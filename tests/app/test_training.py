@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from promerge_fo.detector import DetectorConfig
-from tests.app.test_segment import wait_until
+from tests.app.page import wait_until
 
 
 @pytest.fixture
@@ -32,9 +32,6 @@ def training(tmp_path):
 
 
 def test_the_losses_of_a_folder_are_shown(app, dataset, photographs, fo, training):
-    from promerge_fo.install.plugin import install_plugin
-
-    install_plugin()
     dataset.add_samples([fo.Sample(filepath=path) for path in photographs])
     page = app(dataset)
     page.panel("ProMerge: training")

@@ -2,13 +2,10 @@
 
 from promerge_fo import dataset as pfo
 from promerge_fo.config import ProMergeConfig
-from tests.app.test_segment import wait_until
+from tests.app.page import wait_until
 
 
 def test_settings_are_tuned_and_become_a_preset(app, dataset, photographs, fo, tmp_path):
-    from promerge_fo.install.plugin import install_plugin
-
-    install_plugin()
     dataset.add_samples([fo.Sample(filepath=path) for path in (*photographs, *photographs)])
     better = ProMergeConfig(tau_b=0.4)
     pfo.segment_dataset(dataset, pfo.load_model(config=better, encoder="texture"), "ground_truth")

@@ -10,16 +10,13 @@ import skimage
 
 from promerge_fo import dataset as pfo
 from promerge_fo.demo import PHOTOGRAPHS, add_outlines
+from tests.app.page import wait_until
 from tests.app.test_review import decisions, mark
-from tests.app.test_segment import wait_until
 
 
 @pytest.fixture
 def photographed(fo, dataset, tmp_path):
     """The demo's photographs with their ground truth, and the plugin installed."""
-    from promerge_fo.install.plugin import install_plugin
-
-    install_plugin()
     source = Path(skimage.__file__).parent / "data"
     for file, name in PHOTOGRAPHS.items():
         path = tmp_path / f"{name}{Path(file).suffix}"

@@ -13,7 +13,7 @@ from tests.needs import need
 need("ray.data", "pip install 'promerge-fo[cluster]'")
 need("pyarrow", "pip install 'promerge-fo[cluster]'")
 
-from promerge_fo.cluster import shards
+from promerge_fo import files
 from promerge_fo.cluster.shards import Attempts, ShardError, read_shard, row_of, write_shard
 from promerge_fo.instances import Instances
 
@@ -88,7 +88,7 @@ def test_a_full_disk_leaves_nothing_of_a_shard_and_the_old_one_whole(tmp_path, r
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(shards.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         write_shard(path, rows, {"run_hash": RUN})
     assert read_shard(path, RUN)[0] == rows[:3]

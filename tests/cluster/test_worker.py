@@ -13,7 +13,8 @@ from tests.needs import need
 need("ray.data", "pip install 'promerge-fo[cluster]'")
 need("pyarrow", "pip install 'promerge-fo[cluster]'")
 
-from promerge_fo.cluster import shards, worker
+from promerge_fo import files
+from promerge_fo.cluster import worker
 from promerge_fo.cluster.shards import read_shard, row_of, write_shard
 from promerge_fo.cluster.worker import Recipe, Segmenter
 
@@ -96,7 +97,7 @@ def test_a_full_disk_is_waited_for_and_then_reported(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(shards.os, "fsync", full)
+        patched.setattr(files.os, "fsync", full)
         said = segmenter({"shard": TASK, "paths": photographs})
     assert said == {"shard": TASK, "error": "OSError: [Errno 28] No space left on device"}
     assert len(calls) == 3

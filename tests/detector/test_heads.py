@@ -14,7 +14,7 @@ SMALL = DetectorConfig(regions=32, proposals=100)
 
 @pytest.fixture(scope="module")
 def network(detectron2):
-    from promerge_fo.detector.network import build
+    from promerge_fo.detector.heads import build
 
     torch.manual_seed(0)
     return build(detectron2_config(SMALL, "cpu")).train()
@@ -138,7 +138,7 @@ def test_dinos_resnet_gives_the_same_features(network, tmp_path, wrapped):
     "layout", [Layout(), Layout(False), Layout(box_convolutions=4, box_layers=1, mask_norm=True)]
 )
 def test_a_network_is_told_by_its_tensors(detectron2, layout):
-    from promerge_fo.detector.network import build
+    from promerge_fo.detector.heads import build
     from promerge_fo.detector.weights import layout_of, load_detector
 
     made = build(detectron2_config(SMALL, "cpu", layout))

@@ -1,0 +1,94 @@
+"""What the review's operators have in common."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import fiftyone.operators as foo
+from fiftyone.core.media import IMAGE
+from fiftyone.operators import types
+
+from .forms import CannotRunError, Form, detection_fields, menu
+from .operator import BaseOperator
+from .review_state import Chosen, decide, fields_of, keep, selected, settings_of, show_decided
+
+
+class ReviewOperator(BaseOperator):
+    """An operator that starts from the settings of the dataset's review."""
+
+    def last(self, ctx: Any) -> dict[str, Any]:
+        return settings_of(ctx)
+
+    def ask(self, form: Form) -> None:
+        ctx = form.ctx
+        if ctx.dataset.media_type != IMAGE:
+            raise CannotRunError(
+                f"This dataset is of {ctx.dataset.media_type}, and the App reviews datasets of "
+                "images; in Python, promerge_fo.dataset.review_queue takes frames and slices with "
+                "images too."
+            )
+        if not detection_fields(ctx.dataset):
+            raise CannotRunError("No field holds detections: segment the images first.")
+
+    def run(self, samples: Any, label_field: str, **params: Any) -> Any:
+        """Run the operator from Python."""
+        from promerge_fo.dataset.review.updates import label_path
+
+        label_path(samples, label_field)  # FiftyOne's own validation does not name the fields
+        params = {"label_field": label_field, **params}
+        return foo.execute_operator(self.uri, {"view": samples.view()}, params=params)
+
+
+class Decision(ReviewOperator):
+    """Accepts or rejects what is selected, or everything in the current view.
+
+    Attributes:
+        what: "accept" or "reject".
+    """
+
+    what: ClassVar[str]
+    place = types.Places.SAMPLES_VIEWER_ACTIONS
+
+    def __call__(
+        self,
+        samples: Any,
+        label_field: str,
+        ids: list[str] | None = None,
+        reviewer: str | None = None,
+    ) -> Any:
+        """Decide from Python; arguments as those of ``promerge_fo.dataset.accept``."""
+        return self.run(samples, label_field, ids=ids, scope="view", reviewer=reviewer)
+
+    def ask(self, form: Form) -> None:
+        super().ask(form)
+        chosen = selected(form.ctx, form.given("label_field"))
+        scopes = {"selected": ("What is selected", "")} if chosen is not None else {}
+        scopes["view"] = ("Every mask of the current view", "")
+        form.inputs.enum(
+            "scope",
+            list(scopes),
+            required=True,
+            default="selected" if chosen is not None else None,
+            label=f"What to {self.what}",
+            view=menu(types.RadioGroup(), scopes),
+        )
+        form.choose("label_field", fields_of(form.ctx, form.ctx.view), "Field")
+        form.text("reviewer", "Reviewer", "your name, kept with the decision")
+        form.inputs.list("ids", types.String(), view=types.HiddenView())
+
+    def work(self, ctx: Any) -> dict[str, int]:
+        last = settings_of(ctx)
+        field = ctx.params.get("label_field") or last["label_field"]
+        reviewer = ctx.params.get("reviewer", last["reviewer"])
+        chosen = selected(ctx, field)
+        if ctx.params.get("scope", "selected") == "view":
+            chosen = Chosen(ctx.view, field, ctx.params.get("ids"))
+        if chosen is None:
+            raise ValueError(
+                "nothing is selected: select patches, labels or samples, or take every mask of the "
+                'current view (scope "view")'
+            )
+        count = decide(self.what, chosen, reviewer)
+        keep(ctx, label_field=chosen.label_field, reviewer=reviewer or "")
+        show_decided(ctx, f"{count:,} {self.what}ed")
+        return {"decided": count}

@@ -1,0 +1,163 @@
+"""A page of the App, driven as a user would."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+PICTURES = os.environ.get("PROMERGE_PICTURES")  # a folder for the pictures of the guides
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+ALL_DRAWN = """() => {
+    const images = [...document.querySelectorAll('[data-cy="looker"]')];
+    return images.length > 0 && images.every(image => image.querySelector('canvas[canvas-loaded]'));
+}"""
+DEBOUNCE_S = 0.6  # the App waits half a second before it asks the server about a changed form
+
+
+def wait_until(condition, seconds):
+    """Ask again and again until a condition holds; fails where it never does."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"not within {seconds} s"
+        time.sleep(0.1)
+
+
+class App:
+    """A page that shows a dataset, at a URL of the App."""
+
+    def __init__(self, page, url):
+        self.page, self.url = page, url
+        self._asked = self._answered = 0  # how often the server was asked about a form
+        self._answered_at = 0.0
+        self._params = None  # what the form held the last time
+        page.on("request", self._count)
+        page.on("requestfinished", self._count_answer)
+        page.on("requestfailed", self._count_answer)
+
+    def __getitem__(self, name):
+        return self.page.locator(f'[data-cy="{name}"]').first
+
+    def open(self):
+        """Load the page, and wait until the grid of images is drawn."""
+        self.page.goto(self.url)
+        self["panel-tab-samples"].wait_for(timeout=60_000)
+        self.drawn()
+        dismiss = self.page.get_by_text("Dismiss")
+        if dismiss.count():
+            dismiss.first.click()
+
+    def drawn(self):
+        """Wait until all images of the grid are drawn."""
+        self.page.wait_for_function(ALL_DRAWN, timeout=60_000)
+
+    def grid(self):
+        """The grid of images as it is drawn now: (h, w, 3) uint8."""
+        png = self["fo-grid"].screenshot()
+        return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+
+    def panel(self, label):
+        """Open a panel from the menu beside the panels' tabs."""
+        self["new-panel-btn"].click()
+        self.page.get_by_text(label, exact=True).first.click()
+
+    def operator(self, label):
+        """Open an operator's form from the operator browser, and wait until it is complete."""
+        self.page.mouse.move(700, 700)
+        self.page.keyboard.press("`")
+        self["operators-browser-search"].fill(label)
+        self["operators-browser"].get_by_text(label, exact=True).click()
+        self.form.wait_for(timeout=60_000)
+        wait = self.page.wait_for_timeout  # which lets the page's events through
+        while self._asked > self._answered or time.monotonic() < self._answered_at + DEBOUNCE_S:
+            wait(50)
+
+    @property
+    def form(self):
+        return self["operators-prompt-modal"]
+
+    def fill(self, label, text):
+        """Type into the input of the form that follows a label."""
+        field = self.form.locator(f"xpath=.//p[text()='{label}']/following::input[1]")
+        if field.input_value() != text:
+            with self._resolved(lambda params: text in _leaves(params)):
+                field.fill(text)
+
+    def choose(self, label, option):
+        """Take an option of the menu that follows a label of the form."""
+        self.form.locator(f"xpath=.//p[text()='{label}']/following::*[@role='combobox'][1]").click()
+        choice = self.page.get_by_role("option", name=option).first
+        if choice.get_attribute("aria-selected") == "true":
+            choice.click()
+        else:
+            before = self._params
+            with self._resolved(lambda params: params != before):
+                choice.click()
+        choice.wait_for(state="detached")
+
+    def execute(self, button="Execute"):
+        self.form.get_by_text(button, exact=True).last.click()
+
+    def finish(self, said):
+        """Wait until an operator says what it did, and close that; returns all that it says."""
+        shown = self.page.get_by_role("dialog").filter(has_text=said)
+        shown.get_by_text(said).first.wait_for(timeout=120_000)
+        text = shown.inner_text()
+        shown.get_by_text(re.compile("^(Done|Close)$")).click()
+        shown.wait_for(state="detached", timeout=30_000)
+        return text
+
+    def picture(self, name):
+        """Keep what is seen, for the guides, where they are being made."""
+        if PICTURES:
+            self.page.screenshot(path=Path(PICTURES) / f"{name}.png")
+
+    @contextmanager
+    def _resolved(self, holds) -> Iterator[None]:
+        """Wait until the server has answered about a form whose parameters pass a condition."""
+
+        def answers(response):
+            request = response.request
+            return _is_form(request) and holds(request.post_data_json["params"])
+
+        with self.page.expect_response(answers, timeout=60_000) as response:
+            yield
+        response.value.finished()
+
+    def _count(self, request):
+        if _is_form(request):
+            self._asked += 1
+            self._params = request.post_data_json["params"]
+
+    def _count_answer(self, request):
+        if _is_form(request):
+            self._answered += 1
+            self._answered_at = time.monotonic()
+
+
+def _is_form(request) -> bool:
+    return request.url.endswith("/operators/resolve-type")
+
+
+def _leaves(value) -> set[str]:
+    """All that a JSON value holds, as text."""
+    if isinstance(value, dict | list):
+        items = value.values() if isinstance(value, dict) else value
+        return set().union(*map(_leaves, items))
+    return {str(value)}
