@@ -243,7 +243,7 @@ def main() -> int:
     import fiftyone as fo
 
     from promerge_fo.cluster import Recipe, segment_on_ray
-    from promerge_fo.dataset.database import patiently
+    from promerge_fo.dataset.database import retry_while_unreachable
 
     def opened() -> Any:
         dataset = fo.load_dataset(DATASET, create_if_necessary=True)
@@ -253,7 +253,7 @@ def main() -> int:
         dataset.add_samples([fo.Sample(filepath=path) for path in new], progress=False)
         return dataset
 
-    dataset = patiently(opened)
+    dataset = retry_while_unreachable(opened)
     report = segment_on_ray(
         dataset, Recipe(pipeline().identity()), FIELD, shards=settings["shards"], workers=2,
         shard_size=settings["shard_size"],

@@ -192,11 +192,8 @@ def cuts() -> Any:
 def crf_agreement() -> list[Record]:
     """The agreement on each photograph, and on all."""
     found = results("crf.agreement")
-    parts = {
-        **found["images"],
-        "all": found["all"],
-        "all, with the masks before refinement": found["unrefined"],
-    }
+    unrefined = {"all, with the masks before refinement": found["unrefined"]}
+    parts = {**found["images"], "all": found["all"], **unrefined}
     return [{"image": name, **part} for name, part in parts.items()]
 
 
@@ -242,14 +239,12 @@ def table2_rows() -> list[Record]:
         for name, rate in paper["images_per_s"].items()
     ]
     for each in conditions("table2", "gpu"):
-        place, where = (
-            ("gpu.table2", "{gpu}") if each["name"] == "gpu" else ("table2", "{machine}, no GPU")
-        )
+        place = "gpu.table2" if each["name"] == "gpu" else "table2"
         found += [
             {
                 **run,
                 "method": fill("`{preset}`, {precision}", run),
-                "machine": fill(where, each),
+                "machine": each["machine"] + ("" if each["gpu"] else ", no GPU"),
                 "images": fill("{images}, first {warm_up} not counted", run),
             }
             for run in results(place).get("presets", ())
@@ -345,7 +340,7 @@ def driver_bytes() -> int:
     """Bytes by which the driver's memory grows with each image."""
     first, *_, last = results("scale.counts")
     grown = (last["peak_memory_mb"] - first["peak_memory_mb"]) * 2**20
-    return int(round(grown / (last["images"] - first["images"])))
+    return round(float(grown / (last["images"] - first["images"])))
 
 
 def gpu() -> str:

@@ -133,26 +133,26 @@ def draw() -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    for name, (plot, shown) in PLOTS.items():
-        if read(shown[0]) is not None:
-            figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-            plot(axes)
-            figure.savefig(IMAGES / name, dpi=110, metadata={KEY: _digest(shown)})
-            plt.close(figure)
+    for name, digest in _digests().items():
+        figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+        PLOTS[name][0](axes)
+        figure.savefig(IMAGES / name, dpi=110, metadata={KEY: digest})
+        plt.close(figure)
 
 
 def stale() -> list[str]:
     """Pictures that show other figures than there are."""
-    return [
-        name
-        for name, (_, shown) in PLOTS.items()
-        if read(shown[0]) is not None and _digest_of(IMAGES / name) != _digest(shown)
-    ]
+    return [name for name, digest in _digests().items() if _digest_of(IMAGES / name) != digest]
 
 
-def _digest(shown: tuple[str, ...]) -> str:
-    text = json.dumps([read(name) for name in shown], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+def _digests() -> dict[str, str]:
+    """Of the figures of each picture, where there are some."""
+    records = {name: [read(each) for each in shown] for name, (_, shown) in PLOTS.items()}
+    return {
+        name: hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+        for name, found in records.items()
+        if found[0] is not None
+    }
 
 
 def _digest_of(path: Path) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from fiftyone.operators import types
 
-from ..forms import CannotRunError, Form, absolute, detection_fields, given
+from ..forms import CannotRunError, Form, absolute, detection_fields, filled
 from ..operator import Operator
 from ..progress import follow, outcome
 
@@ -68,8 +68,8 @@ class ExportPseudoLabels(Operator):
         params, target = ctx.params, ctx.target_view()
         review = params.get("review", "all").replace(" ", "_")
         options = {
-            **given(params, "min_area", "min_score", "max_per_image", "images", "format"),
-            **given(params, "overwrite"),
+            **filled(params, "min_area", "min_score", "max_per_image", "images", "format"),
+            **filled(params, "overwrite"),
             "review": None if review == "all" else review,
             "val_fraction": params.get("val_fraction") or None,
         }

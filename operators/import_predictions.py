@@ -7,7 +7,7 @@ from typing import Any
 
 from fiftyone.operators import types
 
-from ..forms import Form, given
+from ..forms import Form, filled
 from ..operator import Operator
 from ..progress import result
 
@@ -45,7 +45,7 @@ class ImportPredictions(Operator):
             params["path"],
             params["label_field"],
             annotations=params.get("annotations") or None,
-            **given(params, "min_score", "top_k", "overwrite"),
+            **filled(params, "min_score", "top_k", "overwrite"),
         )
         if not ctx.delegated:
             ctx.ops.reload_dataset()

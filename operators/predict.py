@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ..forms import Form, given
+from ..forms import Form, filled
 from ..memory import trainings
 from ..operator import Operator
 from ..progress import follow, outcome
@@ -61,10 +61,10 @@ class Predict(Operator):
                     device="cpu" if params.get("device") == "cpu" else None,
                     num_workers=None if ctx.delegated else 0,
                     progress=bar,
-                    **given(params, "min_score"),
+                    **filled(params, "min_score"),
                 ),
             )
-            options = given(params, "top_k", "overwrite")
+            options = filled(params, "top_k", "overwrite")
             stored = import_predictions(target, path, params["label_field"], **options)
         yield ctx.ops.reload_dataset()
         failed = "".join(f"\n\n{line}" for line in found.failed[:10])

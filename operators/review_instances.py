@@ -7,8 +7,8 @@ from typing import Any
 from fiftyone.operators import types
 
 from ..forms import Form, detection_fields
+from ..review import DEFAULTS, add_order, open_page, settings_of
 from ..review_operator import ReviewOperator
-from ..review_state import DEFAULTS, add_order, open_page, settings_of
 
 
 class ReviewInstances(ReviewOperator):

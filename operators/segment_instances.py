@@ -9,7 +9,7 @@ from fiftyone.operators import types
 
 from promerge_fo.words import duration
 
-from ..forms import Form, add_parameter, given, why_no_name
+from ..forms import Form, add_parameter, filled, why_no_name
 from ..model_form import ask_model, asked, encoder_of, load_asked, start_of
 from ..operator import Operator
 from ..progress import follow, outcome
@@ -45,10 +45,11 @@ class SegmentInstances(Operator):
         kind, preset, encoder = ask_model(form)
         _ask_parameters(form, kind, preset)
         form.count("batch_size", "Batch size", "images that a GPU encodes together", 8)
-        skipped = "otherwise, images with masks of these very settings are skipped"
-        overwrite = form.tick("overwrite", "Do finished images again", skipped)
-        too = "with these very settings; otherwise, they are skipped too"
-        if form.tick("retry_failed", "Only images that failed", too) and overwrite:
+        about = "otherwise, images with masks of these very settings are skipped"
+        overwrite = form.tick("overwrite", "Do finished images again", about)
+        about = "with these very settings; otherwise, they are skipped too"
+        retry_failed = form.tick("retry_failed", "Only images that failed", about)
+        if overwrite and retry_failed:
             form.refuse("Do finished images again, or only those that failed?", "again_refused")
         _tell_cost(form, kind.method, encoder or encoder_of(form.ctx, kind, preset))
 
@@ -59,7 +60,7 @@ class SegmentInstances(Operator):
         yield ctx.ops.set_progress(label="Loading the encoder", progress=0)
         model = load_asked(ctx, **_changes(params, *asked(params)))
         target, field = ctx.target_view(), params.get("label_field", "promerge")
-        options = given(params, "batch_size", "overwrite", "retry_failed")
+        options = filled(params, "batch_size", "overwrite", "retry_failed")
         report = yield from follow(
             ctx,
             "images",
@@ -120,7 +121,7 @@ def _group_of(kind: Any, preset: str) -> str:
 def _changes(params: dict[str, Any], kind: Any, preset: str) -> dict[str, Any]:
     """What the user has set of the parameters."""
     group = params.get(_group_of(kind, preset)) or {}
-    return given(group, *group)
+    return filled(group, *group)
 
 
 def _tell_cost(form: Form, method: str, encoder: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from fiftyone.operators import types
 
-from ..forms import Form, absolute, add_parameter, given
+from ..forms import Form, absolute, add_parameter, filled
 from ..memory import keep_training, last_settings
 from ..operator import Operator
 from ..progress import follow, outcome
@@ -120,7 +120,7 @@ def _ask_paths(form: Form) -> None:
 def _ask_settings(form: Form) -> None:
     """All settings, as the paper's are for the size of the batch."""
     shown = form.tick("show_settings", "Show all settings")
-    if not shown and not given(form.ctx.params, "settings", "checkpoint_every", "pictures_every"):
+    if not shown and not filled(form.ctx.params, "settings", "checkpoint_every", "pictures_every"):
         return  # from Python, some may be given
     group = types.Object()
     scaled = config_of({"batch_size": form.given("batch_size", 16)})
@@ -128,9 +128,9 @@ def _ask_settings(form: Form) -> None:
         if record["name"] == "batch_size":
             continue
         value = getattr(scaled, record["name"])
-        is_box = isinstance(value, bool)
-        text = f"{record['meaning']}; {record['source']} ({value if is_box else f'{value:g}'})"
-        add_parameter(group, record, text, value if is_box else None)
+        is_flag = isinstance(value, bool)
+        text = f"{record['meaning']}; {record['source']} ({value if is_flag else f'{value:g}'})"
+        add_parameter(group, record, text, value if is_flag else None)
     form.inputs.define_property("settings", group)
     form.count("checkpoint_every", "Iterations between two checkpoints (5000)")
     form.count("pictures_every", "Iterations between two looks at predictions (1000)")
@@ -150,5 +150,5 @@ def config_of(params: dict[str, Any]) -> Any:
     from promerge_fo.detector import DetectorConfig
 
     settings = params.get("settings") or {}
-    changes = {name: value for name, value in given(settings, *settings).items() if value != ""}
+    changes = {name: value for name, value in filled(settings, *settings).items() if value != ""}
     return DetectorConfig().scaled(params.get("batch_size") or 16).replace(**changes)

@@ -8,7 +8,7 @@ from typing import Any
 import fiftyone as fo
 from fiftyone.operators import types
 
-from ..forms import CannotRunError, Form, chosen_path, detection_fields, given
+from ..forms import CannotRunError, Form, chosen_path, detection_fields, filled
 from ..model_form import ask_model, asked, keep_tuned, load_asked
 from ..operator import Operator
 from ..progress import follow, outcome
@@ -69,7 +69,7 @@ class Tune(Operator):
                 encoder=model.pipeline.encoder,
                 folder=folder,
                 progress=bar,
-                **given(params, "metric", "folds"),
+                **filled(params, "metric", "folds"),
             ),
         )
         keep_tuned(ctx, kind.method, tuning)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..forms import Form
+from ..review import fields_of, settings_of, show_decided, undo_last, undo_scope
 from ..review_operator import ReviewOperator
-from ..review_state import fields_of, settings_of, show_decided, take_back, undo_scope
 
 
 class Undo(ReviewOperator):
@@ -27,7 +27,7 @@ class Undo(ReviewOperator):
     def work(self, ctx: Any) -> dict[str, int]:
         field = ctx.params.get("label_field") or settings_of(ctx)["label_field"]
         in_view = ctx.params.get("scope") == "view"
-        count = take_back(ctx, ctx.view if in_view else undo_scope(ctx, field), field)
+        count = undo_last(ctx, ctx.view if in_view else undo_scope(ctx, field), field)
         if count:
             show_decided(ctx, f"{count:,} as before")
         return {"undone": count}

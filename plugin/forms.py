@@ -270,6 +270,6 @@ def chosen_path(value: Any) -> str | None:
     return value or None
 
 
-def given(params: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """Those of the parameters that have a value; for the others, what is called has its default."""
+def filled(params: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Those of the parameters that have a value: the function that takes them has defaults."""
     return {name: params[name] for name in names if params.get(name) is not None}

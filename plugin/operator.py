@@ -20,8 +20,8 @@ from .memory import keep_settings, last_settings
 class BaseOperator(foo.Operator):  # type: ignore[misc]  # FiftyOne has no types
     """An operator whose name is that of its file.
 
-    Subclasses ask for what they need in :meth:`ask`. Those whose ``execute`` yields show their
-    progress in the App.
+    Subclasses ask for what they need in :meth:`ask`, and do it in :meth:`work`. Where that is a
+    generator, it shows its progress in the App.
 
     Attributes:
         label: what the App calls it.
@@ -65,8 +65,7 @@ class BaseOperator(foo.Operator):  # type: ignore[misc]  # FiftyOne has no types
         label = self.place_label or self.label
         return types.Placement(self.place, types.Button(label=label, icon=self.icon, prompt=True))
 
-    def resolve_input(self, ctx: Any) -> Any:
-
+    def resolve_input(self, ctx: Any) -> types.Property:
         form = Form(ctx, self.heading or self.label, self.button, self.last(ctx))
         try:
             if self.needs_images:
@@ -81,7 +80,7 @@ class BaseOperator(foo.Operator):  # type: ignore[misc]  # FiftyOne has no types
         return last_settings(ctx, ctx.operator_uri)
 
     def ask(self, form: Form) -> None:
-        """Put the form together.
+        """Put the form together; nothing is asked by default.
 
         Raises:
             CannotRunError: the operator cannot run here.

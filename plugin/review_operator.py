@@ -8,16 +8,16 @@ import fiftyone.operators as foo
 from fiftyone.core.media import IMAGE
 from fiftyone.operators import types
 
+from . import review
 from .forms import CannotRunError, Form, detection_fields, menu
 from .operator import BaseOperator
-from .review_state import Chosen, decide, fields_of, keep, selected, settings_of, show_decided
 
 
 class ReviewOperator(BaseOperator):
     """An operator that starts from the settings of the dataset's review."""
 
     def last(self, ctx: Any) -> dict[str, Any]:
-        return settings_of(ctx)
+        return review.settings_of(ctx)
 
     def ask(self, form: Form) -> None:
         ctx = form.ctx
@@ -61,7 +61,7 @@ class Decision(ReviewOperator):
 
     def ask(self, form: Form) -> None:
         super().ask(form)
-        chosen = selected(form.ctx, form.given("label_field"))
+        chosen = review.selected(form.ctx, form.given("label_field"))
         scopes = {"selected": ("What is selected", "")} if chosen is not None else {}
         scopes["view"] = ("Every mask of the current view", "")
         form.inputs.enum(
@@ -72,23 +72,23 @@ class Decision(ReviewOperator):
             label=f"What to {self.what}",
             view=menu(types.RadioGroup(), scopes),
         )
-        form.choose("label_field", fields_of(form.ctx, form.ctx.view), "Field")
+        form.choose("label_field", review.fields_of(form.ctx, form.ctx.view), "Field")
         form.text("reviewer", "Reviewer", "your name, kept with the decision")
         form.inputs.list("ids", types.String(), view=types.HiddenView())
 
     def work(self, ctx: Any) -> dict[str, int]:
-        last = settings_of(ctx)
+        last = review.settings_of(ctx)
         field = ctx.params.get("label_field") or last["label_field"]
         reviewer = ctx.params.get("reviewer", last["reviewer"])
-        chosen = selected(ctx, field)
+        chosen = review.selected(ctx, field)
         if ctx.params.get("scope", "selected") == "view":
-            chosen = Chosen(ctx.view, field, ctx.params.get("ids"))
+            chosen = review.Chosen(ctx.view, field, ctx.params.get("ids"))
         if chosen is None:
             raise ValueError(
                 "nothing is selected: select patches, labels or samples, or take every mask of the "
                 'current view (scope "view")'
             )
-        count = decide(self.what, chosen, reviewer)
-        keep(ctx, label_field=chosen.label_field, reviewer=reviewer or "")
-        show_decided(ctx, f"{count:,} {self.what}ed")
+        count = review.decide(self.what, chosen, reviewer)
+        review.keep(ctx, label_field=chosen.label_field, reviewer=reviewer or "")
+        review.show_decided(ctx, f"{count:,} {self.what}ed")
         return {"decided": count}

@@ -8,22 +8,9 @@ from fiftyone.operators import types
 
 from promerge_fo.dataset.database import is_patches
 
-from .forms import add_menu, detection_fields
+from . import review
+from .forms import add_menu, detection_fields, filled
 from .look import Panel, add_button, bars, layout
-from .review_state import (
-    DEFAULTS,
-    Chosen,
-    add_order,
-    decide,
-    keep,
-    on_page,
-    open_page,
-    selected,
-    settings_of,
-    show_decided,
-    take_back,
-    undo_scope,
-)
 
 COLOURS = {
     "undecided": "#9aa0a6",
@@ -46,8 +33,8 @@ class ReviewPanel(Panel):
     )
 
     def on_load(self, ctx: Any) -> None:
-        last = settings_of(ctx)
-        for name in DEFAULTS:
+        last = review.settings_of(ctx)
+        for name in review.DEFAULTS:
             ctx.panel.set_state(name, last[name])
         self.count(ctx)
 
@@ -55,7 +42,7 @@ class ReviewPanel(Panel):
 
     def on_change_view(self, ctx: Any) -> None:
         """Another page came after a decision, or was opened by the operator, or left."""
-        if on_page(ctx):
+        if review.on_page(ctx):
             self.on_load(ctx)
         elif not is_patches(ctx.view):
             ctx.ops.clear_sample_selection_style()
@@ -87,8 +74,7 @@ class ReviewPanel(Panel):
         )
 
     def change_settings(self, ctx: Any) -> None:
-        settings = _settings(ctx)
-        keep(ctx, **settings)
+        review.keep(ctx, **_settings(ctx))
 
     def change_field(self, ctx: Any) -> None:
         self.change_settings(ctx)
@@ -99,7 +85,7 @@ class ReviewPanel(Panel):
         if settings["order"] == "disagreement" and not settings["other_field"]:
             ctx.ops.notify("Choose the other field that disagrees", variant="warning")
             return
-        open_page(ctx, **settings)
+        review.open_page(ctx, **settings)
         ctx.ops.open_panel("Samples")  # the grid, where the panel hides it
 
     def accept_selected(self, ctx: Any) -> None:
@@ -116,7 +102,7 @@ class ReviewPanel(Panel):
 
     def decide_marked(self, ctx: Any) -> None:
         """Thumbs up are accepted and thumbs down rejected."""
-        from promerge_fo.dataset.review.decisions import decide
+        from promerge_fo.dataset.review import decisions
 
         marks: dict[str, list[str]] = {"default": [], "alt": []}
         for mark in ctx.selected_samples:
@@ -124,14 +110,14 @@ class ReviewPanel(Panel):
         if not is_patches(ctx.view) or not (marks["default"] or marks["alt"]):
             ctx.ops.notify("Nothing is marked: click masks of an open queue", variant="warning")
             return
-        field, reviewer = settings_of(ctx)["label_field"], _settings(ctx)["reviewer"]
-        decide(ctx.view, field, marks["default"], marks["alt"], reviewer or None)
+        field, reviewer = review.settings_of(ctx)["label_field"], _settings(ctx)["reviewer"]
+        decisions.decide(ctx.view, field, marks["default"], marks["alt"], reviewer or None)
         done = f"{len(marks['default']):,} accepted, {len(marks['alt']):,} rejected"
         self._decided(ctx, done)
 
     def take_back(self, ctx: Any) -> None:
         field = ctx.panel.get_state("label_field")
-        count = take_back(ctx, undo_scope(ctx, field), field)
+        count = review.undo_last(ctx, review.undo_scope(ctx, field), field)
         if count:
             self._decided(ctx, f"{count:,} as before")
 
@@ -146,7 +132,7 @@ class ReviewPanel(Panel):
         ctx.ops.open_panel("Samples")  # the grid, where the panel hides it
 
     def _decide_selected(self, ctx: Any, what: str) -> None:
-        chosen = selected(ctx, ctx.panel.get_state("label_field"))
+        chosen = review.selected(ctx, ctx.panel.get_state("label_field"))
         if chosen is None:
             ctx.ops.notify("Nothing is selected: click masks in the grid", variant="warning")
         else:
@@ -156,23 +142,23 @@ class ReviewPanel(Panel):
 
         field = ctx.panel.get_state("label_field")
         if is_patches(ctx.view):
-            field = settings_of(ctx)["label_field"]
-        self._decide(ctx, what, Chosen(ctx.view, field, None))
+            field = review.settings_of(ctx)["label_field"]
+        self._decide(ctx, what, review.Chosen(ctx.view, field, None))
 
-    def _decide(self, ctx: Any, what: str, chosen: Chosen) -> None:
-        count = decide(what, chosen, _settings(ctx)["reviewer"])
+    def _decide(self, ctx: Any, what: str, chosen: review.Chosen) -> None:
+        count = review.decide(what, chosen, _settings(ctx)["reviewer"])
         self._decided(ctx, f"{count:,} {what}ed")
 
     def _decided(self, ctx: Any, what: str) -> None:
         self.change_settings(ctx)
-        if not show_decided(ctx, what):
+        if not review.show_decided(ctx, what):
             self.count(ctx)
 
     def draw(self, ctx: Any, panel: types.Object) -> None:
         fields = detection_fields(ctx.dataset)
         counted = ctx.panel.get_state("counted")
         if not fields or counted is None:
-            panel.md("No field of this dataset holds masks. **Segment instances** makes some.")
+            panel.md(review.NO_MASKS)
             return
         panel.md(f"**{counted['progress']}**", name="progress_text")
         self._add_buttons(panel)
@@ -196,10 +182,10 @@ class ReviewPanel(Panel):
         add_button(row, "reject_shown", "Reject all shown", "remove_done", self.reject_shown)
 
     def _add_inputs(self, ctx: Any, panel: types.Object, fields: list[str]) -> None:
-        now = {name: ctx.panel.get_state(name) for name in DEFAULTS}
+        now = _settings(ctx)
         field, change = now["label_field"], self.change_settings
         add_menu(panel, "label_field", fields, "Field", default=field, on_change=self.change_field)
-        add_order(panel, fields, now, on_change=change)
+        review.add_order(panel, fields, now, on_change=change)
         panel.int("limit", min=1, label="Masks on a page", on_change=change)
         panel.str("reviewer", label="Reviewer", on_change=change)
 
@@ -231,9 +217,8 @@ class ReviewPanel(Panel):
 
 def _settings(ctx: Any) -> dict[str, Any]:
     """What the panel's inputs say."""
-    given = {name: ctx.panel.get_state(name) for name in DEFAULTS}
-    last = settings_of(ctx)
-    return {**last, **{name: value for name, value in given.items() if value is not None}}
+    given = {name: ctx.panel.get_state(name) for name in review.DEFAULTS}
+    return {**review.settings_of(ctx), **filled(given, *given)}
 
 
 def _range_of(name: str, edges: list[float], bar: int) -> str:

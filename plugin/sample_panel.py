@@ -7,9 +7,9 @@ from typing import Any
 
 from fiftyone.operators import types
 
+from . import review
 from .forms import add_menu
 from .look import Panel, add_button
-from .review_state import Chosen, decide, fields_of, keep, select_from, settings_of, take_back
 
 
 class SamplePanel(Panel):
@@ -26,7 +26,7 @@ class SamplePanel(Panel):
     gap = 1
 
     def on_load(self, ctx: Any) -> None:
-        last = settings_of(ctx)
+        last = review.settings_of(ctx)
         for name in ("label_field", "reviewer"):
             ctx.panel.set_state(name, last[name])
         self.list_masks(ctx)
@@ -37,14 +37,14 @@ class SamplePanel(Panel):
 
         field = ctx.panel.get_state("label_field")
         samples = _sample(ctx)
-        known = samples is not None and field in fields_of(ctx, ctx.dataset)
+        known = samples is not None and field in review.fields_of(ctx, ctx.dataset)
         ctx.panel.set_state("masks", list_labels(samples, field) if known else [])
 
     on_change_current_sample = list_masks  # another image was opened
     on_change_selected_labels = list_masks  # masks were clicked: the App's list may be an old one
 
     def change_settings(self, ctx: Any) -> None:
-        keep(ctx, reviewer=ctx.panel.get_state("reviewer"))
+        review.keep(ctx, reviewer=ctx.panel.get_state("reviewer"))
         self.list_masks(ctx)
 
     def decide_one(self, ctx: Any) -> None:
@@ -62,14 +62,14 @@ class SamplePanel(Panel):
 
     def take_back(self, ctx: Any) -> None:
         """Undo the last decision on this image."""
-        count = take_back(ctx, _sample(ctx), ctx.panel.get_state("label_field"))
+        count = review.undo_last(ctx, _sample(ctx), ctx.panel.get_state("label_field"))
         if count:
             ctx.ops.notify(f"{count} as before")
         self._changed(ctx)
 
     def _decide(self, ctx: Any, ids: list[str] | None) -> None:
-        chosen = Chosen(_sample(ctx), ctx.panel.get_state("label_field"), ids)
-        decide(ctx.params["what"], chosen, ctx.panel.get_state("reviewer"))
+        chosen = review.Chosen(_sample(ctx), ctx.panel.get_state("label_field"), ids)
+        review.decide(ctx.params["what"], chosen, ctx.panel.get_state("reviewer"))
         self._changed(ctx)
 
     def _changed(self, ctx: Any) -> None:
@@ -78,10 +78,10 @@ class SamplePanel(Panel):
         self.list_masks(ctx)
 
     def draw(self, ctx: Any, panel: types.Object) -> None:
-        fields = fields_of(ctx, ctx.dataset)
+        fields = review.fields_of(ctx, ctx.dataset)
         field, masks = ctx.panel.get_state("label_field"), ctx.panel.get_state("masks") or []
         if not fields:
-            panel.md("No field of this dataset holds masks. **Segment instances** makes some.")
+            panel.md(review.NO_MASKS)
             return
         decided = sum(mask["review"] is not None for mask in masks)
         panel.md(f"**{decided} of {len(masks)} masks decided**", name="progress_text")
@@ -118,4 +118,4 @@ def _describe(i: int, mask: dict[str, Any], selected: bool) -> str:
 
 def _sample(ctx: Any) -> Any:
     """The sample or the patch that is open, as a view."""
-    return None if ctx.current_sample is None else select_from(ctx, ctx.current_sample)
+    return None if ctx.current_sample is None else review.select_from(ctx, ctx.current_sample)

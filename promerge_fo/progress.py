@@ -1,4 +1,4 @@
-"""The one way in which long functions show how far they are."""
+"""Progress bars: the one way in which long functions show their progress."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ class Bar(Protocol):
     """A progress bar, such as ``tqdm``'s."""
 
     def update(self, n: int, /) -> Any:
-        """Move on by ``n`` steps; what it raises ends the work."""
+        """Advance by ``n`` steps; an exception raised here ends the work."""
 
     def close(self) -> Any:
-        """End the bar; called once, whether or not all steps were done."""
+        """Remove the bar; called once, whether or not all steps were done."""
 
 
 ShowProgress: TypeAlias = "bool | Callable[[int], Bar] | None"
-"""True shows a bar, False none, and None does as FiftyOne's ``show_progress_bars`` says. A function
-is given the number of steps and makes the bar."""
+"""True shows a bar, and False shows none. None shows one if FiftyOne's ``show_progress_bars`` is
+set. A function gets the number of steps and returns the bar."""
 
 
-class _Hidden:
+class _HiddenBar:
     def update(self, n: int, /) -> None:
-        """Nothing is shown."""
+        """Show nothing."""
 
     def close(self) -> None:
-        """Nothing was shown."""
+        """There is nothing to remove."""
 
 
 @contextmanager
 def progress_bar(progress: ShowProgress, total: int, unit: str = "images") -> Iterator[Bar]:
-    """A bar for the duration of some work.
+    """A progress bar for the duration of some work.
 
     Args:
-        progress: what the caller of a long function asked for.
+        progress: the ``progress`` argument of a long function.
         total: the number of steps.
-        unit: what a step is, in the plural.
+        unit: the name of a step, in the plural.
 
     Examples:
         >>> with progress_bar(False, total=2) as bar:
@@ -53,7 +53,7 @@ def progress_bar(progress: ShowProgress, total: int, unit: str = "images") -> It
 
         bar = tqdm(total=total, unit=f" {unit}", dynamic_ncols=True)
     else:
-        bar = _Hidden()
+        bar = _HiddenBar()
     try:
         yield bar
     finally:
@@ -63,6 +63,6 @@ def progress_bar(progress: ShowProgress, total: int, unit: str = "images") -> It
 def _is_shown(progress: bool | None) -> bool:
     if progress is not None:
         return progress
-    # FiftyOne connects to its database when it is imported: it is asked only where it is there.
+    # Importing FiftyOne connects to its database, so its config is used only if it is imported.
     fiftyone = sys.modules.get("fiftyone")
     return bool(fiftyone.config.show_progress_bars) if fiftyone is not None else True

@@ -1,4 +1,4 @@
-"""What is on record of a run: what decided its masks, where and when it ran, what came out."""
+"""The record of a run: what decided its masks, when and where it ran, and its results."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ _DERIVED = ("images", "images_per_second")
 
 @dataclass(frozen=True)
 class RunRecord:
-    """The record of one run, as datasets and shards keep it.
+    """The record of one run, as datasets and shards store it.
 
     Attributes:
-        run_hash: 16 hexadecimal digits that name everything that decides the masks.
-        label_field: the field that has the labels; None in a shard, which is of no dataset.
-        identity: what the hash is made of: ``method``, ``config`` and ``encoder``; of an import,
-            the ``method`` "import", the file's ``sha256`` and the ``settings``.
-        counts: images by status.
-        instances: masks that were stored.
-        started: UTC, ISO 8601.
-        finished: UTC, ISO 8601.
-        seconds: that the run took.
+        run_hash: 16 hexadecimal digits, a hash of everything that decides the masks.
+        label_field: the field with the labels; None in a shard, which belongs to no dataset.
+        identity: the values that are hashed: ``method``, ``config`` and ``encoder``; for an
+            import, the ``method`` "import", the ``sha256`` of the file and the ``settings``.
+        counts: the number of images by status.
+        instances: the number of masks stored.
+        started: when the run started, UTC, ISO 8601.
+        finished: when it ended, UTC, ISO 8601.
+        seconds: the duration of the run.
         interrupted: whether it was stopped before its end.
-        versions: of packages and Python.
-        device: what the masks were calculated on.
-        batch_size: images that were encoded together.
+        versions: the versions of packages and Python.
+        device: the device that computed the masks.
+        batch_size: the number of images encoded together.
         engine: "ray", or None for a run on this machine.
-        shards: the folder of a run on Ray.
-        host: the machine that made a shard.
+        shards: the folder with the shards of a run on Ray.
+        host: the machine that wrote a shard.
         file: the name of an imported file.
     """
 
@@ -58,16 +58,16 @@ class RunRecord:
 
     @property
     def images(self) -> int:
-        """Images that the run has done, failed ones included."""
+        """The number of images that the run has done, failed ones included."""
         return sum(self.counts.values())
 
     @property
     def images_per_second(self) -> float:
-        """Over all of the run; 0 where it took no time."""
+        """The mean rate of the run; 0 if it took no time."""
         return round(self.images / self.seconds, 3) if self.seconds else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON can hold, the identity's entries among the others; nothing that is None."""
+        """A dictionary for JSON, with the entries of the identity at its top and without None."""
         names = [f.name for f in fields(self) if f.name != "identity"] + list(_DERIVED)
         values = {name: getattr(self, name) for name in names}
         plain = {k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()}
@@ -75,7 +75,7 @@ class RunRecord:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> RunRecord:
-        """The inverse of :meth:`to_dict`; what older versions left out takes its default.
+        """The inverse of :meth:`to_dict`; entries that older versions lack get their defaults.
 
         Examples:
             >>> old = {"run_hash": "0123456789abcdef", "method": "maskcut", "counts": {"ok": 3}}
@@ -90,7 +90,7 @@ class RunRecord:
 
 
 class RunClock:
-    """Times a run from when it is made, and writes its record."""
+    """Measures the duration of a run, from the creation of the clock, and makes its record."""
 
     def __init__(self) -> None:
         self._started = datetime.now(timezone.utc)
@@ -98,15 +98,15 @@ class RunClock:
 
     @property
     def seconds(self) -> float:
-        """Seconds since the start."""
+        """The time since the start, in seconds."""
         return time.perf_counter() - self._clock
 
     def record(self, run_hash: str, **values: Any) -> RunRecord:
         """The record of a run that ends now.
 
         Args:
-            run_hash: of the run.
-            values: :class:`RunRecord`'s other attributes, without the times.
+            run_hash: the run hash.
+            values: the other attributes of :class:`RunRecord`, without the times.
         """
         return RunRecord(
             run_hash,

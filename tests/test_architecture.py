@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[1]
 GROUND = (
     "promerge_fo.cpus", "promerge_fo.files", "promerge_fo.versions", "promerge_fo.words",
     "promerge_fo.parameters", "promerge_fo.progress", "promerge_fo.config", "promerge_fo.flow",
-    "promerge_fo.images", "promerge_fo.instances", "promerge_fo.connected", "promerge_fo.run_record",
+    "promerge_fo.images", "promerge_fo.instances", "promerge_fo.connected",
+    "promerge_fo.run_record",
 )  # fmt: skip
 METHOD = (*GROUND, "promerge_fo.encoder", "promerge_fo.segment", "promerge_fo.refine")
 PIPELINE = (*METHOD, "promerge_fo.pipeline", "promerge_fo.figures")
@@ -56,7 +57,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "promerge_fo.cli": EVERYTHING,
     "promerge_fo.__main__": ("promerge_fo.cli",),
     "operators": ("promerge_fo", "plugin"),
-    "plugin": ("promerge_fo", "operators"),
+    "plugin": ("promerge_fo",),
     "benchmarks": EVERYTHING,
     "docs": (*EVERYTHING, "benchmarks"),
 }  # fmt: skip

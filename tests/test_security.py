@@ -175,7 +175,7 @@ def test_a_shard_with_masks_that_are_none_is_set_aside(fo, dataset, tmp_path):
     from tests.needs import need
 
     need("pyarrow", "pip install 'promerge-fo[cluster]'")
-    from promerge_fo.cluster.driver import _Merging
+    from promerge_fo.cluster.driver import _ShardMerger
     from promerge_fo.cluster.shards import write_shard
     from promerge_fo.dataset.labels import declare_field
 
@@ -187,8 +187,8 @@ def test_a_shard_with_masks_that_are_none_is_set_aside(fo, dataset, tmp_path):
     }  # fmt: skip
     write_shard(tmp_path / "a.parquet", [row], {"run_hash": "0" * 16})
     todo = {"/a.png": None}
-    with _Merging(dataset, "promerge", "0" * 16, tmp_path, 0) as merging:
-        assert merging.merge("a.parquet", todo) == 0
+    with _ShardMerger(dataset, "promerge", "0" * 16, tmp_path, 0) as merger:
+        assert merger.merge("a.parquet", todo) == 0
     assert todo == {"/a.png": None}
     assert [path.name for path in tmp_path.iterdir()] == ["a.damaged"]
     assert dataset.count("promerge.detections") == 0
@@ -244,8 +244,8 @@ def test_ray_reports_nothing_where_we_start_it(monkeypatch):
 
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
-    with driver._ray(None):
+    with driver._ray_session(None):
         assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
-    with driver._ray(None):
+    with driver._ray_session(None):
         assert os.environ["RAY_USAGE_STATS_ENABLED"] == "1"

@@ -1,1 +1,1 @@
-"""COCO's annotations, without FiftyOne: JSON as a stream, RLE and boxes, masks from outside."""
+"""COCO annotations, without FiftyOne: JSON as a stream, RLE and boxes, and untrusted masks."""

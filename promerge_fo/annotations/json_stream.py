@@ -1,9 +1,9 @@
-"""JSON files of any length, one element after the other.
+"""Read the elements of large JSON files one by one.
 
-A list of results, or an object of lists as COCO's annotation files are, is read through a window
-that holds little more than one element: memory does not grow with the file, and an element that is
-too long or too deep is refused before it takes any. The elements themselves are decoded by Python's
-own decoder, which is compiled.
+The file is a list of results, or an object of lists like COCO's annotation files. It is read
+through a window that holds little more than one element, so memory does not grow with the file.
+Elements that are too long or nested too deep are refused before they take much memory. Each element
+is decoded by Python's own decoder, which is compiled.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import IO, Any, NamedTuple
 
 __all__ = ["Element", "holds_object", "read_elements"]
 
-LONGEST = 1 << 23  #: characters of one element; even the most ragged masks take fewer
-_CHUNK = 1 << 18  # characters that are read together, at least
+LONGEST = 1 << 23  #: characters that an element may have; even the most complex masks have fewer
+_CHUNK = 1 << 18  # characters that are read at once, at least
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
 class Element(NamedTuple):
-    """One element of a list.
+    """One element of a list in a JSON file.
 
     Attributes:
-        section: the list's key in the object that the file holds; None where the file is a list.
-        place: in its list, from 0.
-        value: what JSON makes of it; numbers may be NaN and infinite.
+        section: the key of the list, if the file is an object; None if the file is a list.
+        place: the index of the element in its list.
+        value: the decoded element; its numbers may be NaN or infinite.
     """
 
     section: str | None
@@ -37,15 +37,18 @@ class Element(NamedTuple):
 
 
 def read_elements(path: str | os.PathLike[str]) -> Iterator[Element]:
-    """The elements of a JSON list, or of all lists that the top of a JSON object holds.
+    """Read the elements of a JSON list, or of all lists that are values of a JSON object.
 
     Args:
         path: a file in UTF-8.
 
+    Yields:
+        The elements in the order of the file.
+
     Raises:
-        ValueError: the file is no such JSON, or not all of it, or an element is longer than
-            ``LONGEST`` or nested too deep to be decoded; it says where. What came before has been
-            given by then.
+        ValueError: the file is not such JSON, or is incomplete, or an element is longer than
+            ``LONGEST`` characters or nested too deep to be decoded. The message says where. The
+            elements before that place have been yielded by then.
         OSError: the file cannot be read.
     """
     with Path(path).open(encoding="utf-8-sig") as file:
@@ -66,7 +69,7 @@ def read_elements(path: str | os.PathLike[str]) -> Iterator[Element]:
 
 
 def holds_object(path: str | os.PathLike[str]) -> bool:
-    """Whether a file starts as a JSON object does, not as a list.
+    """Whether a file starts like a JSON object, and not like a list.
 
     Raises:
         OSError: the file cannot be read.
@@ -109,10 +112,10 @@ def _object(text: _Window) -> Iterator[Element]:
 
 
 class _Window:
-    """What has been read of a file and not been taken yet.
+    """The part of a file that has been read, but not decoded yet.
 
     Attributes:
-        place: what is being read, for messages.
+        place: the element that is being read, for messages.
     """
 
     def __init__(self, file: IO[str], path: Path) -> None:
@@ -125,7 +128,7 @@ class _Window:
         self._decode = json.JSONDecoder().raw_decode
 
     def peek(self) -> str:
-        """The next character that is no white space; empty at the end of the file."""
+        """The next character that is not white space; empty at the end of the file."""
         while (at := self._skip(self._at)) == len(self._text):
             self._at = at
             if not self._more():
@@ -134,7 +137,7 @@ class _Window:
         return self._text[at]
 
     def take(self, wanted: str) -> str:
-        """Pass over the next character, which has to be one of these."""
+        """Skip and return the next character, which must be one of these."""
         found = self.peek()
         if not found:
             raise self.error("it ends too soon")
@@ -145,7 +148,7 @@ class _Window:
         return found
 
     def value(self) -> Any:
-        """Decode the next value, whatever it is."""
+        """Decode the next value, of any type."""
         self.peek()
         while True:
             value, length, problem = None, 0, ""
@@ -154,7 +157,7 @@ class _Window:
                 length = end - self._at
             except json.JSONDecodeError as error:
                 problem = error.msg
-            except ValueError:  # Python takes no more than some thousand
+            except ValueError:  # Python limits the digits of an integer to 4,300
                 raise self.error("a number has too many digits") from None
             whole = not problem and self._is_whole(self._at + length)
             if (length if whole else self.waiting) > LONGEST:
@@ -167,7 +170,7 @@ class _Window:
                 return value
 
     def _is_whole(self, end: int) -> bool:
-        """Whether a value that ends here does not go on behind the window, as numbers may."""
+        """Whether a value ends here; a number at the end of the window may go on after it."""
         following = self._skip(end)
         if following == len(self._text):
             return False
@@ -175,22 +178,22 @@ class _Window:
 
     @property
     def waiting(self) -> int:
-        """Characters in the window."""
+        """The number of characters in the window that are not decoded yet."""
         return len(self._text) - self._at
 
     def error(self, reason: str) -> ValueError:
-        """What is wrong, with the place."""
+        """An error that says what is wrong, and where."""
         place = f"{self.place}, " if self.place else ""
         where = f"{place}character {self._before + self._at:,}"
         return ValueError(f"{self._path} is no JSON that can be read: at {where}, {reason}")
 
     def _skip(self, start: int) -> int:
         match = _SPACE.match(self._text, start)
-        assert match is not None  # the pattern matches nothing, too
+        assert match is not None  # the pattern also matches the empty string
         return match.end()
 
     def _more(self) -> bool:
-        """Read on, as much again as is waiting; whether there was anything left."""
+        """Read on, as much as is waiting; return whether there was anything left to read."""
         rest = self._text[self._at :]
         chunk = self._file.read(min(max(_CHUNK, len(rest)), LONGEST))
         self._before += self._at

@@ -1,4 +1,4 @@
-"""Masks as COCO's JSON has them: compressed RLE, area and box."""
+"""Convert masks to the records of COCO's JSON: compressed RLE, area and box."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["mask_record", "records_of"]
 
 
 def records_of(instances: Instances) -> list[dict[str, Any]]:
-    """The masks of one image as COCO's JSON has them; masks without a pixel are left out.
+    """Convert the masks of one image to records of COCO's JSON, except masks without a pixel.
 
     Args:
         instances: masks at the image's own size.
 
     Returns:
-        Of each mask what :func:`mask_record` gives, ``iscrowd`` (0) and ``score``.
+        One dictionary per mask: what :func:`mask_record` returns, ``iscrowd`` (0) and ``score``.
     """
     height, width = instances.masks.shape[1:]
     records = []
@@ -37,17 +37,17 @@ def records_of(instances: Instances) -> list[dict[str, Any]]:
 def mask_record(
     crop: NDArray[np.bool_], top: int, left: int, size: tuple[int, int]
 ) -> dict[str, Any] | None:
-    """One mask as COCO's JSON has it.
+    """Convert one mask to a record of COCO's JSON.
 
     Args:
-        crop: (h, w) bool, the part of the image that the mask lies in.
-        top: its first row in the image.
-        left: its first column.
+        crop: (h, w) bool, a part of the image that contains the whole mask.
+        top: the first row of this part in the image.
+        left: the first column of this part in the image.
         size: (height, width) of the image in pixels.
 
     Returns:
-        ``segmentation`` (compressed RLE at the image's size, ``counts`` as text), ``area`` in
-        pixels and the tight ``bbox`` (XYWH in pixels); None for a mask without a pixel.
+        A dictionary with ``segmentation`` (compressed RLE at the image's size, ``counts`` as text),
+        ``area`` in pixels and the tight ``bbox`` (XYWH in pixels); None for a mask without a pixel.
 
     Examples:
         >>> mask_record(np.ones((1, 2), dtype=bool), 0, 1, (2, 4))
@@ -66,7 +66,14 @@ def mask_record(
 
 @njit(cache=True, nogil=True)
 def _run_lengths(columns, top, left, height, width):  # type: ignore[no-untyped-def]
-    """Run lengths, column by column, of a mask that is empty outside of these columns.
+    """The run lengths, column by column, of a mask that is empty outside of a part of the image.
+
+    Args:
+        columns: (w, h) bool, that part of the mask, transposed.
+        top: the first row of the part in the image.
+        left: the first column of the part in the image.
+        height: of the image in pixels.
+        width: of the image in pixels.
 
     Returns:
         (k,) int64 lengths, background first; the area; and the tight box, x0, y0, x1, y1.

@@ -1,9 +1,9 @@
-"""Masks as strangers' files describe them, checked before anything believes them.
+"""Decode masks from files of unknown origin, and check them against the image first.
 
-pycocotools' decoder trusts what it is given: counts that do not add up to the size make it write
-where it should not. Here, runs are read and checked by compiled code of our own, against the size
-that the image really has, and no more memory is taken than that image's pixels; pycocotools draws
-polygons alone, whose extent is checked before.
+pycocotools' decoder does not check its input: if the counts do not add up to the size, it writes
+outside of its memory. So this module decodes run lengths by compiled code of its own, which checks
+them against the real size of the image and never takes more memory than the image has pixels.
+pycocotools only draws polygons, after their number and extent are checked.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from pycocotools import mask as coco_mask
 
 __all__ = ["Crop", "EntryError", "box_of", "check_box", "crop_of", "number"]
 
-_MOST_PARTS = 4096  # polygons of one mask
-_LONGEST_OUTLINE = 64  # of a mask's polygons together, in half perimeters of the image
+_MAX_POLYGONS = 4096  # of one mask
+_MAX_OUTLINE = 64  # total length of a mask's polygons, as a multiple of the image's height + width
 
 
 class EntryError(ValueError):
-    """Why an entry of a file is left out.
+    """Raised when an entry of a file is not valid; the message is the reason.
 
     Attributes:
-        what: the kind of fault, in few words, by which entries are counted.
+        what: the kind of fault in one word, such as "bbox", by which invalid entries are counted.
     """
 
     def __init__(self, what: str, message: str) -> None:
@@ -36,12 +36,12 @@ class EntryError(ValueError):
 
 
 class Crop(NamedTuple):
-    """The part of an image that a mask lies in.
+    """A mask, cut to its tight box.
 
     Attributes:
-        mask: (h, w) bool, of a tight box.
-        top: its first row.
-        left: its first column.
+        mask: (h, w) bool, the pixels of the box.
+        top: the first row of the box in the image.
+        left: the first column of the box in the image.
     """
 
     mask: NDArray[np.bool_]
@@ -50,7 +50,7 @@ class Crop(NamedTuple):
 
 
 def number(value: Any) -> float | None:
-    """A finite number that JSON gave; None for anything else."""
+    """A value from JSON as a float, if it is a finite number; else None."""
     if type(value) not in (int, float):
         return None
     try:
@@ -60,11 +60,11 @@ def number(value: Any) -> float | None:
     return result if math.isfinite(result) else None
 
 
-def check_box(value: Any) -> tuple[float, float, float, float]:
-    """A box as JSON gave it, four finite numbers XYWH, whose size is not negative.
+def check_box(value: object) -> tuple[float, float, float, float]:
+    """Check a box from JSON: four finite numbers XYWH, with a size that is not negative.
 
     Raises:
-        EntryError: it is something else.
+        EntryError: the value is something else.
     """
     numbers = [number(part) for part in value] if isinstance(value, list) else []
     found = [part for part in numbers if part is not None]
@@ -76,18 +76,18 @@ def check_box(value: Any) -> tuple[float, float, float, float]:
     return x, y, w, h
 
 
-def box_of(value: Any, size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """A box in pixels, cut at the image's edges.
+def box_of(value: object, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Check a box from JSON, and cut it at the edges of the image.
 
     Args:
-        value: XYWH as JSON gave it.
-        size: (height, width) of the image.
+        value: XYWH in pixels, from JSON.
+        size: (height, width) of the image in pixels.
 
     Returns:
-        ``x0, y0, x1, y1``.
+        ``x0, y0, x1, y1`` in pixels.
 
     Raises:
-        EntryError: it is no box, or lies outside of the image.
+        EntryError: the value is not a box, or the box lies outside of the image.
     """
     x, y, w, h = check_box(value)
     height, width = size
@@ -97,31 +97,31 @@ def box_of(value: Any, size: tuple[int, int]) -> tuple[float, float, float, floa
     return x0, y0, x1, y1
 
 
-def crop_of(segmentation: Any, size: tuple[int, int]) -> Crop:
-    """A mask, from RLE of either kind or from polygons.
+def crop_of(segmentation: object, size: tuple[int, int]) -> Crop:
+    """Decode and check a mask from JSON.
 
     Args:
-        segmentation: what JSON gave: an object with ``size`` and ``counts`` (text or numbers), or
-            a list of polygons.
-        size: (height, width) of the image.
+        segmentation: RLE, an object with ``size`` and ``counts`` (compressed as text, or a list of
+            numbers); or a list of polygons.
+        size: (height, width) of the image in pixels.
 
     Raises:
-        EntryError: it is none of these, does not fit the image, or has no pixel.
+        EntryError: the value is neither of these, does not fit the image, or has no pixel.
     """
     if isinstance(segmentation, dict):
-        counts = _counts_of(segmentation, size)
+        runs = _runs_of_rle(segmentation, size)
     elif isinstance(segmentation, list):
-        counts = _counts_of_polygons(segmentation, size)
+        runs = _runs_of_polygons(segmentation, size)
     else:
         raise EntryError("segmentation", "its segmentation is neither RLE nor polygons")
-    area, x0, y0, x1, y1 = _extent(counts, *size)
+    area, x0, y0, x1, y1 = _extent(runs, *size)
     if area == 0:
         raise EntryError("empty", "its mask has no pixel")
-    return Crop(_paint(counts, size[0], x0, y0, x1, y1), int(y0), int(x0))
+    return Crop(_paint(runs, size[0], x0, y0, x1, y1), int(y0), int(x0))
 
 
-def _counts_of(rle: dict[str, Any], size: tuple[int, int]) -> NDArray[np.int64]:
-    """Run lengths that are not negative and add up to the image."""
+def _runs_of_rle(rle: dict[str, Any], size: tuple[int, int]) -> NDArray[np.int64]:
+    """The run lengths of an RLE, after checking that none is negative and that they add up."""
     given = rle.get("size")
     if not (isinstance(given, list) and [type(n) for n in given] == [int, int]):
         raise EntryError("size", "the size of its segmentation is not [height, width]")
@@ -133,7 +133,7 @@ def _counts_of(rle: dict[str, Any], size: tuple[int, int]) -> NDArray[np.int64]:
         )
     counts, pixels = rle.get("counts"), height * width
     if isinstance(counts, list):
-        return _plain_counts(counts, pixels)
+        return _uncompressed_runs(counts, pixels)
     if not isinstance(counts, str):
         raise EntryError("counts", "the counts of its segmentation are neither text nor a list")
     if not counts.isascii():
@@ -141,17 +141,16 @@ def _counts_of(rle: dict[str, Any], size: tuple[int, int]) -> NDArray[np.int64]:
     runs, total, fault = _decode(np.frombuffer(counts.encode("ascii"), dtype=np.uint8), pixels)
     if fault:
         raise EntryError("counts", f"its counts {_FAULTS[fault]}".format(pixels=pixels))
-    return _add_up(runs, int(total), pixels)
+    return _require_total(runs, int(total), pixels)
 
 
-def _plain_counts(counts: list[Any], pixels: int) -> NDArray[np.int64]:
+def _uncompressed_runs(counts: list[Any], pixels: int) -> NDArray[np.int64]:
     if not all(type(count) is int and 0 <= count <= pixels for count in counts):
         raise EntryError("counts", f"its counts are not all whole numbers from 0 to {pixels}")
-    runs = np.array(counts, dtype=np.int64)
-    return _add_up(runs, sum(counts), pixels)
+    return _require_total(np.array(counts, dtype=np.int64), sum(counts), pixels)
 
 
-def _add_up(runs: NDArray[np.int64], total: int, pixels: int) -> NDArray[np.int64]:
+def _require_total(runs: NDArray[np.int64], total: int, pixels: int) -> NDArray[np.int64]:
     if total != pixels:
         raise EntryError(
             "counts", f"its counts add up to {total} pixels, but its image has {pixels}"
@@ -169,18 +168,18 @@ _FAULTS = {
 
 @njit(cache=True, nogil=True)
 def _decode(text, pixels):  # type: ignore[no-untyped-def]
-    """Run lengths of COCO's compressed RLE.
+    """The run lengths of COCO's compressed RLE.
 
-    A character carries six bits: five of a number, lowest first, and whether more follow; the sign
-    is the highest of the last five. From the third on, runs are differences to the run before the
-    last one.
+    Each character carries six bits: five bits of a number, the lowest five first, and a bit that
+    says whether the number goes on. The highest of a number's last five bits is its sign. From the
+    fourth number on, it is the difference to the run two places before.
 
     Args:
-        text: (n,) uint8 characters.
-        pixels: of the image, which no sum may pass.
+        text: (n,) uint8, the characters.
+        pixels: the number of pixels in the image, which the sum of the runs must not exceed.
 
     Returns:
-        (k,) int64 runs, their sum, and 0 or one of the faults.
+        (k,) int64, the runs; their sum; and 0, or a key of ``_FAULTS`` if the text is not valid.
     """
     runs = np.empty(text.size, np.int64)
     k, total, at = 0, np.int64(0), 0
@@ -212,10 +211,12 @@ def _decode(text, pixels):  # type: ignore[no-untyped-def]
     return runs[:k], total, 0
 
 
-def _counts_of_polygons(polygons: list[Any], size: tuple[int, int]) -> NDArray[np.int64]:
-    if not polygons or len(polygons) > _MOST_PARTS:
+def _runs_of_polygons(polygons: list[Any], size: tuple[int, int]) -> NDArray[np.int64]:
+    """The run lengths of a mask that is drawn from polygons, after checking these."""
+    if not polygons or len(polygons) > _MAX_POLYGONS:
         raise EntryError(
-            "polygons", f"it has {len(polygons):,} polygons, and 1 to {_MOST_PARTS:,} can be drawn"
+            "polygons",
+            f"it has {len(polygons):,} polygons, and 1 to {_MAX_POLYGONS:,} can be drawn",
         )
     outline = 0.0
     for polygon in polygons:
@@ -224,7 +225,7 @@ def _counts_of_polygons(polygons: list[Any], size: tuple[int, int]) -> NDArray[n
         if any(number(part) is None for part in polygon):
             raise EntryError("polygons", "a polygon has something other than finite numbers")
         outline += _outline(polygon, size)
-    if outline > _LONGEST_OUTLINE * sum(size):
+    if outline > _MAX_OUTLINE * sum(size):
         raise EntryError(
             "polygons", f"its polygons are {outline:.3g} pixels long, which is no shape"
         )
@@ -234,7 +235,7 @@ def _counts_of_polygons(polygons: list[Any], size: tuple[int, int]) -> NDArray[n
 
 
 def _outline(polygon: Sequence[float], size: tuple[int, int]) -> float:
-    """The length of a polygon whose points all lie in the image, or not far from it."""
+    """The length of a polygon in pixels, after checking that no point is far from the image."""
     height, width = size
     points = np.array(polygon, dtype=np.float64).reshape(-1, 2)
     margin = max(height, width)
@@ -246,7 +247,7 @@ def _outline(polygon: Sequence[float], size: tuple[int, int]) -> float:
 
 @njit(cache=True, nogil=True)
 def _extent(runs, height, width):  # type: ignore[no-untyped-def]
-    """Pixels of the foreground and their tight box: area, x0, y0, x1, y1."""
+    """The number of foreground pixels and their tight box: area, x0, y0, x1, y1."""
     area, start = 0, 0
     x0, y0, x1, y1 = width, height, 0, 0
     for k in range(runs.size):
@@ -266,7 +267,7 @@ def _extent(runs, height, width):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _paint(runs, height, x0, y0, x1, y1):  # type: ignore[no-untyped-def]
-    """The foreground within its box, (y1 - y0, x1 - x0) bool."""
+    """The foreground in its tight box, (y1 - y0, x1 - x0) bool."""
     crop = np.zeros((y1 - y0, x1 - x0), np.bool_)
     start = 0
     for k in range(runs.size):

@@ -1,6 +1,7 @@
-"""The pipeline on Ray Data: masks into Parquet shards, and from there into FiftyOne.
+"""The pipeline on Ray Data: workers write masks to Parquet shards, and the driver merges them.
 
-Ray and pyarrow are imported by what uses them; the workers need neither FiftyOne nor a database.
+The driver needs FiftyOne and its database; the workers need neither. Ray and pyarrow are imported
+only when they are used.
 """
 
 from __future__ import annotations
@@ -14,20 +15,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Recipe", "segment_on_ray"]
 
-_HOMES = {"Recipe": "worker", "segment_on_ray": "driver"}
+_MODULES = {"Recipe": "worker", "segment_on_ray": "driver"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
+    if name in _MODULES:
         for module in ("pyarrow.parquet", "ray.data"):
             try:
                 import_module(module)
             except ImportError as error:
                 raise ImportError(
-                    f"{module} cannot be imported ({error}); runs on Ray need more than the rest: "
+                    f"{module} cannot be imported ({error}), but runs on Ray need it: "
                     "pip install 'promerge-fo[cluster]'"
                 ) from error
-        return getattr(import_module(f"promerge_fo.cluster.{_HOMES[name]}"), name)
+        return getattr(import_module(f"promerge_fo.cluster.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'promerge_fo.cluster' has no attribute {name!r}")
 
 

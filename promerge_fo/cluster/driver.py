@@ -1,4 +1,4 @@
-"""What leads a run on Ray: it deals out the images, and merges the shards into the dataset."""
+"""The driver of a run on Ray: it hands the images to workers, and merges their shards."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fiftyone as fo
 import fiftyone.core.utils as fou
 
 from promerge_fo.cluster.shards import read_shard, set_aside
-from promerge_fo.cluster.worker import MakesPipeline, Segmenter
+from promerge_fo.cluster.worker import PipelineFactory, Segmenter, ShardResult, ShardTask
 from promerge_fo.config import run_hash
 from promerge_fo.cpus import available_cpus
-from promerge_fo.dataset.database import patiently, reload_samples, root_dataset
+from promerge_fo.dataset.database import reload_samples, retry_while_unreachable, root_dataset
 from promerge_fo.dataset.labels import declare_field
 from promerge_fo.dataset.provenance import register
 from promerge_fo.dataset.runs.merge import merge_rows
-from promerge_fo.dataset.runs.resume import finished, outstanding, start_anew
-from promerge_fo.dataset.runs.segment import Report, warn_of_other_runs
+from promerge_fo.dataset.runs.resume import finished, start_run, unfinished
+from promerge_fo.dataset.runs.segment import Report
 from promerge_fo.dataset.runs.status import Heartbeat
 from promerge_fo.dataset.samples import require_whole_images
 from promerge_fo.progress import ShowProgress, progress_bar
@@ -35,13 +36,13 @@ __all__ = ["segment_on_ray"]
 
 logger = logging.getLogger("fiftyone.promerge")
 
-_ROUNDS = 4  # the last one finds nothing to do, unless shards come out damaged
-_STORE = 256 << 20  # bytes for what Ray's processes hand on: paths
+_MAX_ROUNDS = 4  # one makes all shards, the next finds nothing to do, unless shards are damaged
+_OBJECT_STORE_BYTES = 256 << 20  # Ray's processes only exchange paths
 
 
 def segment_on_ray(
     samples: Any,
-    recipe: MakesPipeline,
+    recipe: PipelineFactory,
     label_field: str = "promerge",
     *,
     shards: str | os.PathLike[str],
@@ -55,114 +56,122 @@ def segment_on_ray(
     retry_failed: bool = False,
     progress: ShowProgress = None,
 ) -> Report:
-    """Give the images of a dataset or view instance masks, by workers on one or many machines.
+    """Give the images of a dataset or view instance masks, with workers on one or many machines.
 
     Each worker loads the encoder once. It writes its masks to Parquet shards, which are merged
-    into the dataset as they come. What is in whole shards already is merged first, and only the
-    images that are then left are computed; so a run that broke off anywhere goes on.
+    into the dataset as they are finished. Shards that exist already are merged first, and only
+    the images that are still missing are computed. So a run that was stopped, at any point,
+    continues with the same call.
 
     Args:
-        samples: a ``fiftyone.Dataset`` or view of images, whose files all machines see.
-        recipe: of the pipeline; :class:`promerge_fo.cluster.Recipe` usually.
+        samples: a ``fiftyone.Dataset`` or view of images, whose files all machines can read.
+        recipe: makes the pipeline on each worker; usually a :class:`promerge_fo.cluster.Recipe`.
         label_field: the field for the masks.
-        shards: a folder that all machines see; each run has its own below it, by its hash.
-        address: of a Ray cluster, "auto" for the one that this machine belongs to; None starts
-            Ray on this machine, for this run alone.
-        workers: by default one for each GPU, or without GPUs one for each machine.
-        device: "cuda" or "cpu"; by default CUDA where Ray knows of GPUs.
-        shard_size: images of a shard: what a worker that dies has to do again at most.
-        batch_size: images that a GPU encodes together.
-        limit: only the first so many images.
+        shards: a folder that all machines can write to; each run has its own folder in it, named
+            by the run hash.
+        address: the address of a Ray cluster, or "auto" for the cluster of this machine; None
+            starts Ray on this machine for this run only.
+        workers: the number of workers; by default one for each GPU, or without GPUs one for each
+            machine.
+        device: "cuda" or "cpu"; by default CUDA if Ray finds GPUs.
+        shard_size: the number of images in a shard, the most that are lost when a worker dies.
+        batch_size: the number of images that a GPU encodes together.
+        limit: use only this number of images, the first ones.
         overwrite: redo images that are done.
         retry_failed: redo images that failed, and no others.
-        progress: whether to show a bar (None: as FiftyOne's config says), or what makes one; see
-            :data:`promerge_fo.progress.ShowProgress`.
+        progress: whether to show a progress bar (None: as FiftyOne's config says), or a function
+            that makes one; see :data:`promerge_fo.progress.ShowProgress`.
 
     Returns:
-        What the run did; after Ctrl-C too, when what was done is kept.
+        A summary of the run, also if Ctrl-C stopped it; what was done until then is kept.
 
     Raises:
-        fiftyone.core.media.MediaTypeError: no images.
-        ValueError: patches, or options that contradict each other.
-        OSError: shards cannot be written; what was written is kept.
-        pymongo.errors.ConnectionFailure: the database was away for more than ten minutes.
+        fiftyone.core.media.MediaTypeError: the samples are not images.
+        ValueError: the samples are patches, or both ``overwrite`` and ``retry_failed`` are given.
+        OSError: shards cannot be written; those that were written are kept.
+        pymongo.errors.ConnectionFailure: the database was unreachable for more than ten minutes.
     """
     require_whole_images(samples)
     run = run_hash(recipe.identity)
     declare_field(samples, label_field)
-    view = samples if limit is None else samples.limit(limit)
-    warn_of_other_runs(view, label_field, run)
-    view = start_anew(view, label_field, run, overwrite=overwrite, retry_failed=retry_failed)
+    start = start_run(
+        samples, label_field, run, limit=limit, overwrite=overwrite, retry_failed=retry_failed
+    )
+    view, total, before, left = start.view, start.total, start.finished, start.left
     folder = Path(shards).expanduser().absolute() / run
     if overwrite:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    total, before = len(view), finished(view, label_field, run)
-    left = total - sum(before.values())
     if left == 0:
         return Report(skipped=total)
-    merging = _Merging(root_dataset(samples), label_field, run, folder, before["failed"])
-    beat = Heartbeat(merging.dataset, label_field, run, "ray", total, total - left, merging.so_far)
-    # Images of a shard that is there already have failed in it, and are to be run again.
+    merger = _ShardMerger(root_dataset(samples), label_field, run, folder, before["failed"])
+    heartbeat = Heartbeat(
+        merger.dataset, label_field, run, "ray", total, total - left, merger.count_images
+    )
+    # Images to retry failed in shards that exist: other names let workers write new shards.
     salt = str(time.time_ns()) if retry_failed else ""
     clock, interrupted = RunClock(), False
-    workers_used: _Workers | None = None
+    plan: _WorkerPlan | None = None
     try:
-        with progress_bar(progress, left) as bar, beat, merging:
-            for _ in range(_ROUNDS):
-                todo = patiently(lambda: _paths(outstanding(view, label_field, run)))
-                # Where an image failed in one shard and not in another, the latter counts.
-                for failed_too in (False,) if retry_failed else (False, True):
-                    for name in _shards_in(folder):
-                        bar.update(merging.merge(name, todo, failed_too=failed_too))
-                tasks = list(_tasks(todo, run, salt, shard_size))
+        with progress_bar(progress, left) as bar, heartbeat, merger:
+            for _ in range(_MAX_ROUNDS):
+                todo = retry_while_unreachable(
+                    lambda: _image_paths(unfinished(view, label_field, run))
+                )
+                # If an image failed in one shard, but not in another, the masks of the latter win.
+                for include_failed in (False,) if retry_failed else (False, True):
+                    for name in _shard_names(folder):
+                        bar.update(merger.merge(name, todo, include_failed=include_failed))
+                tasks = list(_make_tasks(todo, run, salt, shard_size))
                 if not tasks:
-                    _clean(folder)
+                    _remove_leftovers(folder)
                     break
-                with _ray(address):
-                    workers_used = _workers(workers, device)
-                    for made in _results(tasks, workers_used, recipe, folder, batch_size):
-                        if made["error"] is not None:
+                with _ray_session(address):
+                    plan = _plan_workers(workers, device)
+                    for result in _run_tasks(tasks, plan, recipe, folder, batch_size):
+                        if result["error"] is not None:
                             raise OSError(
-                                f"the shard {folder / made['shard']} cannot be written "
-                                f"({made['error']}). What was written is kept: make room, and run "
-                                "the same command again to go on"
+                                f"the shard {folder / result['shard']} cannot be written "
+                                f"({result['error']}). What was written is kept: free some disk "
+                                "space, and run the same command again to go on"
                             )
-                        bar.update(merging.merge(made["shard"], todo))
+                        bar.update(merger.merge(result["shard"], todo))
             else:
                 raise OSError(
-                    f"shards in {folder} come out damaged again and again; look at that disk. "
-                    "What is whole is kept, and the same command goes on"
+                    f"shards in {folder} come out damaged again and again; check that disk. "
+                    "Undamaged shards are kept: run the same command again to go on"
                 )
     except KeyboardInterrupt:
         interrupted = True
-    reload_samples(merging.dataset)
-    counts = patiently(lambda: finished(view, label_field, run)) - before
+    reload_samples(merger.dataset)
+    counts = retry_while_unreachable(lambda: finished(view, label_field, run)) - before
     record = clock.record(
         run,
         label_field=label_field,
         identity=recipe.identity,
         counts=dict(counts),
-        instances=merging.instances,
+        instances=merger.instances,
         interrupted=interrupted,
-        device=str(workers_used or "none: all masks were in shards already"),
+        device=str(plan or "none: all masks were in shards already"),
         engine="ray",
         shards=str(folder),
         batch_size=batch_size,
     )
-    patiently(lambda: register(merging.dataset, record))
-    return Report(dict(counts), total - left, merging.instances, record.seconds, interrupted)
+    retry_while_unreachable(lambda: register(merger.dataset, record))
+    return Report(dict(counts), before.total(), merger.instances, record.seconds, interrupted)
 
 
-class _Merging:
-    """Merges one shard after the other; a context manager, for its threads.
+class _ShardMerger:
+    """Merges shards into a dataset; a context manager, which ends its threads.
 
     Attributes:
-        dataset: that is merged into.
-        instances: masks that were merged.
+        dataset: the dataset.
+        instances: the number of masks merged.
     """
 
-    def __init__(self, dataset: Any, label_field: str, run: str, folder: Path, failed: int) -> None:
+    def __init__(
+        self, dataset: fo.Dataset, label_field: str, run: str, folder: Path, failed: int
+    ) -> None:
         self.dataset = dataset
         self.instances = 0
         self._label_field = label_field
@@ -171,26 +180,26 @@ class _Merging:
         self._done, self._failed = 0, failed
         self._pool = ThreadPoolExecutor(available_cpus(), "promerge-merge")
 
-    def __enter__(self) -> _Merging:
+    def __enter__(self) -> _ShardMerger:
         return self
 
     def __exit__(self, *reason: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def so_far(self) -> tuple[int, int]:
-        """Images that were merged, and how many failed, before or since."""
+    def count_images(self) -> tuple[int, int]:
+        """The number of images merged, and of images that failed, in this run or before."""
         return self._done, self._failed
 
-    def merge(self, name: str, todo: dict[str, None], *, failed_too: bool = True) -> int:
-        """Merge what a shard has of some images; a damaged one is set aside.
+    def merge(self, name: str, todo: dict[str, None], *, include_failed: bool = True) -> int:
+        """Merge the images of a shard that are still to do; a damaged shard is renamed.
 
         Args:
-            name: of the shard.
-            todo: paths of the images; those that are merged are taken out.
-            failed_too: also images that failed.
+            name: the file name of the shard.
+            todo: the paths of the images to do; those that are merged are removed.
+            include_failed: whether to merge images that failed, too.
 
         Returns:
-            The number of samples that have labels now.
+            The number of samples that got labels.
         """
         path = self._folder / name
         if not todo:
@@ -203,10 +212,10 @@ class _Merging:
             rows = [
                 row
                 for row in rows
-                if row["filepath"] in todo and (failed_too or row["status"] != "failed")
+                if row["filepath"] in todo and (include_failed or row["status"] != "failed")
             ]
             merged = merge_rows(self.dataset, self._label_field, self._run, rows, self._pool)
-        except ValueError as error:  # truncated, damaged, or with masks that are none
+        except ValueError as error:  # truncated, damaged, or with malformed masks
             logger.warning("%s; it is now %s, and its images are redone", error, set_aside(path))
             return 0
         for row in rows:
@@ -217,32 +226,32 @@ class _Merging:
         return merged
 
 
-def _paths(view: Any) -> dict[str, None]:
-    """The images of a view, each once, in order."""
+def _image_paths(view: Any) -> dict[str, None]:
+    """The image files of a view, in order, without duplicates: a dictionary as an ordered set."""
     return dict.fromkeys(view.values("filepath"))
 
 
-def _shards_in(folder: Path) -> list[str]:
+def _shard_names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.parquet"))
 
 
-def _tasks(todo: Iterable[str], run: str, salt: str, shard_size: int) -> Iterator[dict[str, Any]]:
-    """Images for one shard each, whose name is that of the images: done twice, it is there once."""
+def _make_tasks(todo: Iterable[str], run: str, salt: str, shard_size: int) -> Iterator[ShardTask]:
+    """One task for each shard. The images decide its name, so making it twice makes one file."""
     for paths in fou.iter_batches(todo, shard_size):
         digest = hashlib.sha256("\0".join([run, salt, *paths]).encode()).hexdigest()
         yield {"shard": f"{digest[:24]}.parquet", "paths": list(paths)}
 
 
-def _clean(folder: Path) -> None:
-    """Remove what workers that died have left."""
+def _remove_leftovers(folder: Path) -> None:
+    """Remove the files that workers left behind when they died."""
     shutil.rmtree(folder / "attempts", ignore_errors=True)
     for path in folder.glob("*.part"):
         path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
-class _Workers:
-    """How many workers there are, and what each of them has."""
+class _WorkerPlan:
+    """The number of workers, and the CPUs and the device of each."""
 
     count: int
     cpus: int
@@ -253,26 +262,30 @@ class _Workers:
 
 
 @contextmanager
-def _ray(address: str | None) -> Iterator[None]:
-    """Ray, for as long as it is needed; one that runs in this process already is left alone."""
+def _ray_session(address: str | None) -> Iterator[None]:
+    """Connect to Ray or start it, and end it afterwards, unless this process used it before."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
-    ours = not ray.is_initialized()
-    if ours:
-        local = {"include_dashboard": False, "object_store_memory": _STORE} if not address else {}
+    is_new = not ray.is_initialized()
+    if is_new:
+        local = (
+            {}
+            if address
+            else {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+        )
         ray.init(
             address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local
         )
     try:
         yield
     finally:
-        if ours:
+        if is_new:
             ray.shutdown()
 
 
-def _workers(count: int | None, device: str | None) -> _Workers:
-    """One worker for each GPU, or without GPUs one for each machine, if nothing else is said."""
+def _plan_workers(count: int | None, device: str | None) -> _WorkerPlan:
+    """By default one worker for each GPU, or without GPUs one for each machine."""
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -286,19 +299,19 @@ def _workers(count: int | None, device: str | None) -> _Workers:
         cpus = [node["CPU"] for node in nodes if node.get("CPU")]
         count = count or len(cpus)
         cpus = [sum(cpus) // count, *cpus]
-    return _Workers(count, max(1, int(min(cpus, default=1))), device)
+    return _WorkerPlan(count, max(1, int(min(cpus, default=1))), device)
 
 
-def _results(
-    tasks: list[dict[str, Any]],
-    workers: _Workers,
-    recipe: MakesPipeline,
+def _run_tasks(
+    tasks: list[ShardTask],
+    workers: _WorkerPlan,
+    recipe: PipelineFactory,
     folder: Path,
     batch_size: int,
-) -> Iterator[dict[str, Any]]:
-    """What :class:`Segmenter` says of each task, as it comes.
+) -> Iterator[ShardResult]:
+    """Have workers do the tasks; yields the results of :class:`Segmenter` as they are finished.
 
-    Ray starts workers that die anew, and gives their tasks to others.
+    Ray replaces a worker that dies, and gives its tasks to others.
     """
     import ray
 
@@ -306,11 +319,11 @@ def _results(
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     size = min(workers.count, len(tasks))
-    made = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map(
+    results = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map(
         Segmenter,
         fn_constructor_args=(recipe, folder, workers.device, workers.cpus, batch_size),
         compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2),
         num_cpus=workers.cpus,
         num_gpus=1 if workers.device == "cuda" else 0,
     )
-    yield from made.iter_rows()
+    yield from results.iter_rows()

@@ -1,8 +1,8 @@
-"""Parquet shards of masks: whole or not there, with what made them; and how often each was begun.
+"""Parquet shards: files of masks that are written whole or not at all, with the record of the run.
 
-A row is an image: ``filepath``, ``height`` and ``width`` in pixels, ``status``, ``error``, and of
-each mask its ``scores`` and ``counts``, COCO's compressed RLE at the image's size. The file's
-metadata hold, under "promerge", the provenance as JSON. Pages have checksums.
+A row is one image: ``filepath``, ``height`` and ``width`` in pixels, ``status``, ``error``, and for
+each mask its score (``scores``) and its COCO compressed RLE at the image's size (``counts``). The
+file's metadata hold the record of the run as JSON, under the key "promerge". Pages have checksums.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _SCHEMA = pa.schema(
 
 
 class ShardError(ValueError):
-    """A shard that cannot be read, or is of another run."""
+    """Raised when a shard cannot be read, or belongs to another run."""
 
 
 def row_of(instances: Instances) -> dict[str, Any]:
-    """What a shard says of one image, but for its path; masks without a pixel are left out."""
+    """The row of one image, without its ``filepath``. Masks without any pixel are left out."""
     height, width = instances.masks.shape[1:]
     records = records_of(instances)
     return {
@@ -55,15 +55,15 @@ def row_of(instances: Instances) -> dict[str, Any]:
 
 
 def write_shard(path: Path, rows: Sequence[dict[str, Any]], provenance: dict[str, Any]) -> None:
-    """Write a shard, which appears under its name once all of it is on the disk.
+    """Write a shard. It appears under its name once all of it is on the disk.
 
     Args:
-        path: of the shard; what is there is replaced.
-        rows: of :func:`row_of`, each with ``filepath``.
-        provenance: what JSON can hold.
+        path: where to write it; an existing file is replaced.
+        rows: rows from :func:`row_of`, each with a ``filepath`` added.
+        provenance: the record of the run, as values that JSON can hold.
 
     Raises:
-        OSError: the disk is full, or gone; nothing is left of the shard.
+        OSError: the disk is full or cannot be reached; no part of the shard is left behind.
     """
     schema = _SCHEMA.with_metadata({_KEY: json.dumps(provenance).encode()})
     table = pa.Table.from_pylist(list(rows), schema)
@@ -74,16 +74,16 @@ def write_shard(path: Path, rows: Sequence[dict[str, Any]], provenance: dict[str
 def read_shard(
     path: Path, run: str, columns: Sequence[str] | None = None
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The rows of a shard and its provenance.
+    """The rows of a shard, and the record of the run that made it.
 
     Args:
-        path: of the shard.
-        run: the run hash that it is to have.
-        columns: of the rows; all by default.
+        path: the path of the shard.
+        run: the run hash that the shard must have.
+        columns: the columns to read; all by default.
 
     Raises:
-        ShardError: it is truncated, damaged, no shard, or of another run.
-        FileNotFoundError: it is not there.
+        ShardError: the file is truncated, damaged or no shard, or belongs to another run.
+        FileNotFoundError: the file does not exist.
     """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
@@ -100,47 +100,51 @@ def read_shard(
 
 
 def set_aside(path: Path) -> Path:
-    """Give a damaged shard another name, by which nobody reads it; returns that."""
+    """Rename a damaged shard, so that it is not read again; returns its new path."""
     aside = path.with_suffix(".damaged")
     path.replace(aside)
     return aside
 
 
 class Attempts:
-    """Remembers, over the deaths of workers, how often a shard was begun and what they died of.
+    """Counts the attempts to make a shard, across workers that died.
 
     Args:
-        path: of a small JSON file beside the shards.
+        path: where to keep the count: a small JSON file beside the shards.
+
+    Attributes:
+        count: the number of attempts, including this one.
+        deaths: the number of workers that died while they processed one image alone, by image.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.begun = 0  #: times
-        self.deaths: dict[str, int] = {}  #: by the image that was alone at work
-        self._at: str | None = None
+        self.count = 0
+        self.deaths: dict[str, int] = {}
+        self._image: str | None = None
 
     def begin(self) -> None:
-        """Count one more, and what the last one died of."""
+        """Count one more attempt, and the death that ended the attempt before."""
         with suppress(OSError, ValueError):
             stored = json.loads(self._path.read_text())
-            self.begun, self.deaths = stored["begun"], stored["deaths"]
+            self.count, self.deaths = stored["begun"], stored["deaths"]
             if stored["at"] is not None:
                 self.deaths[stored["at"]] = self.deaths.get(stored["at"], 0) + 1
-        self.begun += 1
+        self.count += 1
         self._write()
 
-    def at(self, image: str) -> None:
-        """Note that this image, and no other, is at work."""
-        self._at = image
+    def begin_image(self, image: str) -> None:
+        """Note that the worker processes this image alone from now on."""
+        self._image = image
         self._write()
 
     def end(self) -> None:
-        """Forget all: the shard is written."""
+        """Delete the file: the shard is written."""
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
 
     def _write(self) -> None:
-        content = {"begun": self.begun, "deaths": self.deaths, "at": self._at}
-        # a full disk is no reason to stop here: writing the shard itself will say so
+        content = {"begun": self.count, "deaths": self.deaths, "at": self._image}
+        # A full disk is no reason to stop here: writing the shard itself will report it.
         with suppress(OSError), whole_file(self._path, "w") as file:
             json.dump(content, file)

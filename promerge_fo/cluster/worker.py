@@ -1,4 +1,4 @@
-"""What a worker does: it loads the encoder once, and makes one shard after the other."""
+"""A worker on Ray: it loads the encoder once, and then makes one shard after the other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 from promerge_fo.cluster.shards import Attempts, ShardError, read_shard, row_of, write_shard
 from promerge_fo.config import run_hash
@@ -16,31 +16,45 @@ from promerge_fo.instances import Instances
 from promerge_fo.pipeline import Pipeline, pipeline_of
 from promerge_fo.run_record import RunClock
 
-__all__ = ["MakesPipeline", "Recipe", "Segmenter"]
+__all__ = ["PipelineFactory", "Recipe", "Segmenter", "ShardResult", "ShardTask"]
 
-_WAITS_S = (2.0, 10.0, 30.0)  # before a shard is written again
-_CAREFUL_AFTER = 2  # deaths of workers over one shard, after which its images go one by one
-_DEADLY = 3  # deaths over one image, after which it has failed
+_WAITS_S = (2.0, 10.0, 30.0)  # before each new attempt to write a shard
+_ONE_BY_ONE_AFTER = 2  # attempts at a shard, after which its images are processed one by one
+_MAX_DEATHS = 3  # deaths of workers on one image alone, after which the image has failed
 
 
-class MakesPipeline(Protocol):
-    """What a run hands to its workers in place of a pipeline, which is far larger."""
+class ShardTask(TypedDict):
+    """One shard to make: its file name, and the paths of its images."""
+
+    shard: str
+    paths: list[str]
+
+
+class ShardResult(TypedDict):
+    """The file name of a shard, and None or the reason why it could not be written."""
+
+    shard: str
+    error: str | None
+
+
+class PipelineFactory(Protocol):
+    """Makes a pipeline on a worker; sent to workers because a pipeline itself is far larger."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What :meth:`promerge_fo.Pipeline.identity` gives."""
+        """The identity of the pipeline, see :meth:`promerge_fo.Pipeline.identity`."""
 
     def __call__(self, device: str, threads: int) -> Pipeline:
-        """The pipeline, whose identity must be this one."""
+        """Make the pipeline, which must have this identity."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A pipeline by its identity, for machines that have the weights or can get them.
+    """Makes a pipeline from its identity, on machines that have the weights or can download them.
 
     Attributes:
-        identity: what :meth:`promerge_fo.Pipeline.identity` gives.
-        checkpoint: the file with the encoder's weights, on all machines at the same place.
+        identity: the identity of the pipeline, from :meth:`promerge_fo.Pipeline.identity`.
+        checkpoint: the file with the encoder's weights, at the same path on all machines.
         compile: see :func:`promerge_fo.load_encoder`.
     """
 
@@ -49,10 +63,10 @@ class Recipe:
     compile: bool = False
 
     def __call__(self, device: str, threads: int) -> Pipeline:
-        """The pipeline.
+        """Make the pipeline.
 
         Raises:
-            ValueError: the weights here are others than the run's.
+            ValueError: the weights on this machine are not those of the run.
         """
         return pipeline_of(
             self.identity, self.checkpoint, device, compile=self.compile, threads=threads
@@ -60,41 +74,38 @@ class Recipe:
 
 
 class Segmenter:
-    """Makes shards: what Ray's actors are.
+    """Makes shards; an actor in Ray's terms.
 
     Args:
-        recipe: of the pipeline.
-        folder: for the shards.
+        recipe: makes the pipeline.
+        folder: the folder for the shards.
         device: a torch device.
-        threads: that segment and refine.
-        batch_size: images that a GPU encodes together.
+        threads: the number of threads that segment and refine.
+        batch_size: the number of images that a GPU encodes together.
+
+    Raises:
+        ValueError: the pipeline on this machine differs from that of the run.
     """
 
     def __init__(
-        self, recipe: MakesPipeline, folder: Path, device: str, threads: int, batch_size: int
+        self, recipe: PipelineFactory, folder: Path, device: str, threads: int, batch_size: int
     ) -> None:
         self._pipeline = recipe(device, threads)
         self._run = run_hash(recipe.identity)
         if self._pipeline.hash != self._run:
             raise ValueError(
-                f"the pipeline on {socket.gethostname()} is the run {self._pipeline.hash}, but "
-                f"must be {self._run}; all machines want the same version, weights and settings"
+                f"the pipeline on {socket.gethostname()} has the run hash {self._pipeline.hash}, "
+                f"but must have {self._run}; all machines want the same version, weights and "
+                "settings"
             )
         self._folder = folder
         self._device = device
         self._batch_size = batch_size
 
-    def __call__(self, task: dict[str, Any]) -> dict[str, Any]:
-        """Make one shard.
-
-        Args:
-            task: ``shard``, its name, and ``paths``, of the images.
-
-        Returns:
-            ``shard`` and ``error``: None, or why it could not be written.
-        """
+    def __call__(self, task: ShardTask) -> ShardResult:
+        """Make one shard, unless a worker has written it before."""
         path = self._folder / task["shard"]
-        if not self._is_there(path):
+        if not self._is_written(path):
             attempts = Attempts(self._folder / "attempts" / f"{path.stem}.json")
             attempts.begin()
             try:
@@ -104,22 +115,22 @@ class Segmenter:
             attempts.end()
         return {"shard": path.name, "error": None}
 
-    def _is_there(self, path: Path) -> bool:
-        """Whether a worker wrote the shard before it died."""
+    def _is_written(self, path: Path) -> bool:
+        """Whether the shard is there, whole: a worker may die right after it wrote it."""
         try:
             read_shard(path, self._run)
         except (FileNotFoundError, ShardError):
             return False
         return True
 
-    def _make(self, path: Path, paths: Sequence[str], attempts: Attempts) -> None:
+    def _make(self, path: Path, images: Sequence[str], attempts: Attempts) -> None:
         clock = RunClock()
-        if attempts.begun > _CAREFUL_AFTER:
-            rows = [self._alone(image, attempts) for image in paths]
+        if attempts.count > _ONE_BY_ONE_AFTER:
+            rows = [self._process_alone(image, attempts) for image in images]
         else:
-            rows = list(self._pipeline.run(paths, self._batch_size, then=row_of))
-            for k, image in enumerate(paths):  # alone, it may find the memory that it lacked
-                if rows[k]["status"] == "failed":
+            rows = list(self._pipeline.run(images, self._batch_size, then=row_of))
+            for k, image in enumerate(images):
+                if rows[k]["status"] == "failed":  # once more: alone, it may have enough memory
                     rows[k] = row_of(self._pipeline([image])[0])
         record = clock.record(
             self._run,
@@ -130,21 +141,22 @@ class Segmenter:
             device=self._device,
         )
         provenance = record.to_dict()
-        named = [{"filepath": image, **row} for image, row in zip(paths, rows, strict=True)]
+        with_paths = [{"filepath": image, **row} for image, row in zip(images, rows, strict=True)]
         for wait in _WAITS_S:
             try:
-                return write_shard(path, named, provenance)
+                return write_shard(path, with_paths, provenance)
             except OSError:
                 time.sleep(wait)
-        write_shard(path, named, provenance)
+        write_shard(path, with_paths, provenance)
 
-    def _alone(self, image: str, attempts: Attempts) -> dict[str, Any]:
+    def _process_alone(self, image: str, attempts: Attempts) -> dict[str, Any]:
+        """The row of one image; if too many workers have died on it, a row that says so."""
         deaths = attempts.deaths.get(image, 0)
-        if deaths >= _DEADLY:
+        if deaths >= _MAX_DEATHS:
             reason = (
                 f"{image}: {deaths} workers died at this image alone; probably it needs more "
                 "memory than there is"
             )
             return row_of(Instances.failed(reason))
-        attempts.at(image)
+        attempts.begin_image(image)
         return row_of(self._pipeline([image])[0])

@@ -1,12 +1,11 @@
-"""The one adapter to FiftyOne's inner workings, and to the database behind it.
+"""The one adapter to FiftyOne's undocumented interface, and to the database behind it.
 
-What FiftyOne does not document may change with any of its versions. So nothing else in this project
-touches an attribute of FiftyOne's whose name starts with an underscore, or its collections in
-MongoDB: it is done here, and tests hold each function at both ends of the range of versions that is
-supported. On a later version a warning says so; nothing is refused.
+Whatever FiftyOne does not document may change with any version. So only this file uses FiftyOne's
+attributes that start with an underscore, and its collections in MongoDB. Tests check each function
+with the oldest and the newest supported version. A newer version causes a warning, but no error.
 
-In what follows, ``samples`` is a dataset or a view. Some views are *generated*: patches, and the
-frames of videos, have documents of their own, in a temporary dataset, and hand changes back to the
+Below, ``samples`` is a dataset or a view. Some views are *generated*: patches, and the frames of
+videos, have documents of their own in a temporary dataset. FiftyOne passes changes on to the
 collection that they were made from.
 """
 
@@ -18,7 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import fiftyone as fo
 import fiftyone.core.odm as foo
@@ -28,9 +27,12 @@ from fiftyone.core.video import FramesView
 from pymongo import UpdateOne, WriteConcern
 from pymongo.errors import ConnectionFailure, PyMongoError
 
+if TYPE_CHECKING:
+    from fiftyone.operators.store import ExecutionStore
+    from pymongo.collection import Collection
+
 __all__ = [
-    "AWAY",
-    "TESTED",
+    "TESTED_VERSIONS",
     "add_fields",
     "aggregate",
     "aggregate_stored",
@@ -47,9 +49,9 @@ __all__ = [
     "label_fields",
     "load_results",
     "merge_updates",
-    "patiently",
     "propagate",
     "reload_samples",
+    "retry_while_unreachable",
     "root_dataset",
     "source_id",
     "stages_of",
@@ -66,17 +68,14 @@ logger = logging.getLogger("fiftyone.promerge")
 T = TypeVar("T")
 Json = dict[str, Any]
 
-TESTED = ("1.18.0", "1.22.1")  #: the oldest and the newest version of FiftyOne that were tested
+TESTED_VERSIONS = ("1.18.0", "1.22.1")  #: the oldest and the newest tested version of FiftyOne
 
-WAIT_S = 600.0  #: how long a database may be away
+WAIT_S = 600.0  #: how long to wait for an unreachable database, in seconds
 _PAUSE_S = 1.0
-
-AWAY = (ConnectionFailure,)
-"""What pymongo raises while no server answers, or one stops answering."""
 
 
 def untested(version: str) -> str | None:
-    """What to say of a version of FiftyOne that is newer than the tested ones, or None.
+    """A warning about a version of FiftyOne that is newer than the tested ones; else None.
 
     Examples:
         >>> untested("1.22.0") is None
@@ -84,11 +83,12 @@ def untested(version: str) -> str | None:
         >>> untested("1.99.0")
         'FiftyOne 1.99.0 is newer than 1.22.1, the newest version that was tested; ...'
     """
-    if _numbers(version)[:2] <= _numbers(TESTED[1])[:2]:
+    newest = TESTED_VERSIONS[1]
+    if _numbers(version)[:2] <= _numbers(newest)[:2]:
         return None
     return (
-        f"FiftyOne {version} is newer than {TESTED[1]}, the newest version that was tested; if "
-        f"something fails, install that one: pip install fiftyone=={TESTED[1]}"
+        f"FiftyOne {version} is newer than {newest}, the newest version that was tested; if "
+        f"something fails, install that one: pip install fiftyone=={newest}"
     )
 
 
@@ -100,21 +100,21 @@ if (_warning := untested(fo.__version__)) is not None:
     warnings.warn(_warning, stacklevel=2)
 
 
-# Which samples these are
+# Datasets and views
 
 
-def root_dataset(samples: Any) -> Any:
-    """The dataset that a user knows, whatever view of it is given."""
+def root_dataset(samples: Any) -> fo.Dataset:
+    """The user's dataset behind any view, also behind patches and frames."""
     return samples._root_dataset
 
 
 def is_patches(samples: Any) -> bool:
-    """Whether the samples are patches: cut out of images, one label each."""
+    """Whether the samples are patches: crops of images, one for each label."""
     return bool(samples._is_patches)
 
 
 def is_frames(samples: Any) -> bool:
-    """Whether the samples are frames of videos, or patches of them."""
+    """Whether the samples are frames of videos, or patches of such frames."""
     return bool(samples._is_frames)
 
 
@@ -129,48 +129,48 @@ def label_fields(patches: Any) -> list[str]:
 
 
 def source_id(patches: Any) -> str:
-    """The field of a patch's document with the id of the sample or frame that it was cut from."""
+    """The field of a patch's document that holds the id of its sample or frame."""
     return "_frame_id" if is_frames(patches) else "_sample_id"
 
 
 def storage_of(samples: Any) -> Any:
-    """Where the labels are stored that patches were cut from: a dataset, or frames of videos.
+    """The dataset, or the view of video frames, that stores the labels of the samples.
 
-    For other samples, their own dataset, or their frames.
+    Labels of patches are stored where the patches were cut from.
     """
     while is_patches(samples):
         samples = samples._source_collection
     return samples._base_view if isinstance(samples, FramesView) else samples._dataset
 
 
-def dataset_id(dataset: Any) -> str:
+def dataset_id(dataset: fo.Dataset) -> str:
     """The id of a dataset in the database."""
     return str(dataset._doc.id)
 
 
-def dataset_of(samples: Any) -> Any:
-    """The dataset that has the samples' documents: of generated views, a temporary one."""
+def dataset_of(samples: Any) -> fo.Dataset:
+    """The dataset that holds the samples' documents: a temporary one for generated views."""
     return samples._dataset
 
 
 def dataset_name(samples: Any) -> str:
-    """The name of the dataset that has the samples' documents: of patches, a temporary one's."""
+    """The name of the dataset that holds the samples' documents; see :func:`dataset_of`."""
     return str(dataset_of(samples).name)
 
 
 def collection_of(sample: Any) -> Any:
-    """The view that a sample comes from, or else its dataset."""
+    """The view that a sample belongs to, or its dataset if it belongs to no view."""
     return getattr(sample, "_view", sample.dataset)
 
 
 def stages_of(samples: Any) -> list[Json]:
-    """A view's stages as JSON, without what differs at each call; none of a dataset."""
+    """The stages of a view as JSON, without ids that differ at each call; none for a dataset."""
     if not isinstance(samples, fo.DatasetView):
         return []
     return list(samples._serialize(include_uuids=False))
 
 
-def view_of(dataset: Any, stages: Sequence[Json]) -> Any:
+def view_of(dataset: fo.Dataset, stages: Sequence[Json]) -> fo.DatasetView:
     """The view that :func:`stages_of` describes."""
     return fo.DatasetView._build(dataset, stages)
 
@@ -179,17 +179,17 @@ def view_of(dataset: Any, stages: Sequence[Json]) -> Any:
 
 
 def aggregate(samples: Any, pipeline: Sequence[Json] = ()) -> Any:
-    """Run an aggregation of MongoDB on the samples' documents, after the stages of their view."""
+    """Run a MongoDB aggregation on the samples' documents, after the stages of their view."""
     return samples._aggregate(list(pipeline) or None)
 
 
 def aggregate_stored(samples: Any, pipeline: Sequence[Json]) -> Any:
-    """Run an aggregation on all documents of the samples' dataset."""
+    """Run a MongoDB aggregation on all documents of the samples' dataset."""
     return foo.aggregate(_stored(samples), list(pipeline))
 
 
 def documents(samples: Any, query: Json, *fields: str) -> Iterator[Json]:
-    """Documents of the samples' dataset that a query matches, with the id and these fields."""
+    """The documents of the samples' dataset that match a query: their ids and these fields."""
     return iter(_stored(samples).find(query, dict.fromkeys(fields, True)))
 
 
@@ -199,8 +199,8 @@ def bulk_update(samples: Any, updates: Sequence[UpdateOne], *, durable: bool = F
     Args:
         samples: a dataset or a view.
         updates: one for each document, in any order.
-        durable: return only once the changes are in the server's journal: a server that is killed
-            may lose what is not.
+        durable: wait until the changes are in the server's journal; a server that is killed may
+            lose other changes.
     """
     if not updates:
         return
@@ -212,17 +212,17 @@ def bulk_update(samples: Any, updates: Sequence[UpdateOne], *, durable: bool = F
 
 
 def update_all(samples: Any, query: Json, update: Sequence[Json] | Json) -> None:
-    """Update all documents of the samples' dataset that a query matches."""
+    """Update all documents of the samples' dataset that match a query."""
     _stored(samples).update_many(query, update)
 
 
 def merge_updates(samples: Any, pipeline: Sequence[Json], update: Sequence[Json]) -> None:
-    """Update the documents of which an aggregation on the samples gives the ``_id``.
+    """Run an aggregation on the samples, and use each row to update the document with its ``_id``.
 
     Args:
         samples: a dataset or a view, not of patches.
-        pipeline: its rows are ``$$new`` in the update.
-        update: a pipeline, as MongoDB's ``$merge`` takes it.
+        pipeline: the aggregation; the update refers to its row as ``$$new``.
+        update: the ``whenMatched`` pipeline of MongoDB's ``$merge``.
     """
     merge = {
         "into": samples._dataset._sample_collection_name,
@@ -234,21 +234,21 @@ def merge_updates(samples: Any, pipeline: Sequence[Json], update: Sequence[Json]
 
 
 def reload_samples(samples: Any, ids: Sequence[str | ObjectId] | None = None) -> None:
-    """Let the sample objects in memory, or those with these ids, show what the database holds."""
+    """Reload the sample objects in memory, or only those with these ids, from the database."""
     name = samples._dataset._sample_collection_name
     fos.Sample._reload_docs(name, sample_ids=None if ids is None else [str(i) for i in ids])
 
 
 def add_fields(samples: Any, fields: Mapping[str, type[fo.Field]], **kwargs: Any) -> None:
-    """Declare fields in the schema of the samples' dataset, and of the videos that frames are of.
+    """Declare fields in the schema of the samples' dataset; for frames, also in that of the videos.
 
     Args:
         samples: a dataset or a view.
-        fields: the type of each path; one that is declared already must be of it.
-        kwargs: of ``add_sample_field``.
+        fields: the type of each field, by its path.
+        kwargs: arguments for ``add_sample_field``.
 
     Raises:
-        ValueError: a field of another type.
+        ValueError: a field is already declared with another type.
     """
     for path, kind in fields.items():
         dataset_of(samples).add_sample_field(path, kind, **kwargs)
@@ -257,7 +257,7 @@ def add_fields(samples: Any, fields: Mapping[str, type[fo.Field]], **kwargs: Any
 
 
 def propagate(samples: Any, label_field: str) -> None:
-    """Pass on labels that were written here: frames to their videos, documents to objects."""
+    """Make labels that were written to documents visible in videos and in sample objects."""
     storage = storage_of(samples)
     if isinstance(storage, FramesView):
         storage._sync_source(fields=[label_field])
@@ -266,22 +266,22 @@ def propagate(samples: Any, label_field: str) -> None:
 
 
 def validate_field_name(name: str) -> None:
-    """Refuse what FiftyOne takes for no name of a field.
+    """Refuse a name that FiftyOne does not allow for a field.
 
     Raises:
-        ValueError: with the reason.
+        ValueError: the name is not allowed; the message says why.
     """
     foo.validate_field_name(name)
 
 
 def database_time() -> datetime:
-    """The time by the database server's clock: one clock for all who use it."""
+    """The time of the database server's clock, which is the same for all its clients."""
     time: datetime = foo.get_db_conn().command("hello")["localTime"]
     return time
 
 
-def store(dataset: Any = None) -> Any:
-    """FiftyOne's key-value store of this plugin: of a dataset, or of all if None."""
+def store(dataset: fo.Dataset | None = None) -> ExecutionStore:
+    """This plugin's key-value store in FiftyOne: for one dataset, or for all if None."""
     from fiftyone.operators.store import ExecutionStore
 
     own = {} if dataset is None else {"dataset_id": dataset._doc.id}
@@ -289,32 +289,34 @@ def store(dataset: Any = None) -> Any:
 
 
 def load_results(kind: type[T], *args: Any, **kwargs: Any) -> T:
-    """Evaluation results as FiftyOne reads them for the class above ``kind``."""
+    """Load evaluation results with FiftyOne's own loader, that of the parent class of ``kind``."""
     loaded: T = super(kind, kind)._from_dict(*args, **kwargs)  # type: ignore[misc]
     return loaded
 
 
-def _stored(samples: Any) -> Any:
-    """The collection of MongoDB with the samples' documents."""
-    return samples._dataset._sample_collection
+def _stored(samples: Any) -> Collection[Json]:
+    """The MongoDB collection with the samples' documents."""
+    collection: Collection[Json] = samples._dataset._sample_collection
+    return collection
 
 
-# A database that is away
+# Waiting for an unreachable database
 
 
-def patiently(action: Callable[[], T]) -> T:
-    """Do something with the database, again and again while it is away.
+def retry_while_unreachable(action: Callable[[], T]) -> T:
+    """Call a function that uses the database, and call it again if the database was unreachable.
 
     Args:
-        action: may be done twice: a server that breaks off may have done it already.
+        action: the function. Calling it twice must do no harm, as the server may have done its work
+            before the connection broke.
 
     Raises:
-        pymongo.errors.ConnectionFailure: it was away for longer than :data:`WAIT_S` seconds.
+        pymongo.errors.ConnectionFailure: no server answered for :data:`WAIT_S` seconds.
     """
     while True:
         try:
             return action()
-        except AWAY as error:
+        except ConnectionFailure as error:
             wait_for_database(error)
 
 
@@ -322,14 +324,14 @@ def wait_for_database(reason: Exception) -> None:
     """Return as soon as the database answers.
 
     Args:
-        reason: why it is waited for.
+        reason: the error that showed that the database is unreachable.
 
     Raises:
-        Exception: the reason, after :data:`WAIT_S` seconds.
+        Exception: ``reason``, if the database has not answered after :data:`WAIT_S` seconds.
     """
-    logger.warning("the database is away (%s); waiting for it", str(reason)[:200])
-    until = time.monotonic() + WAIT_S
-    while time.monotonic() < until:
+    logger.warning("the database cannot be reached (%s); waiting for it", str(reason)[:200])
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
         try:
             foo.get_db_conn().command("ping")
             return

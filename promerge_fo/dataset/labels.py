@@ -1,4 +1,4 @@
-"""Instances as FiftyOne's labels and back, and which collections can have them."""
+"""Instances as FiftyOne labels, masks back from labels, and fields declared for them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
     "to_detections",
 ]
 
-LABEL = "fg"  #: the one class of class-agnostic masks, as this field's annotation files call it
+LABEL = "fg"  #: the label of class-agnostic masks, as annotation files usually name it: foreground
 
 _ATTRIBUTES = {
     "status": fo.StringField,
@@ -34,19 +34,19 @@ _ATTRIBUTES = {
 
 
 def to_detections(instances: Instances, run: str) -> fo.Detections:
-    """The instances of one image as labels.
+    """Convert the instances of one image to labels.
 
     Args:
         instances: masks at the image's own size.
-        run: the run hash, kept with the labels.
+        run: the run hash, which is stored with the labels.
 
     Returns:
-        Detections in the order of the masks. Each has the label "fg", ``confidence``,
-        ``bounding_box`` (relative XYWH of the tight box), ``mask`` (bool, the box's pixels) and the
-        attributes ``area`` (share of the image, 0 to 1) and ``touches_border`` (bool). The
-        Detections themselves have the attributes ``status``, ``error`` (None, or why the image
-        failed) and ``run``. Masks without a pixel have no box and are left out. An image without
-        masks, failed or not, gets empty Detections, which replace those of an earlier run.
+        One detection per mask, in the order of the masks. Each has the label "fg", ``confidence``,
+        ``bounding_box`` (relative XYWH of the tight box), ``mask`` (bool, the pixels of the box)
+        and the attributes ``area`` (share of the image, in [0, 1]) and ``touches_border`` (bool).
+        The Detections object has the attributes ``status``, ``error`` (the reason if the image
+        failed, else None) and ``run``. Masks without a pixel are left out. If there are no masks,
+        or the image failed, the Detections are empty; they still replace those of an earlier run.
     """
     height, width = instances.masks.shape[1:]
     detections = []
@@ -70,14 +70,14 @@ def to_detections(instances: Instances, run: str) -> fo.Detections:
 
 
 def place_of(box: tuple[float, float, float, float], size: tuple[int, int]) -> dict[str, Any]:
-    """Where a label lies in its image, as attributes of it.
+    """The attributes of a label that say where in the image it is.
 
     Args:
         box: ``x0, y0, x1, y1`` in pixels.
-        size: (height, width) of the image.
+        size: (height, width) of the image in pixels.
 
     Returns:
-        ``bounding_box``, relative XYWH, and ``touches_border``.
+        A dictionary with ``bounding_box``, relative XYWH, and ``touches_border``.
     """
     (x0, y0, x1, y1), (height, width) = box, size
     return {
@@ -87,10 +87,10 @@ def place_of(box: tuple[float, float, float, float], size: tuple[int, int]) -> d
 
 
 def masks_of(detections: fo.Detections, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The masks of one image's labels at the image's size; see :func:`mask_of`.
+    """The masks of all labels of one image, at the image's size; see :func:`mask_of`.
 
     Args:
-        detections: labels with masks; None counts as no labels.
+        detections: labels with masks; None stands for no labels.
         size: (height, width) of the image in pixels, as it is shown.
 
     Returns:
@@ -104,11 +104,12 @@ def masks_of(detections: fo.Detections, size: tuple[int, int]) -> NDArray[np.boo
 
 
 def mask_of(detection: fo.Detection, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """One label's mask at the image's size, from the database or from disk.
+    """The mask of one label at the image's size, from the database or from disk.
 
-    A mask whose array has the size of its pixel box, as all of this package's have, comes back
-    bit by bit. Another one, as the App's brush leaves it, is resized (nearest) to the box, whose
-    edges are rounded to whole pixels.
+    If the stored array has the size of the label's box in pixels, as it does in all labels that
+    this package makes, the mask is exactly the stored one. Otherwise, for example after editing
+    with the App's brush, it is resized (nearest neighbour) to the box, whose edges are rounded to
+    whole pixels.
 
     Args:
         detection: a label with a mask.
@@ -118,8 +119,8 @@ def mask_of(detection: fo.Detection, size: tuple[int, int]) -> NDArray[np.bool_]
         (height, width) bool.
 
     Raises:
-        ValueError: the label has no mask, or one that is no 2-D array.
-        FileNotFoundError: the mask's file is gone.
+        ValueError: the label has no mask, or its mask is not a 2-D array.
+        FileNotFoundError: the file of the mask is missing.
     """
     mask = np.zeros(size, dtype=np.bool_)
     _paint(mask, detection)
@@ -134,17 +135,17 @@ def _paint(out: NDArray[np.bool_], detection: fo.Detection) -> None:
 def pixel_crop(
     detection: fo.Detection, size: tuple[int, int]
 ) -> tuple[NDArray[np.bool_], int, int]:
-    """The part of the image that a label's mask lies in; see :func:`mask_of`.
+    """A label's mask, cut to the part of its box that lies in the image; see :func:`mask_of`.
 
     Returns:
-        (h, w) bool, and its first row and column in the image; h or w may be 0.
+        (h, w) bool, and its first row and first column in the image; h or w may be 0.
     """
     stored = _stored_mask(detection)
     height, width = size
     x, y, w, h = detection.bounding_box
     x0, x1 = _pixel_range(x, w, width)
     y0, y1 = _pixel_range(y, h, height)
-    # nearest: the array's pixel that holds the centre of each of the box's pixels
+    # nearest neighbour: the pixel of the array that contains the centre of each pixel of the box
     rows = (2 * np.arange(y1 - y0) + 1) * stored.shape[0] // (2 * (y1 - y0))
     columns = (2 * np.arange(x1 - x0) + 1) * stored.shape[1] // (2 * (x1 - x0))
     top, left = max(0, -y0), max(0, -x0)
@@ -155,7 +156,7 @@ def pixel_crop(
 
 
 def _pixel_range(start: float, extent: float, pixels: int) -> tuple[int, int]:
-    """First pixel of a relative extent, and the one after its last; at least one pixel."""
+    """The first pixel of a relative extent, and the one after its last; at least one pixel."""
     first = round(start * pixels)
     return first, max(round((start + extent) * pixels), first + 1)
 
@@ -175,12 +176,15 @@ def _stored_mask(detection: fo.Detection) -> NDArray[np.bool_]:
             "instance masks"
         )
     if mask.ndim != 2 or mask.size == 0:
-        raise ValueError(f"the mask of label {detection.id} is {mask.shape}, but must be (h, w)")
+        raise ValueError(
+            f"the mask of label {detection.id} has the shape {mask.shape}, but must be (h, w) and "
+            "not empty; store another mask, or delete the label"
+        )
     return np.asarray(mask != 0, dtype=np.bool_)
 
 
 def declare_field(samples: Any, label_field: str) -> None:
-    """Give a dataset a field for masks, if it has none, and declare the labels' attributes.
+    """Add a field for masks to a dataset, if it is missing, and declare the labels' attributes.
 
     Args:
         samples: a dataset or a view of images.
@@ -191,13 +195,13 @@ def declare_field(samples: Any, label_field: str) -> None:
 
 
 def complete_field(collection: Any, label_field: str) -> None:
-    """Make the labels' attributes ones that the App can filter.
+    """Make the labels' attributes available for filtering in the App.
 
-    They are declared in the dataset's schema, and ``status`` and ``error`` are listed in the
-    App's sidebar below the field, where only attributes of single labels stand otherwise.
+    They are declared in the dataset's schema. ``status`` and ``error`` are also added to the App's
+    sidebar, below the field; by default, the sidebar only has the attributes of single labels.
 
-    The labels of frames (``to_frames``) are also passed on to the videos' dataset once more:
-    FiftyOne does so while it stores them, but misses some where it does both at once.
+    Labels of video frames (``to_frames``) are copied to the dataset of the videos once more.
+    FiftyOne copies them while it stores them, but misses some of them.
 
     Args:
         collection: the dataset or view that was segmented.
@@ -207,12 +211,12 @@ def complete_field(collection: Any, label_field: str) -> None:
     add_fields(dataset_of(collection), fields)
     if is_frames(collection) and not is_patches(collection):
         propagate(collection, label_field)
-        add_fields(collection, fields)  # of the videos, too, which have the labels only now
+        add_fields(collection, fields)  # now also for the videos, which had no labels before
     else:
         _list_in_sidebar(dataset_of(collection), label_field)
 
 
-def _list_in_sidebar(dataset: Any, label_field: str) -> None:
+def _list_in_sidebar(dataset: fo.Dataset, label_field: str) -> None:
     groups = dataset.app_config.sidebar_groups
     if groups is None:
         groups = fo.DatasetAppConfig.default_sidebar_groups(dataset)
@@ -220,10 +224,10 @@ def _list_in_sidebar(dataset: Any, label_field: str) -> None:
     new = [p for p in (f"{label_field}.status", f"{label_field}.error") if p not in listed]
     if label_field not in listed:
         new.insert(0, label_field)
-    beside = [group for group in groups if label_field in group.paths or group.name == "labels"]
-    if not new or not beside:
+    suitable = [group for group in groups if label_field in group.paths or group.name == "labels"]
+    if not new or not suitable:
         return
-    group = max(beside, key=lambda group: label_field in group.paths)
+    group = max(suitable, key=lambda group: label_field in group.paths)
     after = group.paths.index(label_field) + 1 if label_field in group.paths else len(group.paths)
     group.paths = [*group.paths[:after], *new, *group.paths[after:]]
     dataset.app_config.sidebar_groups = groups

@@ -1,4 +1,4 @@
-"""Provenance: what made the labels of a field, as one of the dataset's runs."""
+"""Provenance: the records of what made the labels of a field, kept as runs of the dataset."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import socket
 from collections.abc import Collection
 from typing import Any
 
+import fiftyone as fo
 from fiftyone import ViewField as F
 
 from promerge_fo.dataset.database import root_dataset, store
@@ -15,19 +16,19 @@ from promerge_fo.run_record import RunRecord
 __all__ = [
     "delete_run",
     "find_records",
-    "keep_rate",
     "last_rate",
     "list_runs",
     "load_run",
     "register",
+    "remember_rate",
     "run_key",
 ]
 
-_MARK = "run_hash"  # what this package's runs have and others have not
+_MARK = "run_hash"  # an attribute that only the runs of this package have
 
 
 def run_key(label_field: str, run: str) -> str:
-    """The key of a run on its dataset: the field and the first digits of the run hash.
+    """The key of a run on its dataset: the name of the field and the start of the run hash.
 
     Examples:
         >>> run_key("promerge", "0123456789abcdef")
@@ -36,24 +37,24 @@ def run_key(label_field: str, run: str) -> str:
     return re.sub(r"\W|^(?=\d)", "_", f"{label_field}_{run[:8]}")
 
 
-def register(dataset: Any, record: RunRecord) -> None:
-    """Keep the record of a run on its dataset, in place of one of the same field and hash.
+def register(dataset: fo.Dataset, record: RunRecord) -> None:
+    """Store the record of a run on its dataset. It replaces one with the same field and hash.
 
     Args:
         dataset: the dataset itself, not a view.
-        record: with a ``label_field``.
+        record: the record, with its ``label_field``.
     """
     key = run_key(str(record.label_field), record.run_hash)
     dataset.register_run(key, dataset.init_run(**record.to_dict()), overwrite=True)
 
 
 def find_records(dataset: Any, label_field: str, runs: Collection[str]) -> dict[str, RunRecord]:
-    """The records of some run hashes, where there are any.
+    """The records that a dataset has of some runs, by run hash.
 
     Args:
         dataset: a dataset, or a view of one.
-        label_field: whose record is taken where several fields have runs of one hash.
-        runs: the hashes.
+        label_field: if several fields have runs with the same hash, the one whose record to use.
+        runs: the run hashes.
     """
     records: dict[str, RunRecord] = {}
     for key in list_runs(dataset):
@@ -65,7 +66,7 @@ def find_records(dataset: Any, label_field: str, runs: Collection[str]) -> dict[
 
 
 def list_runs(dataset: Any) -> list[str]:
-    """Keys of the runs of this package on a dataset, oldest first.
+    """The keys of the runs of this package on a dataset, oldest first.
 
     Args:
         dataset: a dataset, or a view of one.
@@ -78,23 +79,23 @@ def list_runs(dataset: Any) -> list[str]:
 def load_run(dataset: Any, key: str) -> dict[str, Any]:
     """The record of a run.
 
-    A run of the same configuration over the same field replaces the record of the one before.
+    A run with the same configuration on the same field replaces the record of the run before.
 
     Args:
         dataset: a dataset, or a view of one.
-        key: one of :func:`list_runs`.
+        key: the key of the run, from :func:`list_runs`.
 
     Returns:
-        What JSON can hold: ``run_hash`` (16 hexadecimal digits), ``label_field``; ``method``,
-        ``config`` and ``encoder`` (with ``weights_sha256``), which the hash names; ``versions``
-        of packages and Python, ``device``, ``batch_size``; ``started`` and ``finished`` (UTC, ISO
-        8601), ``seconds``, ``images_per_second``; ``interrupted``; ``counts`` (images by status),
-        ``images`` and ``instances``. What :func:`~promerge_fo.dataset.import_predictions` brought
-        in has the ``method`` "import", and in place of ``config`` and ``encoder`` the ``file`` with
-        its ``sha256``, and the ``settings``.
+        A dictionary for JSON: ``run_hash`` (16 hexadecimal digits) and ``label_field``; the hashed
+        values ``method``, ``config`` and ``encoder`` (with ``weights_sha256``); ``versions`` of
+        packages and Python, ``device`` and ``batch_size``; ``started`` and ``finished`` (UTC, ISO
+        8601), ``seconds`` and ``images_per_second``; ``interrupted``; ``counts`` (images by
+        status), ``images`` and ``instances``. The record of an import
+        (:func:`~promerge_fo.dataset.import_predictions`) has the ``method`` "import", and instead
+        of ``config`` and ``encoder`` the ``file``, its ``sha256`` and the ``settings``.
 
     Raises:
-        ValueError: no run of this package has the key.
+        ValueError: no run of this package has this key.
     """
     keys = list_runs(dataset)
     if key not in keys:
@@ -107,25 +108,25 @@ def load_run(dataset: Any, key: str) -> dict[str, Any]:
 def delete_run(dataset: Any, key: str) -> int:
     """Delete a run: its record, and the labels that it made.
 
-    Labels of other runs in the same field stay; a field in which none are left goes too.
+    Labels of other runs in the same field stay. A field without any labels left is deleted too.
 
     Args:
-        dataset: a dataset, or a view of one, whose dataset is meant.
-        key: one of :func:`list_runs`.
+        dataset: a dataset, or a view; the labels are deleted from the whole dataset.
+        key: the key of the run, from :func:`list_runs`.
 
     Returns:
-        The number of images whose labels are gone.
+        The number of images whose labels were deleted.
 
     Raises:
-        ValueError: no run of this package has the key.
+        ValueError: no run of this package has this key.
     """
     record = load_run(dataset, key)
     root, field = root_dataset(dataset), record["label_field"]
     cleared = 0
     if root.has_field(f"{field}.run"):
-        made = root.match(F(f"{field}.run") == record["run_hash"])
-        cleared = len(made)
-        made.clear_sample_field(field)
+        labelled = root.match(F(f"{field}.run") == record["run_hash"])
+        cleared = len(labelled)
+        labelled.clear_sample_field(field)
         if len(root.exists(field)) == 0:
             root.delete_sample_field(field)
     root.delete_run(key)
@@ -133,18 +134,18 @@ def delete_run(dataset: Any, key: str) -> int:
 
 
 def last_rate(method: str, encoder: str) -> float | None:
-    """Images a second that this machine made the last time, with any settings; None if unknown.
+    """The images per second of the last run on this machine, with any settings; None if unknown.
 
     Args:
-        method: as in a run's record.
-        encoder: the encoder's name.
+        method: the method, as in the record of a run.
+        encoder: the name of the encoder.
     """
-    found = store().get(_rate_key(method, encoder))
-    return None if found is None else float(found)
+    rate = store().get(_rate_key(method, encoder))
+    return None if rate is None else float(rate)
 
 
-def keep_rate(record: RunRecord) -> None:
-    """Remember how fast this machine was, for :func:`last_rate`."""
+def remember_rate(record: RunRecord) -> None:
+    """Store the images per second of a run on this machine, for :func:`last_rate`."""
     key = _rate_key(record.identity["method"], record.identity["encoder"]["name"])
     store().set(key, record.images_per_second)
 

@@ -1,4 +1,4 @@
-"""Which samples are meant, and whether they can have masks: datasets found, opened and checked."""
+"""Find and open datasets, and check that their samples and fields fit what is asked of them."""
 
 from __future__ import annotations
 
@@ -33,20 +33,23 @@ VIDEO_REFUSED = (
 )
 
 
-def open_source(source: str, name: str | None = None) -> Any:
-    """The dataset that a name or a folder stands for.
+def open_source(source: str, name: str | None = None) -> fo.Dataset:
+    """Open a dataset by its name, or the dataset of a folder of images.
+
+    The first time a folder is opened, it becomes a persistent dataset. Later, images that are new
+    in the folder are added to that dataset.
 
     Args:
-        source: the name of a dataset, or a folder, which becomes a persistent dataset; a folder
-            whose dataset is there already adds its new images to it. What is both is the folder
-            if the dataset has images of it, else the dataset.
-        name: of the dataset made of a folder; the folder's name by default.
+        source: the name of a dataset, or the path of a folder. If it is both, it means the folder
+            if the dataset has images from it, and otherwise the dataset.
+        name: the name for the dataset of a folder; by default, the folder's name.
 
     Returns:
         A ``fiftyone.Dataset``.
 
     Raises:
-        ValueError: neither a dataset nor a folder with images.
+        ValueError: there is neither such a dataset nor such a folder; the folder has no images; or
+            the dataset for the folder has images from elsewhere only.
     """
     folder = Path(source).expanduser().resolve()
     by_name = name is None and fo.dataset_exists(source)
@@ -55,7 +58,7 @@ def open_source(source: str, name: str | None = None) -> Any:
             return fo.load_dataset(source)
         raise ValueError(
             f"{source!r} is neither a folder nor a dataset; give a folder of images, or one of "
-            f"the datasets: {known_datasets()}"
+            f"these datasets: {known_datasets()}"
         )
     name = source if by_name else name or folder.name
     present = _images_of(name)
@@ -66,23 +69,24 @@ def open_source(source: str, name: str | None = None) -> Any:
     paths = sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
         raise ValueError(
-            f"{folder} holds no images (looked for {', '.join(sorted(IMAGE_SUFFIXES))})"
+            f"{folder} holds no images (looked for {', '.join(sorted(IMAGE_SUFFIXES))}); give a "
+            "folder that contains images"
         )
     return _with_images(name, paths, present)
 
 
-def open_images(files: Sequence[str], name: str | None = None) -> Any:
-    """A view of some image files, in a persistent dataset that has them or gets them.
+def open_images(files: Sequence[str], name: str | None = None) -> fo.DatasetView:
+    """Open image files as a view of a persistent dataset, to which they are added if needed.
 
     Args:
-        files: paths.
-        name: of the dataset; by default, that of the folder that all of them share.
+        files: the paths of the images.
+        name: the name of the dataset; by default, that of the folder that contains all the files.
 
     Returns:
         A ``fiftyone.DatasetView`` of these images, in this order.
 
     Raises:
-        ValueError: a path is no file, or the dataset is of other images.
+        ValueError: a path is not a file, or the dataset has images from elsewhere only.
     """
     for file in files:
         if not Path(file).expanduser().is_file():
@@ -98,15 +102,15 @@ def open_images(files: Sequence[str], name: str | None = None) -> Any:
     return _with_images(name, paths, present).select_by("filepath", paths, ordered=True)
 
 
-def find_dataset(source: str, view: str | None = None) -> Any:
-    """The dataset of a name, or the one that :func:`open_source` has made of a folder.
+def find_dataset(source: str, view: str | None = None) -> fo.Dataset | fo.DatasetView:
+    """Find a dataset by its name, or by the folder from which :func:`open_source` made it.
 
     Args:
-        source: the name of a dataset, or a folder.
-        view: the name of one of its saved views, which is returned in its place.
+        source: the name of a dataset, or the path of a folder.
+        view: the name of a saved view of the dataset, to return instead of the dataset.
 
     Raises:
-        ValueError: there is no such dataset or view; it lists those that there are.
+        ValueError: there is no such dataset or view; the message lists those that exist.
     """
     names = (source, Path(source).expanduser().resolve().name)
     name = next((name for name in names if fo.dataset_exists(name)), None)
@@ -122,18 +126,19 @@ def find_dataset(source: str, view: str | None = None) -> Any:
 
 
 def known_datasets() -> str:
-    """The names of the first datasets, for messages."""
+    """The names of up to 20 datasets, for messages."""
     return ", ".join(fo.list_datasets()[:20]) or "none"
 
 
 def require_images(samples: Any) -> None:
-    """Refuse collections that have no images to segment, and say what to select instead.
+    """Check that samples are images. The error says what to select instead.
 
     Args:
         samples: a dataset or a view.
 
     Raises:
-        fiftyone.core.media.MediaTypeError: videos, groups, 3D scenes, or nothing at all.
+        fiftyone.core.media.MediaTypeError: the samples are videos, groups or 3D scenes, or there
+            are none.
     """
     media_type = samples.media_type
     if media_type == fom.IMAGE:
@@ -150,7 +155,7 @@ def require_images(samples: Any) -> None:
         choice = repr(slices[0]) if len(slices) == 1 else repr(slices)
         raise fom.MediaTypeError(f"{given}; select them: samples.select_group_slices({choice})")
     if len(samples) == 0:
-        raise fom.MediaTypeError(f"{name} is empty here; add images, or take another view")
+        raise fom.MediaTypeError(f"{name} is empty here; add images, or choose another view")
     raise fom.MediaTypeError(
         f"{name} holds {media_type} samples, and ProMerge segments images; select samples with "
         "images, such as the image slices of a grouped dataset, or render the scenes with "
@@ -159,11 +164,11 @@ def require_images(samples: Any) -> None:
 
 
 def require_whole_images(samples: Any) -> None:
-    """Refuse what :func:`require_images` does, and patches: each is a part of an image.
+    """Check that samples are whole images, and not patches of images.
 
     Raises:
-        fiftyone.core.media.MediaTypeError: no images.
-        ValueError: patches.
+        fiftyone.core.media.MediaTypeError: the samples are not images; see :func:`require_images`.
+        ValueError: the samples are patches.
     """
     require_images(samples)
     if is_patches(samples):
@@ -174,10 +179,11 @@ def require_whole_images(samples: Any) -> None:
 
 
 def require_detections(samples: Any, label_field: str) -> None:
-    """Refuse a field that is missing or holds something other than detections.
+    """Check that a field holds detections.
 
     Raises:
-        ValueError: with the fields that do hold detections.
+        ValueError: the field is missing or holds something else; the message lists the fields that
+            hold detections.
     """
     schema = samples.get_field_schema(
         ftype=fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections
@@ -192,7 +198,7 @@ def require_detections(samples: Any, label_field: str) -> None:
 
 
 def _images_of(name: str) -> set[str] | None:
-    """The files of a dataset, or None where there is none of this name."""
+    """The image files of a dataset, or None if there is no dataset of this name."""
     if not fo.dataset_exists(name):
         return None
     return set(fo.load_dataset(name).values("filepath"))
@@ -200,13 +206,13 @@ def _images_of(name: str) -> set[str] | None:
 
 def _other_images(name: str, folder: Path) -> ValueError:
     return ValueError(
-        f"there is a dataset {name!r} already, of other images than those in {folder}; "
-        f"choose another name with --name, or segment it by its name"
+        f"there is already a dataset {name!r}, of other images than those in {folder}; "
+        f"choose another name with --name, or give the dataset's name instead of the folder"
     )
 
 
-def _with_images(name: str, paths: Iterable[str], present: set[str] | None) -> Any:
-    """The dataset with these images; None is present where it is to be made."""
+def _with_images(name: str, paths: Iterable[str], present: set[str] | None) -> fo.Dataset:
+    """The dataset with these images added, except those that are present; None: make a new one."""
     dataset = fo.Dataset(name, persistent=True) if present is None else fo.load_dataset(name)
     new = (fo.Sample(filepath=path) for path in paths if path not in (present or ()))
     dataset.add_samples(new, progress=False)

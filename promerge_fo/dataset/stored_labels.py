@@ -1,4 +1,4 @@
-"""FiftyOne's labels as the records of COCO's JSON: what exports write and evaluations count."""
+"""Labels as the database stores them: read quickly as records of COCO's JSON, and made quickly."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -35,14 +36,15 @@ __all__ = [
     "label_document",
     "read_documents",
     "read_labels",
+    "recorded_size",
     "stored_labels",
 ]
 
 logger = logging.getLogger("fiftyone.promerge")
 
-LARGEST = 12 << 20  # bytes of one image's labels; a document of the database holds 16 MB
+LARGEST = 12 << 20  #: bytes that the labels of one image may take; MongoDB's documents hold 16 MB
 _CHUNK = 100  # images whose masks are in memory at once
-# NumPy's format, version 1.0, of a 2-D array of bool
+# the header of NumPy's file format, version 1.0, for a 2-D array of bool
 _MASK_HEADER = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '\|b1', 'fortran_order': False, 'shape': \((\d+), (\d+)\), \}",
     re.DOTALL,
@@ -51,17 +53,17 @@ _MASK_HEADER = re.compile(
 
 @dataclass(frozen=True)
 class ImageLabels:
-    """The labels of one image, as COCO's JSON would have them.
+    """The labels of one image, as records of COCO's JSON. Every dictionary has the fields as keys.
 
     Attributes:
-        sample_id: of the sample.
-        number: the image's COCO id.
-        size: (height, width) in pixels; None for an image that cannot be read.
-        records: of each field, what :func:`annotation_of` gives, and ``score``, 1 where a label
-            has no confidence; in stored order, without labels of no pixel.
-        ids: of the records' labels.
-        places: where these labels stand among all of the field.
-        all_ids: of all labels, in stored order.
+        sample_id: the id of the sample.
+        number: the COCO id of the image.
+        size: (height, width) in pixels; None if the image cannot be read.
+        records: for each label that covers a pixel, in stored order, what :func:`annotation_of`
+            returns, and ``score``: the label's confidence, or 1 if it has none.
+        ids: the ids of these labels.
+        places: the indices of these labels among all labels of the field.
+        all_ids: the ids of all labels, in stored order.
     """
 
     sample_id: str
@@ -76,15 +78,15 @@ class ImageLabels:
 def read_labels(
     samples: Any, fields: Sequence[str], progress: ShowProgress = None
 ) -> Iterator[ImageLabels]:
-    """The labels of all samples, in order; those of images that cannot be read have no records.
+    """Read the labels of all samples, in order; images that cannot be read have no records.
 
     Args:
         samples: a dataset or a view of images.
-        fields: with detections.
-        progress: whether to show a bar (None: as FiftyOne's config says), or what makes one; see
-            :data:`promerge_fo.progress.ShowProgress`.
+        fields: the fields to read; they hold detections.
+        progress: whether to show a progress bar (None: as FiftyOne's config says), or a function
+            that makes one; see :data:`promerge_fo.progress.ShowProgress`.
     """
-    read = partial(_read_one, fields)
+    read = partial(_image_labels, fields)
     unreadable = 0
     with ThreadPoolExecutor(available_cpus()) as pool:
         for chunk in fou.iter_batches(read_documents(samples, fields, progress), _CHUNK):
@@ -98,15 +100,15 @@ def read_labels(
 def read_documents(
     samples: Any, fields: Sequence[str], progress: ShowProgress = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The COCO id of each image and its stored document, with the metadata and these fields.
+    """Read each image's COCO id and its document in the database, with metadata and these fields.
 
-    Building FiftyOne's objects of the documents takes far longer.
+    This is far faster than reading FiftyOne's sample objects.
 
     Args:
         samples: a dataset or a view of images.
-        fields: what else is wanted.
-        progress: whether to show a bar (None: as FiftyOne's config says), or what makes one; see
-            :data:`promerge_fo.progress.ShowProgress`.
+        fields: the fields to read.
+        progress: whether to show a progress bar (None: as FiftyOne's config says), or a function
+            that makes one; see :data:`promerge_fo.progress.ShowProgress`.
     """
     numbers = image_ids(samples)
     documents = aggregate(samples.select_fields(["metadata", *fields]))
@@ -117,11 +119,11 @@ def read_documents(
 
 
 def stored_labels(document: dict[str, Any], field: str) -> list[StoredLabel]:
-    """The detections that a stored document has in a field."""
+    """The detections in one field of a sample's document."""
     return [StoredLabel(label) for label in (document.get(field) or {}).get("detections") or []]
 
 
-def _read_one(fields: Sequence[str], number: int, document: dict[str, Any]) -> ImageLabels:
+def _image_labels(fields: Sequence[str], number: int, document: dict[str, Any]) -> ImageLabels:
     size = image_size(document)
     image = ImageLabels(str(document["_id"]), number, size, {}, {}, {}, {})
     for field in fields:
@@ -139,7 +141,7 @@ def _read_one(fields: Sequence[str], number: int, document: dict[str, Any]) -> I
 
 
 class StoredLabel:
-    """A detection as the database holds it; its mask is decoded where it is asked for."""
+    """A detection as the database stores it; its mask is decoded on access."""
 
     def __init__(self, document: dict[str, Any]) -> None:
         self.id = str(document["_id"])
@@ -155,21 +157,22 @@ class StoredLabel:
 
     @property
     def mask(self) -> NDArray[Any] | None:
-        """The stored array; None for a mask that lies on disk, or none at all."""
+        """The array of a mask in the database; None for a mask on disk, or if there is no mask."""
         return None if self._mask is None else _decode(self._mask)
 
     @property
     def has_mask(self) -> bool:
-        """Whether there is more than a box."""
+        """Whether the label has a mask, in the database or on disk."""
         return self._mask is not None or self.mask_path is not None
 
-    def get_mask(self) -> Any:
-        """The array of a mask that lies on disk."""
-        return fo.Detection(mask_path=self.mask_path).get_mask()
+    def get_mask(self) -> NDArray[Any] | None:
+        """The array of a mask on disk."""
+        mask: NDArray[Any] | None = fo.Detection(mask_path=self.mask_path).get_mask()
+        return mask
 
 
 def _decode(stored: bytes) -> NDArray[Any]:
-    """A stored array; that of a usual mask without NumPy's parser, which takes longer than all."""
+    """The array of a mask in the database; boolean masks bypass NumPy's parser, which is slow."""
     raw = zlib.decompress(stored)
     header = _MASK_HEADER.match(raw)
     if header is None:
@@ -180,16 +183,17 @@ def _decode(stored: bytes) -> NDArray[Any]:
 
 
 def annotation_of(label: StoredLabel, size: tuple[int, int]) -> dict[str, Any] | None:
-    """What COCO's JSON says of one label, without ids.
+    """The annotation of one label in COCO's JSON, without ids and category.
 
     Args:
-        label: with a mask or with a box alone.
+        label: a label with a mask, or with a box only.
         size: (height, width) of the image in pixels, as it is shown.
 
     Returns:
-        ``segmentation`` (compressed RLE, at the image's size), ``area`` and ``bbox`` (XYWH in
-        pixels) of the mask; of a label without one, the box and its area. ``iscrowd`` is the
-        label's own, 0 without. None for a mask without a pixel in the image.
+        A dictionary with ``segmentation`` (compressed RLE, at the image's size), ``area`` (in
+        pixels) and ``bbox`` (XYWH in pixels) of the mask, and ``iscrowd`` (the label's attribute,
+        or 0 if it has none). If the label has no mask, ``bbox`` and ``area`` are those of its box,
+        and there is no ``segmentation``. None if the mask has no pixel in the image.
 
     Raises:
         ValueError, FileNotFoundError: as :func:`promerge_fo.dataset.mask_of`.
@@ -205,27 +209,31 @@ def annotation_of(label: StoredLabel, size: tuple[int, int]) -> dict[str, Any] |
 
 
 def image_size(document: dict[str, Any]) -> tuple[int, int] | None:
-    """(height, width) of a stored image as it is shown: from its metadata, or else its file.
+    """The size of an image as it is shown: from its document's metadata, or else from its file.
 
     Returns:
-        None for a file that cannot be read.
+        (height, width) in pixels; None if the file cannot be read.
     """
-    stored = document.get("metadata") or {}
-    height, width = stored.get("height"), stored.get("width")
-    if not height or not width:
-        try:
+    size = recorded_size(document)
+    if size is None:
+        with suppress(Exception):  # decoders raise anything on broken files
             metadata = fo.ImageMetadata.build_for(document["filepath"])
-        except Exception:  # decoders raise anything on broken files
-            return None
-        height, width = metadata.height, metadata.width
+            size = recorded_size({"metadata": metadata.to_dict()})
+    return size
+
+
+def recorded_size(document: dict[str, Any]) -> tuple[int, int] | None:
+    """The size in a document's metadata, (height, width) in pixels; None if it is not there."""
+    metadata = document.get("metadata") or {}
+    height, width = metadata.get("height"), metadata.get("width")
     return (int(height), int(width)) if height and width else None
 
 
 def coco_id_field(samples: Any) -> str | None:
-    """The field with the images' COCO ids: ``coco_id``, or None.
+    """The field with the COCO ids of the images: ``coco_id``; None if there is no such field.
 
-    FiftyOne's importer puts the name of the labels' field in front (``ground_truth_coco_id``) where
-    it was given one; such a field counts where it is the only one.
+    FiftyOne's importer may put the name of a label field in front (``ground_truth_coco_id``). Such
+    a field is used if there is exactly one.
     """
     names = list(samples.get_field_schema())
     named = [name for name in names if name.endswith("_coco_id")]
@@ -235,7 +243,7 @@ def coco_id_field(samples: Any) -> str | None:
 
 
 def image_ids(samples: Any) -> list[int]:
-    """The COCO ids of the images where all are known and differ, else 1, 2, 3, ..."""
+    """The COCO ids of the images, if all of them are known and different; else 1, 2, 3, ..."""
     field = coco_id_field(samples)
     ids = samples.values(field) if field is not None else []
     if len(set(ids)) == len(samples) and all(isinstance(i, int) for i in ids):
@@ -246,13 +254,22 @@ def image_ids(samples: Any) -> list[int]:
 def label_document(
     entry: Mapping[str, Any], size: tuple[int, int], confidence: float | None, label: str
 ) -> dict[str, Any]:
-    """A label as the database holds it: of the mask, or of the box alone where there is none.
+    """Make the document that the database stores for a label, from an annotation of COCO's JSON.
 
-    It equals what FiftyOne's objects make of it, which take longer than all the rest.
+    The result is the same as that of FiftyOne's objects, which take longer than all the rest.
+
+    Args:
+        entry: an annotation with ``segmentation``, ``bbox``, or both; it is checked.
+        size: (height, width) of the image in pixels.
+        confidence: the label's confidence, in [0, 1], or None.
+        label: the label's name.
+
+    Raises:
+        EntryError: the annotation has neither mask nor box, or is not valid for the image.
     """
     segmentation, bbox = entry.get("segmentation"), entry.get("bbox")
     stored = {**_template(), "_id": bson.ObjectId(), "label": label, "confidence": confidence}
-    if segmentation is not None and segmentation != []:  # COCO's ways to say that there is none
+    if segmentation is not None and segmentation != []:  # either means that there is no mask
         if bbox is not None:
             check_box(bbox)
         crop = crop_of(segmentation, size)
@@ -271,5 +288,5 @@ def label_document(
 
 @cache
 def _template() -> dict[str, Any]:
-    """A label of FiftyOne's, as the database holds it."""
+    """The document that FiftyOne stores for a label; its values are replaced."""
     return dict(fo.Detection(area=0.0, touches_border=False).to_dict())

@@ -33,8 +33,10 @@ def images(fo, dataset, photographs):
 @pytest.fixture
 def segment(driver, images, recipe, tmp_path, monkeypatch):
     """Segments with one worker in this process: ``segment(spoil)``; spoil sees what it says."""
-    monkeypatch.setattr(driver, "_ray", lambda address: nullcontext())
-    monkeypatch.setattr(driver, "_workers", lambda count, device: driver._Workers(1, 1, "cpu"))
+    monkeypatch.setattr(driver, "_ray_session", lambda address: nullcontext())
+    monkeypatch.setattr(
+        driver, "_plan_workers", lambda count, device: driver._WorkerPlan(1, 1, "cpu")
+    )
 
     def do(spoil=lambda path, said: said, **options):
         def results(tasks, workers, recipe, folder, batch_size):
@@ -42,7 +44,7 @@ def segment(driver, images, recipe, tmp_path, monkeypatch):
             for task in tasks:
                 yield spoil(folder / task["shard"], worker(task))
 
-        monkeypatch.setattr(driver, "_results", results)
+        monkeypatch.setattr(driver, "_run_tasks", results)
         options = {"shards": tmp_path / "shards", "shard_size": 1, **options}
         return driver.segment_on_ray(images, recipe, **options)
 
@@ -157,11 +159,11 @@ def test_workers_are_dealt_out_by_gpus_or_machines(driver, monkeypatch):
         monkeypatch.setattr(ray, "nodes", lambda: [*alive, dead])
 
     nodes({"CPU": 64.0, "GPU": 8.0}, {"CPU": 16.0, "GPU": 4.0}, {"CPU": 8.0})
-    assert driver._workers(None, None) == driver._Workers(12, 4, "cuda")
-    assert driver._workers(3, None) == driver._Workers(3, 4, "cuda")
-    assert driver._workers(None, "cpu") == driver._Workers(3, 8, "cpu")
+    assert driver._plan_workers(None, None) == driver._WorkerPlan(12, 4, "cuda")
+    assert driver._plan_workers(3, None) == driver._WorkerPlan(3, 4, "cuda")
+    assert driver._plan_workers(None, "cpu") == driver._WorkerPlan(3, 8, "cpu")
     nodes({"CPU": 2.0})
-    assert driver._workers(None, None) == driver._Workers(1, 2, "cpu")
-    assert driver._workers(2, None) == driver._Workers(2, 1, "cpu")
+    assert driver._plan_workers(None, None) == driver._WorkerPlan(1, 2, "cpu")
+    assert driver._plan_workers(2, None) == driver._WorkerPlan(2, 1, "cpu")
     nodes({"CPU": 4.0})  # of a cluster that is to grow
-    assert driver._workers(16, "cuda") == driver._Workers(16, 1, "cuda")
+    assert driver._plan_workers(16, "cuda") == driver._WorkerPlan(16, 1, "cuda")

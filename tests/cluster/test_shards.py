@@ -99,17 +99,17 @@ def test_attempts_are_counted_over_the_deaths_of_workers(tmp_path):
     path = tmp_path / "attempts" / "a.json"
     first = Attempts(path)
     first.begin()
-    assert (first.begun, first.deaths) == (1, {})
+    assert (first.count, first.deaths) == (1, {})
     second = Attempts(path)
     second.begin()
-    second.at("/a.jpg")
-    second.at("/b.jpg")
+    second.begin_image("/a.jpg")
+    second.begin_image("/b.jpg")
     third = Attempts(path)
     third.begin()
-    assert (third.begun, third.deaths) == (3, {"/b.jpg": 1})
+    assert (third.count, third.deaths) == (3, {"/b.jpg": 1})
     third.end()
     assert not path.exists()
     path.write_text(json.dumps({"begun": 3})[:5])  # broken off
     last = Attempts(path)
     last.begin()
-    assert last.begun == 1
+    assert last.count == 1

@@ -169,11 +169,11 @@ def test_a_database_that_is_away_is_waited_for(fo, monkeypatch):
             raise ConnectionFailure("away")
         return "done"
 
-    assert database.patiently(action) == "done"
+    assert database.retry_while_unreachable(action) == "done"
     assert len(calls) == 3
     monkeypatch.setattr(database, "WAIT_S", 0.0)
     with pytest.raises(ConnectionFailure, match="away"):
-        database.patiently(lambda: (_ for _ in ()).throw(ConnectionFailure("away")))
+        database.retry_while_unreachable(lambda: (_ for _ in ()).throw(ConnectionFailure("away")))
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""Evaluation: COCO's AP and AR, comparisons of fields, the paper's benchmark sets."""
+"""Evaluation: COCO's AP and AR, comparisons of fields, and the paper's benchmark datasets."""

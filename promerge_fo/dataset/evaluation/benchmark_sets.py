@@ -1,4 +1,4 @@
-"""The benchmarks that the paper measures on, from the files that their owners publish."""
+"""The paper's benchmark datasets, loaded from the files that their owners publish."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ __all__ = ["BENCHMARKS", "Benchmark", "load_benchmark", "load_coco"]
 
 logger = logging.getLogger("fiftyone.promerge")
 
-_BATCH = 100  # samples that are stored together
-_INFO = "promerge_benchmark"  # in dataset.info
+_BATCH = 100  # samples added to the dataset together
+_INFO = "promerge_benchmark"  # key in dataset.info
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One set of images with ground truth, and where its files usually lie.
+    """A set of images with ground truth, and the usual places of its files.
 
     Attributes:
-        title: for people to read.
-        annotations: names of annotation files in COCO's format, the preferred one first: the
-            class-agnostic one of this field, then the owner's; looked for in the root and in its
-            ``annotations``.
-        images: folders below the root that the images may lie in; all of the root is searched
-            where they do not.
-        source: where to get it.
+        title: the name of the benchmark, for people to read.
+        annotations: the names of annotation files in COCO's format, in the order of preference:
+            the class-agnostic file of the research field, then the file of the dataset's owner.
+            They are looked for in the root and in its folder ``annotations``.
+        images: the folders below the root that usually hold the images; images that are in none of
+            them are looked for in the whole root.
+        source: where to get the files.
     """
 
     title: str
@@ -96,31 +96,34 @@ def load_benchmark(
     limit: int | None = None,
     progress: ShowProgress = None,
 ) -> fo.Dataset:
-    """One of the paper's benchmarks as a dataset, with its ground truth.
+    """Load one of the paper's benchmarks as a dataset, with its ground truth.
 
-    Annotations are read from the class-agnostic file of this field where it is there, else from
-    the owner's: COCO's format (polygons, RLE of either kind, boxes alone, crowds), KITTI's
-    ``label_2`` and SA-1B's one JSON an image. The dataset is persistent; a load that was
-    interrupted goes on where it stopped, and one that is complete is only opened.
+    Annotations are read from the class-agnostic file of the research field if it is there, else
+    from the files of the dataset's owner: COCO's format (polygons, compressed and uncompressed RLE,
+    boxes without masks, crowds), KITTI's ``label_2``, or SA-1B's JSON file for each image. The
+    dataset is persistent. A load that was interrupted continues where it stopped, and a complete
+    dataset is only opened.
 
     Args:
         name: ``"coco2017"``, ``"coco20k"``, ``"lvis"``, ``"kitti"``, ``"objects365"`` or
             ``"sa1b"``.
-        root: the folder that its images and annotations lie in.
-        dataset_name: of the dataset; ``name`` by default, with ``-limit`` where there is one.
-        limit: only the first so many images, by their ids.
-        progress: whether to show a bar (None: as FiftyOne's config says), or what makes one; see
-            :data:`promerge_fo.progress.ShowProgress`.
+        root: the folder with the images and annotations of the benchmark.
+        dataset_name: the name of the dataset; by default ``name``, or ``name-limit`` if a limit is
+            given.
+        limit: load only this number of images, the first ones by their ids.
+        progress: whether to show a progress bar (None: as FiftyOne's config says), or a function
+            that makes one; see :data:`promerge_fo.progress.ShowProgress`.
 
     Returns:
         A dataset of the images in the order of their ids, with ``coco_id``, ``metadata`` and
-        ``ground_truth``: detections "fg" with masks (boxes alone where there are no masks),
-        ``iscrowd`` and ``annotation_id``.
+        ``ground_truth``: detections with the label "fg", masks (or only boxes, if the benchmark has
+        no masks), ``iscrowd`` and ``annotation_id``.
 
     Raises:
-        ValueError: another name, a file that is not what it should be, or a dataset of this name
-            that holds something else.
-        FileNotFoundError: files that are missing; it says which, where, and where to get them.
+        ValueError: the name is unknown, a file is malformed, or a dataset of this name holds
+            something else.
+        FileNotFoundError: files are missing; the message says which, where they should be, and
+            where to get them.
     """
     if name not in BENCHMARKS:
         known = ", ".join(map(repr, BENCHMARKS))
@@ -134,16 +137,16 @@ def load_benchmark(
         )
     origin = {"benchmark": name, "root": str(folder), "limit": limit}
     dataset_name = dataset_name or (name if limit is None else f"{name}-{limit}")
-    dataset = _existing(dataset_name, origin)
+    dataset = _find_existing(dataset_name, origin)
     if dataset is not None and dataset.info[_INFO]["complete"]:
         return dataset
-    images = _in_order(_images(name, folder), f"{folder}: images of {name}", limit)
+    images = _sort_images(_read_benchmark(name, folder), f"{folder}: images of {name}", limit)
     if dataset is None:
         dataset = fo.Dataset(dataset_name, persistent=True)
         dataset.add_sample_field("coco_id", fo.IntField)
         dataset.info[_INFO] = {**origin, "complete": False}
         dataset.save()
-    _fill(dataset, images, progress)
+    _add_images(dataset, images, progress)
     dataset.info[_INFO] = {**origin, "complete": True}
     dataset.save()
     return dataset
@@ -158,24 +161,25 @@ def load_coco(
     limit: int | None = None,
     progress: ShowProgress = None,
 ) -> fo.Dataset:
-    """Images with ground truth in COCO's format as a dataset, class-agnostic.
+    """Load images with ground truth in COCO's format as a class-agnostic dataset.
 
     Args:
-        annotations: a JSON file in COCO's format: polygons, RLE of either kind, boxes alone,
-            crowds.
-        images: the folder that its images lie in, or in folders below it.
-        dataset_name: of the dataset; FiftyOne makes one up by default.
-        persistent: whether the dataset stays when the database is next tidied up.
-        limit: only the first so many images, by their ids.
-        progress: whether to show a bar (None: as FiftyOne's config says), or what makes one; see
-            :data:`promerge_fo.progress.ShowProgress`.
+        annotations: a JSON file in COCO's format, with polygons, compressed or uncompressed RLE,
+            boxes without masks, or crowds.
+        images: the folder with the images; they may also be in folders below it.
+        dataset_name: the name of the dataset; by default FiftyOne chooses one.
+        persistent: whether the dataset is kept; FiftyOne deletes other datasets when its database
+            shuts down.
+        limit: load only this number of images, the first ones by their ids.
+        progress: whether to show a progress bar (None: as FiftyOne's config says), or a function
+            that makes one; see :data:`promerge_fo.progress.ShowProgress`.
 
     Returns:
-        A new dataset like those of :func:`load_benchmark`.
+        A new dataset with the same fields as those of :func:`load_benchmark`.
 
     Raises:
-        ValueError: a file that is not what it should be, or a dataset of this name.
-        FileNotFoundError: files that are missing; it says which.
+        ValueError: a file is malformed, or a dataset of this name exists.
+        FileNotFoundError: files are missing; the message says which.
     """
     file, folder = Path(annotations).expanduser(), Path(images).expanduser().resolve()
     if not file.is_file():
@@ -183,23 +187,25 @@ def load_coco(
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder; give the one that the images lie in")
     origin = Benchmark(file.name, (), ("",), f"where {file.name} comes from")
-    found = _in_order(_from_coco(origin, folder, file), f"{file}: images", limit)
+    found = _sort_images(_read_coco(origin, folder, file), f"{file}: images", limit)
     dataset = fo.Dataset(dataset_name, persistent=persistent)
     dataset.add_sample_field("coco_id", fo.IntField)
-    _fill(dataset, found, progress)
+    _add_images(dataset, found, progress)
     return dataset
 
 
-def _in_order(images: Iterable[_Image], what: str, limit: int | None) -> list[_Image]:
-    """Images by their ids, up to a limit."""
+def _sort_images(images: Iterable[_Image], what: str, limit: int | None) -> list[_Image]:
+    """Images sorted by their ids, up to a limit."""
     found = sorted(images, key=lambda image: image.number)
     if len({image.number for image in found}) < len(found):
-        raise ValueError(f"{what} share ids; is the annotation file whole?")
+        raise ValueError(
+            f"{what} share ids, but each must have its own; get the annotation file again"
+        )
     return found[:limit]
 
 
-def _fill(dataset: fo.Dataset, images: Sequence[_Image], progress: ShowProgress) -> None:
-    """Give a dataset those of the images that it does not have."""
+def _add_images(dataset: fo.Dataset, images: Sequence[_Image], progress: ShowProgress) -> None:
+    """Add the images that a dataset does not have yet."""
     present = set(dataset.values("coco_id"))
     left = [image for image in images if image.number not in present]
     with progress_bar(progress, len(images)) as bar:
@@ -210,14 +216,18 @@ def _fill(dataset: fo.Dataset, images: Sequence[_Image], progress: ShowProgress)
             bar.update(len(samples))
 
 
-def _existing(name: str, origin: dict[str, Any]) -> fo.Dataset | None:
-    """The dataset that is being made, or was; None where there is none."""
+def _find_existing(name: str, origin: dict[str, Any]) -> fo.Dataset | None:
+    """The dataset of an earlier load, complete or not; None if there is none.
+
+    Raises:
+        ValueError: a dataset of this name holds something else.
+    """
     if not fo.dataset_exists(name):
         return None
     dataset = fo.load_dataset(name)
-    there = dataset.info.get(_INFO, {})
-    if {key: there.get(key) for key in origin} != origin:
-        holds = f"{there['benchmark']} of {there['root']}" if there else "something else"
+    stored = dataset.info.get(_INFO, {})
+    if {key: stored.get(key) for key in origin} != origin:
+        holds = f"{stored['benchmark']} of {stored['root']}" if stored else "something else"
         raise ValueError(
             f"there is a dataset {name!r} already, and it holds {holds}; give another "
             f"dataset_name, or delete it: fiftyone.delete_dataset({name!r})"
@@ -227,13 +237,13 @@ def _existing(name: str, origin: dict[str, Any]) -> fo.Dataset | None:
 
 @dataclass(frozen=True)
 class _Image:
-    """One image and its annotations, as COCO's JSON has them.
+    """One image and its annotations in COCO's format.
 
     Attributes:
-        number: its id.
-        path: of its file.
-        size: (height, width).
-        annotations: records with ``bbox``, and perhaps ``segmentation``, ``iscrowd``, ``id``.
+        number: the id of the image.
+        path: the path of the image file.
+        size: (height, width) in pixels.
+        annotations: records with ``bbox``, and optionally ``segmentation``, ``iscrowd`` and ``id``.
     """
 
     number: int
@@ -242,6 +252,7 @@ class _Image:
     annotations: Sequence[dict[str, Any]]
 
     def sample(self) -> fo.Sample:
+        """The image as a sample, with its ground truth."""
         height, width = self.size
         labels = [_detection(annotation, self.size) for annotation in self.annotations]
         return fo.Sample(
@@ -252,54 +263,58 @@ class _Image:
         )
 
 
-def _images(name: str, root: Path) -> Iterable[_Image]:
+def _read_benchmark(name: str, root: Path) -> Iterable[_Image]:
+    """The images of a benchmark, from the first of its annotation files that exists."""
     benchmark = BENCHMARKS[name]
     candidates = [
         folder / file for file in benchmark.annotations for folder in (root, root / "annotations")
     ]
     file = next((path for path in candidates if path.is_file()), None)
     if file is not None:
-        return _from_coco(benchmark, root, file)
+        return _read_coco(benchmark, root, file)
     if name == "kitti" and (root / "training" / "label_2").is_dir():
-        return _from_kitti(benchmark, root)
+        return _read_kitti(benchmark, root)
     if name == "sa1b" and (files := sorted(root.rglob("sa_*.json"))):
-        return _from_sa1b(benchmark, files)
-    own = {
+        return _read_sa1b(benchmark, files)
+    also_missing = {
         "kitti": ", and there is no folder training/label_2",
         "sa1b": ", and there are no files sa_*.json",
     }.get(name, "")
     raise FileNotFoundError(
         f"{benchmark.title} has no annotations in {root}: looked for "
-        f"{' and '.join(benchmark.annotations)} there and in its folder annotations{own}. "
+        f"{' and '.join(benchmark.annotations)} there and in its folder annotations{also_missing}. "
         f"Get them from {benchmark.source}"
     )
 
 
-def _from_coco(benchmark: Benchmark, root: Path, file: Path) -> Iterator[_Image]:
-    content = _json(file)
+def _read_coco(benchmark: Benchmark, root: Path, file: Path) -> Iterator[_Image]:
+    content = _read_json(file)
     if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
-        raise ValueError(f"{file} is no COCO annotation file: it has no images and annotations")
+        raise ValueError(
+            f"{file} is no COCO annotation file: it has no images and annotations; give a JSON "
+            "file that has both"
+        )
     by_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for annotation in content["annotations"]:
         by_image[annotation["image_id"]].append(annotation)
     names = [_file_name(image) for image in content["images"]]
-    paths = _find(benchmark, root, names)
+    paths = _find_images(benchmark, root, names)
     for image, path in zip(content["images"], paths, strict=True):
         size = int(image["height"]), int(image["width"])
         yield _Image(int(image["id"]), path, size, by_image[image["id"]])
 
 
 def _file_name(image: dict[str, Any]) -> str:
-    """LVIS names its images by COCO's addresses, which end in folder and file."""
+    """The file of an image; LVIS gives a URL instead, which ends with the folder and the file."""
     if "file_name" in image:
         return str(image["file_name"])
     return "/".join(str(image["coco_url"]).split("/")[-2:])
 
 
-def _from_kitti(benchmark: Benchmark, root: Path) -> Iterator[_Image]:
-    """KITTI's own labels: a text file an image; boxes alone, "DontCare" as crowds."""
+def _read_kitti(benchmark: Benchmark, root: Path) -> Iterator[_Image]:
+    """KITTI's own labels: a text file for each image, with boxes only; "DontCare" means a crowd."""
     files = sorted((root / "training" / "label_2").glob("*.txt"))
-    paths = _find(benchmark, root, [f"{file.stem}.png" for file in files])
+    paths = _find_images(benchmark, root, [f"{file.stem}.png" for file in files])
     for number, (file, path) in enumerate(zip(files, paths, strict=True)):
         metadata = fo.ImageMetadata.build_for(path)
         annotations = []
@@ -312,11 +327,11 @@ def _from_kitti(benchmark: Benchmark, root: Path) -> Iterator[_Image]:
         yield _Image(number, path, (metadata.height, metadata.width), annotations)
 
 
-def _from_sa1b(benchmark: Benchmark, files: Sequence[Path]) -> Iterator[_Image]:
-    """SA-1B's own files: a JSON beside each image."""
+def _read_sa1b(benchmark: Benchmark, files: Sequence[Path]) -> Iterator[_Image]:
+    """SA-1B's own files: a JSON file beside each image."""
     missing = []
     for file in files:
-        content = _json(file)
+        content = _read_json(file)
         image = content["image"]
         path = file.parent / require_inside(image["file_name"])
         if not path.is_file():
@@ -328,15 +343,19 @@ def _from_sa1b(benchmark: Benchmark, files: Sequence[Path]) -> Iterator[_Image]:
         raise _missing_images(benchmark, files[0].parent, missing, len(files))
 
 
-def _json(file: Path) -> Any:
+def _read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_bytes())
     except ValueError as error:
         raise ValueError(f"{file} is no JSON, or not all of it ({error}); get it again") from error
 
 
-def _find(benchmark: Benchmark, root: Path, names: Sequence[str]) -> list[str]:
-    """Paths of the images: in the folders that they usually lie in, else anywhere in the root."""
+def _find_images(benchmark: Benchmark, root: Path, names: Sequence[str]) -> list[str]:
+    """The paths of images: in the usual folders, else anywhere in the root.
+
+    Raises:
+        FileNotFoundError: images are missing, or several files have the name of one.
+    """
     folders = [root / folder for folder in benchmark.images if (root / folder).is_dir()]
     elsewhere: dict[str, list[Path]] | None = None
     paths, missing = [], []
@@ -363,16 +382,16 @@ def _find(benchmark: Benchmark, root: Path, names: Sequence[str]) -> list[str]:
 def _missing_images(
     benchmark: Benchmark, root: Path, missing: Sequence[str], count: int
 ) -> FileNotFoundError:
-    some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+    examples = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
     usual = " or ".join(str(root / folder) for folder in benchmark.images if folder) or str(root)
     return FileNotFoundError(
-        f"{len(missing)} of {count} images of {benchmark.title} are missing: {some}. They should "
-        f"lie in {usual}; get them from {benchmark.source}"
+        f"{len(missing)} of {count} images of {benchmark.title} are missing: {examples}. "
+        f"They should be in {usual}; get them from {benchmark.source}"
     )
 
 
 def _detection(annotation: dict[str, Any], size: tuple[int, int]) -> fo.Detection | None:
-    """One annotation as a label; None for a mask that has no pixel, or is malformed."""
+    """One annotation as a label; None if its mask is malformed or has no pixel."""
     height, width = size
     attributes: dict[str, Any] = {"iscrowd": bool(annotation.get("iscrowd", 0))}
     if "id" in annotation:

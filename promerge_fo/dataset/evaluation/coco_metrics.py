@@ -1,7 +1,7 @@
-"""COCO's average precision and recall, by pycocotools, without regard to classes.
+"""COCO's average precision and recall, class-agnostic, computed by pycocotools.
 
-pycocotools does all but the matching of predictions with ground truth, which takes it most of its
-time: that is a compiled loop here. The tests hold every figure against pycocotools alone.
+Only the matching of predictions with ground truth, the slowest part of pycocotools, is replaced: by
+a compiled loop. The tests compare every metric with pycocotools alone.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from pycocotools.cocoeval import COCOeval
 
 __all__ = [
     "IOUS",
+    "KINDS",
     "METRICS",
     "RECALLS",
     "ImageRecords",
     "IouType",
     "Match",
+    "RankedPredictions",
     "Scores",
-    "Sweep",
     "bootstrap",
     "evaluate",
 ]
@@ -35,61 +36,67 @@ __all__ = [
 IouType: TypeAlias = Literal["segm", "bbox"]
 Records: TypeAlias = "Sequence[dict[str, Any]]"
 
-IOUS = tuple(np.linspace(0.5, 0.95, 10).round(2).tolist())  #: at which AP is taken and averaged
-RECALLS = np.linspace(0, 1, 101)  #: at which precision is
+KINDS: dict[IouType, str] = {"segm": "masks", "bbox": "boxes"}  #: what is measured, in words
+IOUS = tuple(np.linspace(0.5, 0.95, 10).round(2).tolist())  #: IoU thresholds that AP averages over
+RECALLS = np.linspace(0, 1, 101)  #: recalls at which precision is measured
 
 METRICS = (
     "AP", "AP50", "AP75", "APs", "APm", "APl",
     "AR1", "AR10", "AR100", "ARs", "ARm", "ARl",
 )  # fmt: skip
-"""In pycocotools' order: AP is the mean over the IoUs 0.50, 0.55, ..., 0.95, with at most 100
-predictions an image; AR is the mean recall over them, with at most 1, 10 or 100. s, m and l: of
-objects smaller than 32 x 32 pixels, up to 96 x 96, and larger."""
+"""The metrics in pycocotools' order. AP is the mean over the IoUs 0.50, 0.55, ..., 0.95, with at
+most 100 predictions an image. AR is the mean recall over these IoUs, with at most 1, 10 or 100
+predictions an image. s, m and l stand for objects smaller than 32 x 32 pixels, up to 96 x 96, and
+larger."""
 
 
 @dataclass(frozen=True)
 class ImageRecords:
-    """One image's ground truth and predictions, as ``annotation_of`` gives them.
+    """The ground truth and the predictions of one image.
+
+    Records are those of :func:`promerge_fo.dataset.stored_labels.annotation_of`.
 
     Attributes:
-        number: the image's COCO id; images count in the order of these.
-        truth: records, in stored order.
-        found: records with ``score``, in stored order.
+        number: the COCO id of the image; pycocotools processes images in the order of their ids.
+        truth: the records of the ground truth, in stored order.
+        predictions: the records of the predictions, each with a ``score``, in stored order.
     """
 
     number: int
     truth: Records
-    found: Records
+    predictions: Records
 
 
 @dataclass(frozen=True)
 class Match:
-    """What an image's predictions are at one IoU threshold, among all of its predictions.
+    """The matches of all predictions of an image at one IoU threshold.
 
     Attributes:
-        found: (n,) int64: the index of the ground truth that each prediction is matched with, or
-            -1.
-        ious: (n,) float64: their IoU; NaN without a match.
-        ignored: (n,) bool: predictions that count neither way, as they are matched with a crowd.
+        truth_index: (n,) int64: the index of the ground truth that each prediction is matched with,
+            or -1.
+        ious: (n,) float64: the IoU of each prediction with its match; NaN without a match.
+        ignored: (n,) bool: predictions that are matched with a crowd; they count neither as true
+            nor as false positives.
     """
 
-    found: NDArray[np.int64]
+    truth_index: NDArray[np.int64]
     ious: NDArray[np.float64]
     ignored: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The figures of one kind of IoU.
+    """The results of an evaluation, of masks or of boxes.
 
     Attributes:
-        metrics: by the names in :data:`METRICS`; 0 to 100, or -1 where there is no ground truth.
-        precision: (10, 101) at :data:`IOUS` and :data:`RECALLS`, in [0, 1]; -1 without ground
-            truth.
-        thresholds: (10, 101): the scores at which they are reached.
-        recall: (10,) highest recall at each IoU.
-        matches: of each image, in the order given.
-        sweeps: what the figures are made of, by range of areas: "all", "small", "medium", "large".
+        metrics: the value of each metric in :data:`METRICS`, 0 to 100; -1 without ground truth.
+        precision: (10, 101) float64: the precision at :data:`IOUS` and :data:`RECALLS`, in [0, 1];
+            -1 without ground truth.
+        thresholds: (10, 101) float64: the scores at which these precisions are reached.
+        recall: (10,) float64: the highest recall at each IoU.
+        matches: the matches of each image, in the order given.
+        ranked: the predictions from which the metrics are computed, by range of areas: "all",
+            "small", "medium", "large".
     """
 
     metrics: dict[str, float]
@@ -97,38 +104,38 @@ class Scores:
     thresholds: NDArray[np.float64]
     recall: NDArray[np.float64]
     matches: list[Match]
-    sweeps: dict[str, Sweep]
+    ranked: dict[str, RankedPredictions]
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """All predictions of one range of areas, by falling score, and what became of them.
+class RankedPredictions:
+    """The d predictions on all images by falling score, for objects in one range of areas.
 
     Attributes:
-        image: (d,) int64: the image of each, an index into the images given.
-        rank: (d,) int64: how many of its image are ahead of it.
-        hits: (10, d) bool: matched with an object that counts, at each IoU.
-        alarms: (10, d) bool: matched with nothing, and not ignored.
-        objects: (images,) int64: objects that count.
+        image: (d,) int64: the index of each prediction's image, among the images given.
+        rank: (d,) int64: the number of predictions of the same image that rank before it.
+        true_positives: (10, d) bool: whether it is matched with an object that counts, at each IoU.
+        false_positives: (10, d) bool: whether it is neither matched nor ignored, at each IoU.
+        objects: (images,) int64: the number of objects of each image that count.
     """
 
     image: NDArray[np.int64]
     rank: NDArray[np.int64]
-    hits: NDArray[np.bool_]
-    alarms: NDArray[np.bool_]
+    true_positives: NDArray[np.bool_]
+    false_positives: NDArray[np.bool_]
     objects: NDArray[np.int64]
 
 
 def evaluate(images: Sequence[ImageRecords], kind: IouType, match_iou: float = 0.5) -> Scores:
-    """Score predictions on images.
+    """Compute the metrics of the predictions on some images.
 
     Args:
-        images: with different numbers.
-        kind: IoU of masks, for which every record needs a ``segmentation``, or of boxes.
-        match_iou: the IoU at which :attr:`Scores.matches` is taken.
+        images: the records of each image; all numbers must differ.
+        kind: "segm" for the IoU of masks, which needs a ``segmentation`` in every record, or
+            "bbox" for that of boxes.
+        match_iou: the IoU threshold of :attr:`Scores.matches`.
     """
-    truth, found = _tables(images, kind)
-    evaluation = _Evaluation(truth, found, kind)
+    evaluation = _Evaluation(*_tables(images, kind), kind)
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.evaluate()
         evaluation.accumulate()
@@ -141,55 +148,65 @@ def evaluate(images: Sequence[ImageRecords], kind: IouType, match_iou: float = 0
         results["scores"][:, :, 0, 0, -1],
         results["recall"][:, 0, 0, -1],
         _matches(images, evaluation.ious, match_iou),
-        _sweeps(images, evaluation),
+        _rank(images, evaluation),
     )
 
 
 def bootstrap(
-    sweeps: dict[str, Sweep], draws: NDArray[np.integer[Any]]
+    ranked: dict[str, RankedPredictions], draws: NDArray[np.integer[Any]]
 ) -> dict[str, NDArray[np.float64]]:
-    """The figures of samples of the images, drawn with replacement.
+    """The metrics on samples of the images, drawn with replacement.
 
     Args:
-        sweeps: :attr:`Scores.sweeps`.
-        draws: (b, images): how often each image was drawn; all 1 gives the figures themselves.
+        ranked: the predictions, from :attr:`Scores.ranked`.
+        draws: (b, images) int: how often each image was drawn into each of b samples; with 1 for
+            all images, the metrics are those of the images themselves.
 
     Returns:
-        (b,) values by the names in :data:`METRICS`; 0 to 100, or NaN where no object was drawn.
+        (b,) values of each metric in :data:`METRICS`, 0 to 100; NaN if no object was drawn.
     """
     draws = np.ascontiguousarray(draws, dtype=np.float64)
     curves = {}
-    for name, sweep in sweeps.items():
-        flags = np.ascontiguousarray(sweep.hits), np.ascontiguousarray(sweep.alarms)
-        curves[name] = _resample(sweep.image, *flags, sweep.objects, draws, RECALLS)
-    figures = {
+    for name, part in ranked.items():
+        curves[name] = _resample(
+            part.image,
+            np.ascontiguousarray(part.true_positives),
+            np.ascontiguousarray(part.false_positives),
+            part.objects,
+            draws,
+            RECALLS,
+        )
+    values = {
         "AP": curves["all"][0].mean(axis=1),
         "AP50": curves["all"][0][:, 0],
         "AP75": curves["all"][0][:, 5],
         "AR100": curves["all"][1].mean(axis=1),
     }
     for letter, name in (("s", "small"), ("m", "medium"), ("l", "large")):
-        figures[f"AP{letter}"] = curves[name][0].mean(axis=1)
-        figures[f"AR{letter}"] = curves[name][1].mean(axis=1)
-    everything = sweeps["all"]
+        values[f"AP{letter}"] = curves[name][0].mean(axis=1)
+        values[f"AR{letter}"] = curves[name][1].mean(axis=1)
+    everything = ranked["all"]
     objects = draws @ everything.objects
     for most in (1, 10):
         first = everything.rank < most
-        hits = everything.hits[:, first].mean(axis=0)
+        hits = everything.true_positives[:, first].mean(axis=0)
         found = draws[:, everything.image[first]] @ hits
         with np.errstate(invalid="ignore", divide="ignore"):
-            figures[f"AR{most}"] = np.where(objects > 0, found / objects, np.nan)
-    return {name: 100 * figures[name] for name in METRICS}
+            values[f"AR{most}"] = np.where(objects > 0, found / objects, np.nan)
+    return {name: 100 * values[name] for name in METRICS}
 
 
 @njit(cache=True, nogil=True)
-def _resample(image, hits, alarms, objects, draws, recalls):  # type: ignore[no-untyped-def]
+def _resample(  # type: ignore[no-untyped-def]
+    image, true_positives, false_positives, objects, draws, recalls
+):
     """(b, 10) average precision and (b, 10) recall; NaN without objects.
 
-    As pycocotools accumulates: precision is the best at this recall or a higher one, averaged over
-    101 recalls. A prediction of an image that was drawn n times counts n times.
+    Like pycocotools' accumulate: the precision at a recall is the highest precision at this recall
+    or a higher one, and it is averaged over 101 recalls. A prediction of an image that was drawn n
+    times counts n times.
     """
-    b, t, d = draws.shape[0], hits.shape[0], hits.shape[1]
+    b, t, d = draws.shape[0], true_positives.shape[0], true_positives.shape[1]
     precisions = np.full((b, t), np.nan)
     highest = np.full((b, t), np.nan)
     recall, precision = np.empty(d), np.empty(d)
@@ -204,8 +221,8 @@ def _resample(image, hits, alarms, objects, draws, recalls):  # type: ignore[no-
             for k in range(d):
                 times = draws[i, image[k]]
                 if times > 0:
-                    right += times * hits[j, k]
-                    wrong += times * alarms[j, k]
+                    right += times * true_positives[j, k]
+                    wrong += times * false_positives[j, k]
                     recall[n] = right / total
                     precision[n] = right / (right + wrong + np.spacing(1.0))
                     n += 1
@@ -223,40 +240,41 @@ def _resample(image, hits, alarms, objects, draws, recalls):  # type: ignore[no-
     return precisions, highest
 
 
-def _sweeps(images: Sequence[ImageRecords], evaluation: Any) -> dict[str, Sweep]:
+def _rank(images: Sequence[ImageRecords], evaluation: _Evaluation) -> dict[str, RankedPredictions]:
+    """Sort the predictions on all images by score, as pycocotools' accumulate does."""
     parameters = evaluation._paramsEval
-    place = {image.number: i for i, image in enumerate(images)}
+    index = {image.number: i for i, image in enumerate(images)}
     count = len(parameters.imgIds)
-    sweeps = {}
+    ranked = {}
     for a, name in enumerate(parameters.areaRngLbl):
         parts = [part for part in evaluation.evalImgs[a * count :][:count] if part is not None]
         objects = np.zeros(len(images), np.int64)
         for part in parts:
-            objects[place[part["image_id"]]] = np.count_nonzero(part["gtIgnore"] == 0)
+            objects[index[part["image_id"]]] = np.count_nonzero(part["gtIgnore"] == 0)
         none = np.zeros((len(parameters.iouThrs), 0), dtype=bool)
         scores = np.concatenate([np.zeros(0), *(part["dtScores"] for part in parts)])
         order = np.argsort(-scores, kind="mergesort")
         matched = np.concatenate([none, *(part["dtMatches"] > 0 for part in parts)], axis=1)
         ignored = np.concatenate([none, *(part["dtIgnore"] for part in parts)], axis=1)
         lengths = [len(part["dtScores"]) for part in parts]
-        image = np.repeat([place[part["image_id"]] for part in parts], lengths).astype(np.int64)
+        image = np.repeat([index[part["image_id"]] for part in parts], lengths).astype(np.int64)
         rank = np.concatenate([np.zeros(0, np.int64), *(np.arange(n) for n in lengths)])
-        sweeps[name] = Sweep(
+        ranked[name] = RankedPredictions(
             image[order],
             rank[order],
             (matched & ~ignored)[:, order],
             (~matched & ~ignored)[:, order],
             objects,
         )
-    return sweeps
+    return ranked
 
 
 def _tables(images: Sequence[ImageRecords], kind: IouType) -> tuple[COCO, COCO]:
-    """Ground truth and predictions as pycocotools keeps them."""
-    # The sizes are asked for, but not looked at: each mask has its own.
+    """Ground truth and predictions as pycocotools' tables."""
+    # pycocotools requires the keys "height" and "width", but takes the size from each mask.
     listed = [{"id": image.number, "height": None, "width": None} for image in images]
     tables = []
-    for name in ("truth", "found"):
+    for name in ("truth", "predictions"):
         annotations: list[dict[str, Any]] = []
         for image in images:
             for record in getattr(image, name):
@@ -266,10 +284,10 @@ def _tables(images: Sequence[ImageRecords], kind: IouType) -> tuple[COCO, COCO]:
                     "image_id": image.number,
                     "category_id": 1,
                 }
-                if name == "found":
+                if name == "predictions":
                     annotation["iscrowd"] = 0
-                if kind == "bbox" and name == "found":
-                    # as loadRes gives predictions of boxes their areas
+                if kind == "bbox" and name == "predictions":
+                    # pycocotools' loadRes computes the areas of predicted boxes like this
                     annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
                 annotations.append(annotation)
         table = COCO()
@@ -285,42 +303,42 @@ def _tables(images: Sequence[ImageRecords], kind: IouType) -> tuple[COCO, COCO]:
 
 
 class _Evaluation(COCOeval):  # type: ignore[misc]
-    """pycocotools' evaluation with a compiled loop in the place of its slowest one."""
+    """pycocotools' evaluation, with a compiled loop instead of its slowest one."""
 
-    def __init__(self, truth: COCO, found: COCO, kind: IouType) -> None:
+    def __init__(self, truth: COCO, predictions: COCO, kind: IouType) -> None:
         with contextlib.redirect_stdout(io.StringIO()):
-            super().__init__(truth, found, kind)
+            super().__init__(truth, predictions, kind)
 
     def computeIoU(self, imgId: int, catId: int) -> Any:  # noqa: N802
-        """(d, g) IoUs of all predictions, by falling score: matches are made of more than 100."""
-        truth, found = self._gts[imgId, catId], self._dts[imgId, catId]
-        what = "segmentation" if self.params.iouType == "segm" else "bbox"
+        """(d, g) IoUs of all predictions by falling score; :func:`_matches` needs more than 100."""
+        truth, predictions = self._gts[imgId, catId], self._dts[imgId, catId]
+        key = "segmentation" if self.params.iouType == "segm" else "bbox"
         return coco_mask.iou(
-            [found[i][what] for i in _ranked(found)],
-            [record[what] for record in truth],
+            [predictions[i][key] for i in _by_score(predictions)],
+            [record[key] for record in truth],
             [int(record["iscrowd"]) for record in truth],
         )
 
     def evaluateImg(  # noqa: N802
         self, imgId: int, catId: int, aRng: Sequence[float], maxDet: int
     ) -> dict[str, Any] | None:
-        truth, found = self._gts[imgId, catId], self._dts[imgId, catId]
-        if not truth and not found:
+        truth, predictions = self._gts[imgId, catId], self._dts[imgId, catId]
+        if not truth and not predictions:
             return None
         areas = np.array([record["area"] for record in truth])
         ignored = np.array([bool(record["ignore"]) for record in truth], dtype=bool)
         ignored |= (areas < aRng[0]) | (areas > aRng[1])
         order = np.argsort(ignored, kind="mergesort")
         truth, ignored = [truth[i] for i in order], ignored[order]
-        found = [found[i] for i in _ranked(found)[:maxDet]]
+        predictions = [predictions[i] for i in _by_score(predictions)[:maxDet]]
         ious = self.ious[imgId, catId]
-        ious = ious[:maxDet, order] if len(ious) else np.zeros((len(found), len(truth)))
+        ious = ious[:maxDet, order] if len(ious) else np.zeros((len(predictions), len(truth)))
         crowd = np.array([bool(record["iscrowd"]) for record in truth], dtype=bool)
         matched, taken = match(np.ascontiguousarray(ious), ignored, crowd, self.params.iouThrs)
         truth_ids = np.array([record["id"] for record in truth] + [0])
-        found_ids = np.array([record["id"] for record in found] + [0])
-        # Predictions out of the range of areas are ignored where nothing matches them.
-        areas = np.array([record["area"] for record in found])
+        predicted_ids = np.array([record["id"] for record in predictions] + [0])
+        # Predictions outside the range of areas are ignored if they are not matched.
+        areas = np.array([record["area"] for record in predictions])
         outside = (areas < aRng[0]) | (areas > aRng[1])
         of_ignored = np.append(ignored, False)[matched]
         return {
@@ -328,37 +346,38 @@ class _Evaluation(COCOeval):  # type: ignore[misc]
             "category_id": catId,
             "aRng": aRng,
             "maxDet": maxDet,
-            "dtIds": found_ids[:-1].tolist(),
+            "dtIds": predicted_ids[:-1].tolist(),
             "gtIds": truth_ids[:-1].tolist(),
             "dtMatches": truth_ids[matched].astype(np.float64),
-            "gtMatches": found_ids[taken].astype(np.float64),
-            "dtScores": [record["score"] for record in found],
+            "gtMatches": predicted_ids[taken].astype(np.float64),
+            "dtScores": [record["score"] for record in predictions],
             "gtIgnore": ignored.astype(np.int64),
             "dtIgnore": np.where(matched < 0, outside, of_ignored),
         }
 
 
-def _ranked(found: Records) -> NDArray[np.int64]:
-    """Indices by falling score; equal ones in stored order."""
-    return np.argsort([-record["score"] for record in found], kind="mergesort")
+def _by_score(predictions: Records) -> NDArray[np.int64]:
+    """Indices of predictions by falling score; those with equal scores stay in stored order."""
+    return np.argsort([-record["score"] for record in predictions], kind="mergesort")
 
 
 @njit(cache=True, nogil=True)
 def match(ious, ignored, crowd, thresholds):  # type: ignore[no-untyped-def]
-    """COCO's greedy matching, at each threshold.
+    """COCO's greedy matching, at each IoU threshold.
 
-    A prediction, the best ones first, takes the free object that it overlaps most, the last of
-    equal ones; an ignored object only if there is no other. A crowd stays free.
+    In the order of their scores, predictions are matched with the free object that they overlap
+    most (the last one, if several IoUs are equal). An ignored object is matched only if no other
+    object fits. A crowd stays free after a match.
 
     Args:
-        ious: (d, g) float64: predictions by falling score, objects with the ignored ones last.
-        ignored: (g,) bool.
-        crowd: (g,) bool.
-        thresholds: (t,) float64.
+        ious: (d, g) float64: d predictions by falling score, and g objects, the ignored ones last.
+        ignored: (g,) bool: whether an object is ignored.
+        crowd: (g,) bool: whether an object is a crowd.
+        thresholds: (t,) float64: the IoU thresholds.
 
     Returns:
-        (t, d) int64: the object of each prediction, or -1; (t, g) int64: the (last) prediction of
-        each object, or -1.
+        (t, d) int64, the object of each prediction, or -1; and (t, g) int64, the (last) prediction
+        of each object, or -1.
     """
     d, g = ious.shape
     matched = np.full((len(thresholds), d), -1, np.int64)
@@ -384,23 +403,23 @@ def match(ious, ignored, crowd, thresholds):  # type: ignore[no-untyped-def]
 def _matches(
     images: Sequence[ImageRecords], overlaps: dict[tuple[int, int], Any], iou: float
 ) -> list[Match]:
-    """All predictions of an image take part, however many there are."""
+    """The matches of each image at one IoU, of all predictions, even if they are more than 100."""
     results = []
     for image in images:
-        count = len(image.found)
+        count = len(image.predictions)
         ious = overlaps[image.number, 1]
-        of_found = np.full(count, -1, np.int64)
-        at_match = np.full(count, np.nan)
+        truth_index = np.full(count, -1, np.int64)
+        matched_ious = np.full(count, np.nan)
         ignored = np.zeros(count, dtype=bool)
         if len(ious):
             crowd = np.array([bool(record["iscrowd"]) for record in image.truth], dtype=bool)
             order = np.argsort(crowd, kind="mergesort")
-            ranked = _ranked(image.found)
+            by_score = _by_score(image.predictions)
             ious = np.ascontiguousarray(ious[:, order])
             (chosen,), _ = match(ious, crowd[order], crowd[order], np.array([iou]))
-            some = chosen >= 0
-            of_found[ranked[some]] = order[chosen[some]]
-            at_match[ranked[some]] = ious[some, chosen[some]]
-            ignored[ranked[some]] = crowd[order][chosen[some]]
-        results.append(Match(of_found, at_match, ignored))
+            hit = chosen >= 0
+            truth_index[by_score[hit]] = order[chosen[hit]]
+            matched_ious[by_score[hit]] = ious[hit, chosen[hit]]
+            ignored[by_score[hit]] = crowd[order][chosen[hit]]
+        results.append(Match(truth_index, matched_ious, ignored))
     return results

@@ -1,4 +1,4 @@
-"""Fields of instances on the same images: which is better, by how much, how sure, and where."""
+"""Compare fields of instances on the same images: which is better, by how much, and where."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fiftyone as fo
 import numpy as np
 from fiftyone import ViewExpression
 from fiftyone import ViewField as F
 from numpy.typing import NDArray
 
-from promerge_fo.dataset.evaluation.coco_metrics import METRICS, IouType, Scores, bootstrap
+from promerge_fo.dataset.evaluation.coco_metrics import KINDS, METRICS, IouType, Scores, bootstrap
 from promerge_fo.dataset.evaluation.evaluate import score_field
-from promerge_fo.dataset.evaluation.intervals import draw_images, interval
+from promerge_fo.dataset.evaluation.intervals import draw_resamples, percentile_interval
 from promerge_fo.dataset.labels import masks_of
 from promerge_fo.dataset.samples import require_detections, require_images
 from promerge_fo.dataset.stored_labels import ImageLabels, read_labels
 from promerge_fo.images import ImageError, load_image
 from promerge_fo.progress import ShowProgress
+from promerge_fo.words import markdown_table
 
 __all__ = ["Comparison", "compare_fields", "recall_gain", "samples_by_gain"]
 
@@ -39,30 +41,30 @@ def compare_fields(
     seed: int = 0,
     progress: ShowProgress = None,
 ) -> Comparison:
-    """Compare the instances of two or more fields with the ground truth, and so with each other.
+    """Compare the instances of two or more fields, by their AP and AR against the ground truth.
 
-    How sure a figure is, and a difference to the first field, is told by a bootstrap over images:
-    all fields are scored on the same samples of the images, drawn with replacement (Efron and
-    Tibshirani, 1993, percentile intervals). A difference whose interval does not hold 0 is unlikely
-    to be luck in the choice of the images.
+    A bootstrap over images gives the uncertainty of each metric, and of its difference to the
+    first field: all fields are scored on the same samples of the images, drawn with replacement
+    (Efron and Tibshirani, 1993, percentile intervals). If the interval of a difference does not
+    contain 0, the difference is unlikely to be due to the choice of the images.
 
     Args:
         samples: a dataset or a view of images.
-        fields: with predictions; the first is the one that the others are compared with.
+        fields: the fields with predictions; the others are compared with the first one.
         gt_field: the field with the ground truth.
-        resamples: samples of the images.
-        confidence: of the intervals, in (0, 1).
-        seed: of the bootstrap.
-        progress: whether to show a bar (None: as FiftyOne's config says), or what makes one; see
-            :data:`promerge_fo.progress.ShowProgress`.
+        resamples: the number of samples of the images.
+        confidence: the confidence of the intervals, in (0, 1).
+        seed: the seed of the bootstrap.
+        progress: whether to show a progress bar (None: as FiftyOne's config says), or a function
+            that makes one; see :data:`promerge_fo.progress.ShowProgress`.
 
     Returns:
-        The comparison: figures, views and a report.
+        The comparison, with metrics, views and a report.
 
     Raises:
-        fiftyone.core.media.MediaTypeError: the samples have no images.
-        ValueError: fewer than two fields, one of them twice, a field that does not hold
-            detections, or no image that can be read.
+        fiftyone.core.media.MediaTypeError: the samples are not images.
+        ValueError: there are fewer than two fields, a field is given twice or does not hold
+            detections, or no image can be read.
 
     Examples:
         >>> comparison = compare_fields(dataset, ["maskcut", "promerge"])  # doctest: +SKIP
@@ -81,23 +83,26 @@ def compare_fields(
     read = read_labels(samples, (*fields, gt_field), progress)
     images = [image for image in read if image.size is not None]
     if not images:
-        raise ValueError("there is no image to compare on; take another view")
+        raise ValueError(
+            "none of the images can be read, so there is nothing to compare; take another view"
+        )
     scores = {field: score_field(images, field, gt_field) for field in fields}
     kind: IouType = "segm" if all("segm" in score for score in scores.values()) else "bbox"
     leading = {field: score[kind] for field, score in scores.items()}
-    draws = draw_images(len(images), resamples, seed)
-    drawn = {field: bootstrap(score.sweeps, draws) for field, score in leading.items()}
+    draws = draw_resamples(len(images), resamples, seed)
+    drawn = {field: bootstrap(score.ranked, draws) for field, score in leading.items()}
     return Comparison(samples, fields, gt_field, kind, images, leading, drawn, confidence)
 
 
 def recall_gain(eval_key: str, baseline: str) -> ViewExpression:
-    """What one evaluation's recall of a sample at IoU 0.5 has over another's, in [-1, 1].
+    """The difference of a sample's recall at IoU 0.5 between two evaluations, in [-1, 1].
 
-    For views and aggregations: the database counts, and no label is read.
+    An expression for views and aggregations: the database computes it from counts on the samples,
+    and reads no labels.
 
     Args:
-        eval_key: of :func:`promerge_fo.dataset.evaluate_instances`.
-        baseline: of another one, with the same ground truth.
+        eval_key: the key of an evaluation by :func:`promerge_fo.dataset.evaluate_instances`.
+        baseline: the key of another one with the same ground truth, whose recall is subtracted.
     """
     found, objects = F(f"{eval_key}_tp"), F(f"{eval_key}_tp") + F(f"{eval_key}_fn")
     return (objects > 0).if_else((found - F(f"{baseline}_tp")) / objects, 0)
@@ -105,34 +110,34 @@ def recall_gain(eval_key: str, baseline: str) -> ViewExpression:
 
 def samples_by_gain(
     samples: Any, eval_key: str, baseline: str, most: int = 100, losses: bool = False
-) -> Any:
-    """A view of the samples on which one evaluation's recall beats another's, most first.
+) -> fo.DatasetView:
+    """A view of the samples with higher recall in one evaluation than in another, best first.
 
     Args:
         samples: a dataset or a view.
-        eval_key: of :func:`promerge_fo.dataset.evaluate_instances`.
-        baseline: of another one, with the same ground truth.
-        most: samples.
-        losses: those on which it falls behind instead, furthest first.
+        eval_key: the key of an evaluation by :func:`promerge_fo.dataset.evaluate_instances`.
+        baseline: the key of another one with the same ground truth.
+        most: the maximum number of samples.
+        losses: show the samples with lower recall instead, worst first.
     """
     gain = recall_gain(eval_key, baseline)
-    apart = samples.match(gain < 0 if losses else gain > 0)
-    return apart.sort_by(gain, reverse=not losses).limit(most)
+    differing = samples.match(gain < 0 if losses else gain > 0)
+    return differing.sort_by(gain, reverse=not losses).limit(most)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What :func:`compare_fields` found.
+    """The results of :func:`compare_fields`.
 
     Attributes:
         samples: the dataset or view.
-        fields: with predictions, the first of them the baseline.
-        gt_field: with the ground truth.
-        kind: "segm" or "bbox": what is compared; masks where every label has one.
-        images: what was read.
-        scores: of each field.
-        drawn: the figures of each field on the bootstrap's samples, by metric.
-        confidence: of the intervals.
+        fields: the fields with predictions; the first one is the baseline.
+        gt_field: the field with the ground truth.
+        kind: "segm" if masks are compared, "bbox" for boxes; masks if every label has one.
+        images: the labels of each image.
+        scores: the scores of each field.
+        drawn: for each field, the values of each metric on the bootstrap's samples, (resamples,).
+        confidence: the confidence of the intervals.
     """
 
     samples: Any
@@ -145,86 +150,90 @@ class Comparison:
     confidence: float
 
     def metrics(self) -> dict[str, dict[str, float]]:
-        """The figures of each field, 0 to 100, or -1 where there is no ground truth."""
+        """The metrics of each field, 0 to 100, or -1 without ground truth."""
         return {field: dict(self.scores[field].metrics) for field in self.fields}
 
     def interval(self, field: str, metric: str) -> tuple[float, float]:
-        """The bootstrap's interval of a figure."""
-        return interval(self.drawn[field][metric], self.confidence)
+        """The bootstrap interval of a field's metric."""
+        return percentile_interval(self.drawn[field][metric], self.confidence)
 
     def difference(self, field: str, metric: str) -> tuple[float, float, float]:
-        """What a field has over the first one, and the interval of that."""
+        """The difference of a metric to the first field, and its interval (low, high)."""
         first = self.fields[0]
-        figures = self.scores[field].metrics[metric], self.scores[first].metrics[metric]
-        apart = self.drawn[field][metric] - self.drawn[first][metric]
-        return (figures[0] - figures[1], *interval(apart, self.confidence))
+        value, baseline = self.scores[field].metrics[metric], self.scores[first].metrics[metric]
+        differences = self.drawn[field][metric] - self.drawn[first][metric]
+        return (value - baseline, *percentile_interval(differences, self.confidence))
 
     def recalls(self, field: str) -> NDArray[np.float64]:
         """(images,) recall of each image, averaged over the IoUs; NaN without ground truth."""
-        sweep = self.scores[field].sweeps["all"]
-        hits = np.bincount(sweep.image, sweep.hits.mean(axis=0), len(self.images))
+        ranked = self.scores[field].ranked["all"]
+        hits = np.bincount(ranked.image, ranked.true_positives.mean(axis=0), len(self.images))
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(sweep.objects > 0, hits / sweep.objects, np.nan)
+            return np.where(ranked.objects > 0, hits / ranked.objects, np.nan)
 
-    def gains(self, field: str, most: int = 100) -> Any:
-        """A view of the images whose recall a field raises over the first field's, most first."""
+    def gains(self, field: str, most: int = 100) -> fo.DatasetView:
+        """A view of the images with higher recall than with the first field, best first."""
         return self._by_gain(field, most, 1)
 
-    def losses(self, field: str, most: int = 100) -> Any:
-        """A view of the images whose recall is lower than the first field's, lowest first."""
+    def losses(self, field: str, most: int = 100) -> fo.DatasetView:
+        """A view of the images with lower recall than with the first field, worst first."""
         return self._by_gain(field, most, -1)
 
-    def _by_gain(self, field: str, most: int, sign: int) -> Any:
+    def _by_gain(self, field: str, most: int, sign: int) -> fo.DatasetView:
         gain = sign * (self.recalls(field) - self.recalls(self.fields[0]))
         better = [i for i in np.argsort(-gain, kind="stable") if gain[i] > 0][:most]
         return self.samples.select([self.images[i].sample_id for i in better], ordered=True)
 
-    def found_only_by(self, field: str, other: str) -> Any:
-        """A view of the objects of the ground truth that one field finds and another misses.
+    def found_only_by(self, field: str, other: str) -> fo.DatasetView:
+        """A view of the ground truth's objects that one field finds and another one misses.
 
-        Found is what a prediction overlaps by an IoU of at least 0.5.
+        An object is found if a prediction is matched with it at an IoU of at least 0.5.
         """
-        found, missed = self._found(field), self._found(other)
-        ids = [i for image, more in zip(found, missed, strict=True) for i in sorted(image - more)]
+        pairs = zip(self._found_ids(field), self._found_ids(other), strict=True)
+        ids = [label_id for found, by_other in pairs for label_id in sorted(found - by_other)]
         return self.samples.select_labels(ids=ids, fields=self.gt_field)
 
-    def _found(self, field: str) -> list[set[str]]:
-        pairs = zip(self.images, self.scores[field].matches, strict=True)
-        return [
-            {image.ids[self.gt_field][j] for j in match.found[~match.ignored & (match.found >= 0)]}
-            for image, match in pairs
-        ]
+    def _found_ids(self, field: str) -> list[set[str]]:
+        """For each image the ids of the ground truth's labels that a field finds."""
+        found = []
+        for image, match in zip(self.images, self.scores[field].matches, strict=True):
+            ids = image.ids[self.gt_field]
+            is_hit = ~match.ignored & (match.truth_index >= 0)
+            found.append({ids[j] for j in match.truth_index[is_hit]})
+        return found
 
     def table(self) -> str:
-        """Figures and intervals as a Markdown table."""
-        lines = [
-            "| | " + " | ".join(METRICS) + " |",
-            "| --- |" + " --- |" * len(METRICS),
-        ]
-        for field in self.fields:
-            cells = [
+        """Metrics and their intervals as a Markdown table."""
+        first = self.fields[0]
+        rows = [
+            [field]
+            + [
                 _cell(self.scores[field].metrics[name], *self.interval(field, name))
                 for name in METRICS
             ]
-            lines.append(f"| {field} | " + " | ".join(cells) + " |")
-        for field in self.fields[1:]:
-            cells = [_cell(*self.difference(field, name), sign="+") for name in METRICS]
-            lines.append(f"| {field} - {self.fields[0]} | " + " | ".join(cells) + " |")
-        return "\n".join(lines)
+            for field in self.fields
+        ]
+        rows += [
+            [f"{field} - {first}"]
+            + [_cell(*self.difference(field, name), sign="+") for name in METRICS]
+            for field in self.fields[1:]
+        ]
+        return markdown_table(["", *METRICS], rows)
 
     def __str__(self) -> str:
-        what = "masks" if self.kind == "segm" else "boxes"
         return (
-            f"{len(self.images)} images, {what} against {self.gt_field}; in brackets, "
+            f"{len(self.images)} images, {KINDS[self.kind]} against {self.gt_field}; in brackets, "
             f"{self.confidence:.0%} intervals\n\n{self.table()}"
         )
 
     def report(self, folder: str | os.PathLike[str], pictures: int = 4) -> Path:
-        """Write a report: tables, plots, and pictures of the fields side by side.
+        """Write a report with tables, plots, and images that show the fields side by side.
 
         Args:
-            folder: for ``report.md``, ``metrics.csv``, ``samples.csv`` and the PNG files.
-            pictures: images shown of the greatest gains, and of the greatest losses.
+            folder: the folder for ``report.md``, ``metrics.csv``, ``samples.csv`` and the PNG
+                files.
+            pictures: the number of images to show with the largest gains, and as many with the
+                largest losses.
 
         Returns:
             The path of ``report.md``.
@@ -256,7 +265,7 @@ class Comparison:
             ]
             for title, view in (("gains", self.gains(field)), ("losses", self.losses(field))):
                 name = f"{title}_{field}_pictures.png"
-                if self._draw(view.limit(pictures), target / name):
+                if self._plot_images(view.limit(pictures), target / name):
                     parts.append(f"The greatest {title}:\n\n![The greatest {title}]({name})")
         path = target / "report.md"
         path.write_text("\n\n".join(parts) + "\n")
@@ -271,8 +280,10 @@ class Comparison:
             for field in self.fields:
                 for name in METRICS:
                     value = self.scores[field].metrics[name]
-                    apart = self.difference(field, name) if field != self.fields[0] else ("",) * 3
-                    writer.writerow([field, name, value, *self.interval(field, name), *apart])
+                    is_first = field == self.fields[0]
+                    difference = ("",) * 3 if is_first else self.difference(field, name)
+                    row = [field, name, value, *self.interval(field, name), *difference]
+                    writer.writerow(row)
 
     def _write_samples(self, path: Path) -> None:
         paths = dict(zip(*self.samples.values(["id", "filepath"]), strict=True))
@@ -282,13 +293,13 @@ class Comparison:
             writer.writerow(
                 ["filepath", "sample_id", "objects", *(f"recall_{field}" for field in self.fields)]
             )
-            objects = self.scores[self.fields[0]].sweeps["all"].objects
+            objects = self.scores[self.fields[0]].ranked["all"].objects
             for i, image in enumerate(self.images):
                 row = [paths[image.sample_id], image.sample_id, int(objects[i])]
                 writer.writerow([*row, *(round(float(recall[i]), 4) for recall in recalls)])
 
-    def _draw(self, view: Any, path: Path) -> bool:
-        """Each image with the masks of all fields beside it; False where there is none."""
+    def _plot_images(self, view: fo.DatasetView, path: Path) -> bool:
+        """Plot images with the masks of all fields side by side; False if nothing was plotted."""
         from promerge_fo.dataset.evaluation import comparison_plots as plots
 
         if self.kind != "segm" or len(view) == 0:
@@ -298,7 +309,7 @@ class Comparison:
             try:
                 pixels = load_image(sample.filepath)
             except ImageError as error:
-                logger.warning("left out of the pictures: %s", error)
+                logger.warning("an image is missing from the report's pictures: %s", error)
                 continue
             size = pixels.shape[0], pixels.shape[1]
             masks = [masks_of(sample[f], size) for f in (self.gt_field, *self.fields)]

@@ -13,8 +13,8 @@ from promerge_fo.figures import draw_masks, save
 
 __all__ = ["plot_curves", "plot_gains", "plot_metrics", "plot_side_by_side"]
 
-_SHOWN = ("AP", "AP50", "AP75", "AR1", "AR10", "AR100")
-_IOUS = {0: "0.50", 5: "0.75"}  # rows of a precision curve
+_METRICS = ("AP", "AP50", "AP75", "AR1", "AR10", "AR100")
+_IOUS = {0: "0.50", 5: "0.75"}  # rows of Scores.precision
 
 
 def plot_metrics(
@@ -23,19 +23,26 @@ def plot_metrics(
     confidence: float,
     path: Path,
 ) -> None:
-    """Bars of each field's main figures, with the interval of a field's metric."""
+    """Bars of the main metrics of each field, with intervals.
+
+    Args:
+        scores: the scores of each field.
+        interval: returns the interval of a field's metric, given the names of both.
+        confidence: the confidence of the intervals, in (0, 1).
+        path: where to save the figure.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.5), layout="constrained")
     axis = figure.subplots()
     width = 0.8 / len(scores)
     for k, (field, score) in enumerate(scores.items()):
-        values = np.array([score.metrics[name] for name in _SHOWN])
-        bounds = np.array([interval(field, name) for name in _SHOWN]).T
+        values = np.array([score.metrics[name] for name in _METRICS])
+        bounds = np.array([interval(field, name) for name in _METRICS]).T
         errors = np.clip(np.abs(bounds - values), 0, None)
-        at = np.arange(len(_SHOWN)) + (k - (len(scores) - 1) / 2) * width
-        axis.bar(at, values, width, yerr=errors, capsize=3, label=field)
-    axis.set_xticks(range(len(_SHOWN)), _SHOWN)
+        positions = np.arange(len(_METRICS)) + (k - (len(scores) - 1) / 2) * width
+        axis.bar(positions, values, width, yerr=errors, capsize=3, label=field)
+    axis.set_xticks(range(len(_METRICS)), _METRICS)
     axis.set_ylim(bottom=0)
     axis.set_ylabel(f"{confidence:.0%} intervals over images")
     axis.legend()
@@ -43,7 +50,7 @@ def plot_metrics(
 
 
 def plot_curves(scores: Mapping[str, Scores], path: Path) -> None:
-    """Precision against recall, a line a field."""
+    """Precision against recall, one line for each field."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.5), layout="constrained")
@@ -58,19 +65,24 @@ def plot_curves(scores: Mapping[str, Scores], path: Path) -> None:
 
 
 def plot_gains(recalls: Mapping[str, NDArray[np.float64]], path: Path) -> None:
-    """Each image's recall with one field against that with another: (images,) by field."""
+    """The recall of each image with one field against that with another.
+
+    Args:
+        recalls: (images,) recalls of two fields, the baseline first.
+        path: where to save the figure.
+    """
     from matplotlib.figure import Figure
 
-    (first, before), (field, after) = recalls.items()
+    (baseline, before), (field, after) = recalls.items()
     figure = Figure(figsize=(8, 3.5), layout="constrained")
     scatter, bars = figure.subplots(1, 2)
     scatter.plot([0, 1], [0, 1], color="0.7", linewidth=1)
     scatter.scatter(before, after, s=12, alpha=0.5)
-    scatter.set(xlabel=f"recall, {first}", ylabel=f"recall, {field}", aspect="equal")
+    scatter.set(xlabel=f"recall, {baseline}", ylabel=f"recall, {field}", aspect="equal")
     gains = (after - before)[np.isfinite(after - before)]
     bars.hist(gains, bins=np.linspace(-1, 1, 41))
     bars.axvline(0, color="0.3", linewidth=1)
-    bars.set(xlabel=f"gain in recall, {field} over {first}", ylabel="images")
+    bars.set(xlabel=f"gain in recall, {field} over {baseline}", ylabel="images")
     save(figure, path)
 
 
@@ -79,7 +91,13 @@ def plot_side_by_side(
     titles: Sequence[str],
     path: Path,
 ) -> None:
-    """A row an image, a column a field."""
+    """Images with the masks of several fields: a row for each image, a column for each field.
+
+    Args:
+        rows: for each image its pixels, (H, W, 3), and the masks of each field, (n, H, W).
+        titles: the titles of the columns.
+        path: where to save the figure.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3 * len(titles), 2.4 * len(rows)), layout="constrained")

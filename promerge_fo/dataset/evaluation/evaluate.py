@@ -1,4 +1,4 @@
-"""COCO's AP and AR of a field of instances, as one of FiftyOne's evaluation runs."""
+"""COCO's AP and AR of a field of instances, stored as an evaluation run of FiftyOne."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from promerge_fo.dataset.database import (
 )
 from promerge_fo.dataset.evaluation.coco_metrics import (
     IOUS,
+    KINDS,
     METRICS,
     RECALLS,
     ImageRecords,
@@ -48,8 +49,8 @@ __all__ = [
 
 logger = logging.getLogger("fiftyone.promerge")
 
-METHOD = "promerge"  #: what FiftyOne calls evaluations by :func:`evaluate_instances`
-CURVES = (0.5, 0.75)  # IoUs whose curves are kept where they are quick to read
+METHOD = "promerge"  #: FiftyOne's name for the evaluation method of :func:`evaluate_instances`
+_CURVE_IOUS = (0.5, 0.75)  # IoUs whose curves are stored in the config, for quick access
 
 
 def evaluate_instances(
@@ -62,39 +63,39 @@ def evaluate_instances(
 ) -> InstanceResults:
     """Measure class-agnostic COCO AP and AR, exactly as pycocotools does.
 
-    The figures are those of pycocotools on what
-    :func:`~promerge_fo.dataset.export_pseudo_labels` writes of the same samples with
-    ``min_area=0``: every label is of one class, the labels of an image count in stored order, the
-    images in the order of their COCO ids (``coco_id``, or the importer's ``*_coco_id``) where all
-    are known, else in that of the samples. Labels with ``iscrowd`` count as COCO's crowds. Boxes
-    are the tight ones of the masks, where there are masks. Masks are measured where every label of
-    both fields has one, boxes always. Images that cannot be read, and whose size is not known, are
-    left out.
+    The metrics are those of pycocotools on the files that
+    :func:`~promerge_fo.dataset.export_pseudo_labels` writes for the same samples with
+    ``min_area=0``. All labels are of one class. The labels of an image count in stored order. The
+    images count in the order of their COCO ids (``coco_id``, or the importer's ``*_coco_id``) if
+    all ids are known, else in the order of the samples. Labels with ``iscrowd`` are COCO's crowds.
+    Boxes are always measured; the box of a label with a mask is the tight box of the mask. Masks
+    are measured if every label of both fields has one. Images that cannot be read, and whose size
+    is not known, are left out.
 
-    With an ``eval_key`` this is an evaluation run of FiftyOne: matches at IoU 0.5 are written to
-    the labels (``eval_key``: "tp", "fp" or "fn"; ``{eval_key}_id`` and ``{eval_key}_iou`` of the
-    other one) and counted on the samples (``{eval_key}_tp``, ``_fp``, ``_fn``), the figures stand
-    in the App's Model Evaluation panel, and ``list_evaluations``, ``load_evaluation_results``,
-    ``rename_evaluation`` and ``delete_evaluation`` know it. What is matched with a crowd counts
-    neither way. Nothing is written before all figures are known, and a run that fails then is
-    deleted.
+    With an ``eval_key``, the results become an evaluation run of FiftyOne. Matches at IoU 0.5 are
+    written to the labels: "tp", "fp" or "fn" as ``{eval_key}``, and the id of the matched label and
+    the IoU as ``{eval_key}_id`` and ``{eval_key}_iou``. They are counted on the samples
+    (``{eval_key}_tp``, ``_fp``, ``_fn``); a prediction that is matched with a crowd is not counted.
+    The App's Model Evaluation panel shows the metrics, and FiftyOne's ``list_evaluations``,
+    ``load_evaluation_results``, ``rename_evaluation`` and ``delete_evaluation`` work. Nothing is
+    written before all metrics are computed. If writing fails, the run is deleted.
 
     Args:
         samples: a dataset or a view of images.
-        pred_field: the field with predictions; without ``confidence``, they count as 1.
+        pred_field: the field with predictions; one without ``confidence`` has the score 1.
         gt_field: the field with the ground truth.
-        eval_key: the run's name; one that exists is replaced. None writes nothing.
-        progress: whether to show a bar (None: as FiftyOne's config says), or what makes one; see
-            :data:`promerge_fo.progress.ShowProgress`.
+        eval_key: the key of the run, which replaces a run of the same key; None writes nothing.
+        progress: whether to show a progress bar (None: as FiftyOne's config says), or a function
+            that makes one; see :data:`promerge_fo.progress.ShowProgress`.
 
     Returns:
-        The results; ``results.metrics()`` has the figures.
+        The results; ``results.metrics()`` returns AP and AR.
 
     Raises:
-        fiftyone.core.media.MediaTypeError: the samples have no images.
-        ValueError: a field that does not hold detections, no samples, or an ``eval_key`` that is
-            no name for a field.
-        FileNotFoundError: a mask's file is gone.
+        fiftyone.core.media.MediaTypeError: the samples are not images.
+        ValueError: a field does not hold detections, there are no samples, or ``eval_key`` is not
+            a valid name of a field.
+        FileNotFoundError: the file of a mask does not exist.
 
     Examples:
         >>> results = evaluate_instances(  # doctest: +SKIP
@@ -117,32 +118,34 @@ def evaluate_instances(
     leading = next(iter(scores.values()))
     config.images = sum(image.size is not None for image in images)
     config.figures = {kind: score.metrics for kind, score in scores.items()}
-    config.curves = {f"{iou:.2f}": leading.precision[IOUS.index(iou)].tolist() for iou in CURVES}
-    outcome = _Outcome(images, leading, gt_field, pred_field)
+    config.curves = {
+        f"{iou:.2f}": leading.precision[IOUS.index(iou)].tolist() for iou in _CURVE_IOUS
+    }
+    match_fields = _MatchFields(images, leading, gt_field, pred_field)
     results = InstanceResults(
         samples,
         config,
         eval_key,
-        outcome.matches,
+        match_fields.matches,
         leading.precision[:, None],
         RECALLS,
         IOUS,
         [LABEL],
         recall_sweep=leading.recall[:, None],
         thresholds=leading.thresholds[:, None],
-        custom_metrics=_for_the_panel(scores),
+        custom_metrics=_panel_metrics(scores),
         coco_metrics=config.figures,
         backend=method,
     )
     if eval_key is not None:
-        _save(samples, method, eval_key, images, outcome, results)
+        _save_run(samples, method, eval_key, images, match_fields, results)
     return results
 
 
 def list_evaluations(dataset: Any) -> dict[str, InstanceEvaluationConfig]:
-    """The evaluations by :func:`evaluate_instances` on a dataset, oldest first, by key.
+    """The evaluations of a dataset that :func:`evaluate_instances` made, by key, oldest first.
 
-    Quick, whatever their size: figures and curves lie in the configurations.
+    Fast for any size of evaluation: metrics and curves are stored in the configurations.
     """
     infos = [dataset.get_evaluation_info(key) for key in dataset.list_evaluations(method=METHOD)]
     return {info.key: info.config for info in sorted(infos, key=lambda info: info.timestamp)}
@@ -151,13 +154,17 @@ def list_evaluations(dataset: Any) -> dict[str, InstanceEvaluationConfig]:
 def score_field(
     images: Sequence[ImageLabels], pred_field: str, gt_field: str
 ) -> dict[IouType, Scores]:
-    """Scores of one field's predictions, for boxes, and before that for masks where all have one.
+    """Measure the predictions of one field.
 
     Args:
-        images: from :func:`~promerge_fo.dataset.stored_labels.read_labels`; unreadable ones are
+        images: the labels of each image, from
+            :func:`~promerge_fo.dataset.stored_labels.read_labels`; images that cannot be read are
             left out.
-        pred_field: the predictions among their records.
-        gt_field: the ground truth.
+        pred_field: the field with predictions.
+        gt_field: the field with the ground truth.
+
+    Returns:
+        The scores of masks ("segm"), if every label has a mask, and then those of boxes ("bbox").
     """
     records = [
         ImageRecords(image.number, image.records[gt_field], image.records[pred_field])
@@ -165,29 +172,31 @@ def score_field(
         if image.size is not None
     ]
     maskless = sum(
-        "segmentation" not in record for image in records for record in (*image.truth, *image.found)
+        "segmentation" not in record
+        for image in records
+        for record in (*image.truth, *image.predictions)
     )
     if maskless:
         logger.warning(
-            "%d labels of %s and %s have no mask: boxes alone are measured",
-            maskless,
-            gt_field,
-            pred_field,
-        )
+            "%d labels of %s and %s have no mask, so only boxes are measured",
+            maskless, gt_field, pred_field,
+        )  # fmt: skip
         return {"bbox": evaluate(records, "bbox")}
     return {"segm": evaluate(records, "segm"), "bbox": evaluate(records, "bbox")}
 
 
 class InstanceEvaluationConfig(COCOEvaluationConfig):  # type: ignore[misc]
-    """What FiftyOne keeps of an evaluation by :func:`evaluate_instances`.
+    """The stored configuration of an evaluation by :func:`evaluate_instances`.
 
-    Beside the settings it has what is shown of several evaluations at once, as FiftyOne's results
-    hold every match and take long to load.
+    Besides the settings it holds the metrics, to show many evaluations at once: FiftyOne's results
+    contain every match, and take long to load. Its attributes are stored in databases, so their
+    names stay.
 
     Attributes:
-        images: that were measured.
-        figures: what :meth:`InstanceResults.metrics` gives.
-        curves: precision at :data:`~promerge_fo.dataset.evaluation.coco_metrics.RECALLS`, by IoU.
+        images: the number of images measured.
+        figures: the metrics, see :meth:`InstanceResults.metrics`.
+        curves: (101,) precisions at :data:`~promerge_fo.dataset.evaluation.coco_metrics.RECALLS`,
+            by IoU ("0.50", "0.75").
     """
 
     def __init__(
@@ -207,19 +216,19 @@ class InstanceEvaluationConfig(COCOEvaluationConfig):  # type: ignore[misc]
 
     @property
     def method(self) -> str:
-        """The name that the App shows."""
+        """The name of the method in FiftyOne and its App."""
         return METHOD
 
 
 class InstanceEvaluation(COCOEvaluation):  # type: ignore[misc]
-    """The method of :func:`evaluate_instances`, as FiftyOne's runs have one."""
+    """The method of :func:`evaluate_instances`; FiftyOne requires such a class for each method."""
 
 
 class InstanceResults(COCODetectionResults):  # type: ignore[misc]
-    """Figures of :func:`evaluate_instances`, with all that FiftyOne's results can do beside.
+    """The results of :func:`evaluate_instances`, with all the methods of FiftyOne's results.
 
     Attributes:
-        coco_metrics: what :meth:`metrics` gives.
+        coco_metrics: the metrics, see :meth:`metrics`.
     """
 
     def __init__(
@@ -233,104 +242,106 @@ class InstanceResults(COCODetectionResults):  # type: ignore[misc]
 
         Returns:
             For each kind ``AP``, ``AP50``, ``AP75``, ``APs``, ``APm``, ``APl``, ``AR1``, ``AR10``,
-            ``AR100``, ``ARs``, ``ARm``, ``ARl``: 0 to 100, or -1 where there is no ground truth.
+            ``AR100``, ``ARs``, ``ARm``, ``ARl``: 0 to 100, or -1 without ground truth.
         """
-        return {kind: dict(figures) for kind, figures in self.coco_metrics.items()}
+        return {kind: dict(metrics) for kind, metrics in self.coco_metrics.items()}
 
     def print_metrics(self, *args: Any, digits: int = 2, **kwargs: Any) -> None:
-        """Print the figures as a table."""
+        """Print the metrics as a table."""
         print("      " + "".join(f"{name:>7}" for name in METRICS))
-        for kind, figures in self.coco_metrics.items():
-            values = (f"{figures[name]:7.{digits}f}" for name in METRICS)
-            print(f"{kind:6}" + "".join(values))
+        for kind, metrics in self.coco_metrics.items():
+            print(f"{kind:6}" + "".join(f"{metrics[name]:7.{digits}f}" for name in METRICS))
 
     @classmethod
     def _from_dict(
         cls, d: dict[str, Any], samples: Any, config: Any, eval_key: str, **kwargs: Any
     ) -> InstanceResults:
-        figures = d["coco_metrics"]
+        metrics = d["coco_metrics"]
         return load_results(
-            InstanceResults, d, samples, config, eval_key, coco_metrics=figures, **kwargs
+            InstanceResults, d, samples, config, eval_key, coco_metrics=metrics, **kwargs
         )
 
 
-class _Outcome:
-    """Who matched whom, as FiftyOne writes it on labels and samples.
+class _MatchFields:
+    """The matches as FiftyOne stores them on labels and samples.
 
     Attributes:
-        matches: (truth's class, prediction's class, IoU, confidence, truth's id, prediction's id)
-            of everything that counts; None for what is missing.
-        on_samples: true positives ("_tp"), false positives and false negatives of each sample.
-        on_labels: by field and suffix ("", "_id", "_iou"), for each sample the values of its
+        matches: for each match and each unmatched label (true class, predicted class, IoU,
+            confidence, id of the truth, id of the prediction), with None for whatever is missing.
+        sample_counts: for each sample the number of true positives ("_tp"), false positives ("_fp")
+            and false negatives ("_fn").
+        label_values: by field and suffix ("", "_id", "_iou"), for each sample the values of its
             labels, in stored order.
     """
 
     def __init__(
-        self, images: Sequence[ImageLabels], scores: Scores, truth: str, found: str
+        self, images: Sequence[ImageLabels], scores: Scores, gt_field: str, pred_field: str
     ) -> None:
-        self._truth, self._found = truth, found
+        self._gt_field, self._pred_field = gt_field, pred_field
         self.matches: list[tuple[Any, ...]] = []
-        self.on_samples: dict[str, list[int]] = {"_tp": [], "_fp": [], "_fn": []}
-        self.on_labels: dict[tuple[str, str], list[list[Any]]] = {
-            (field, suffix): [] for field in (truth, found) for suffix in ("", "_id", "_iou")
+        self.sample_counts: dict[str, list[int]] = {"_tp": [], "_fp": [], "_fn": []}
+        self.label_values: dict[tuple[str, str], list[list[Any]]] = {
+            (field, suffix): []
+            for field in (gt_field, pred_field)
+            for suffix in ("", "_id", "_iou")
         }
         matches = iter(scores.matches)
         for image in images:
-            counts = dict.fromkeys(self.on_samples, 0)
+            counts = dict.fromkeys(self.sample_counts, 0)
             values: dict[tuple[str, str], list[Any]] = {
-                key: [None] * len(image.all_ids[key[0]]) for key in self.on_labels
+                key: [None] * len(image.all_ids[key[0]]) for key in self.label_values
             }
             if image.size is not None:
-                self._add(image, next(matches), counts, values)
+                self._add_image(image, next(matches), counts, values)
             for suffix, count in counts.items():
-                self.on_samples[suffix].append(count)
+                self.sample_counts[suffix].append(count)
             for key, value in values.items():
-                self.on_labels[key].append(value)
+                self.label_values[key].append(value)
 
-    def _add(
+    def _add_image(
         self,
         image: ImageLabels,
         match: Match,
         counts: dict[str, int],
         values: dict[tuple[str, str], list[Any]],
     ) -> None:
-        truth, found = self._truth, self._found
-        truth_ids, found_ids = image.ids[truth], image.ids[found]
-        missed = {i for i, record in enumerate(image.records[truth]) if not record["iscrowd"]}
-        for i, record in enumerate(image.records[found]):
-            place, j, score = image.places[found][i], int(match.found[i]), record["score"]
+        """Fill in the counts and the labels' values of one image."""
+        gt, pred = self._gt_field, self._pred_field
+        gt_ids, pred_ids = image.ids[gt], image.ids[pred]
+        missed = {j for j, record in enumerate(image.records[gt]) if not record["iscrowd"]}
+        for i, record in enumerate(image.records[pred]):
+            place, j, score = image.places[pred][i], int(match.truth_index[i]), record["score"]
             if match.ignored[i]:
                 continue
             if j < 0:
                 counts["_fp"] += 1
-                values[found, ""][place] = "fp"
-                self.matches.append((None, LABEL, None, score, None, found_ids[i]))
+                values[pred, ""][place] = "fp"
+                self.matches.append((None, LABEL, None, score, None, pred_ids[i]))
                 continue
             counts["_tp"] += 1
             missed.discard(j)
             iou = float(match.ious[i])
-            self.matches.append((LABEL, LABEL, iou, score, truth_ids[j], found_ids[i]))
-            for field, at, other in (
-                (found, place, truth_ids[j]),
-                (truth, image.places[truth][j], found_ids[i]),
+            self.matches.append((LABEL, LABEL, iou, score, gt_ids[j], pred_ids[i]))
+            for field, k, other_id in (
+                (pred, place, gt_ids[j]),
+                (gt, image.places[gt][j], pred_ids[i]),
             ):
-                values[field, ""][at] = "tp"
-                values[field, "_id"][at] = other
-                values[field, "_iou"][at] = iou
+                values[field, ""][k] = "tp"
+                values[field, "_id"][k] = other_id
+                values[field, "_iou"][k] = iou
         for j in sorted(missed):
             counts["_fn"] += 1
-            values[truth, ""][image.places[truth][j]] = "fn"
-            self.matches.append((LABEL, None, None, None, truth_ids[j], None))
+            values[gt, ""][image.places[gt][j]] = "fn"
+            self.matches.append((LABEL, None, None, None, gt_ids[j], None))
 
 
-def _for_the_panel(scores: dict[IouType, Scores]) -> dict[str, dict[str, Any]]:
-    """The figures as the App's Model Evaluation panel lists them."""
-    kinds = {"segm": "masks", "bbox": "boxes"}
+def _panel_metrics(scores: dict[IouType, Scores]) -> dict[str, dict[str, Any]]:
+    """The metrics in the format of the App's Model Evaluation panel."""
     return {
         f"@promerge/promerge/{kind}_{name}": {
             "key": f"{kind}_{name}",
             "value": round(value, 2),
-            "label": f"{name} ({kinds[kind]})",
+            "label": f"{name} ({KINDS[kind]})",
             "lower_is_better": False,
         }
         for kind, score in scores.items()
@@ -338,19 +349,19 @@ def _for_the_panel(scores: dict[IouType, Scores]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _save(
+def _save_run(
     samples: Any,
-    method: Any,
+    method: InstanceEvaluation,
     eval_key: str,
     images: Sequence[ImageLabels],
-    outcome: _Outcome,
+    match_fields: _MatchFields,
     results: InstanceResults,
 ) -> None:
-    """Write a run, or nothing."""
+    """Write an evaluation run, or nothing if that fails."""
     try:
         method.register_run(samples, eval_key)
         method.register_samples(samples, eval_key)
-        _write(samples, eval_key, images, outcome)
+        _write_fields(samples, eval_key, images, match_fields)
         method.save_run_results(samples, eval_key, results)
         fields = results.config.pred_field, results.config.gt_field
         method.add_fields_to_sidebar_group(samples, eval_key, omit_fields=fields)
@@ -360,16 +371,19 @@ def _save(
         raise
 
 
-def _write(samples: Any, eval_key: str, images: Sequence[ImageLabels], outcome: _Outcome) -> None:
-    """The outcome onto labels and samples."""
-    if is_generated(samples):  # patches and frames hand on to their source what is set this way
-        for (field, suffix), values in outcome.on_labels.items():
+def _write_fields(
+    samples: Any, eval_key: str, images: Sequence[ImageLabels], match_fields: _MatchFields
+) -> None:
+    """Write the matches to labels and samples."""
+    if is_generated(samples):  # set_values passes values on from patches and frames to their source
+        for (field, suffix), values in match_fields.label_values.items():
             samples.set_values(f"{field}.detections.{eval_key}{suffix}", values)
-        for suffix, counts in outcome.on_samples.items():
+        for suffix, counts in match_fields.sample_counts.items():
             samples.set_values(f"{eval_key}{suffix}", counts)
         return
-    # One update a sample: FiftyOne's own way takes one a label and attribute, and minutes.
-    fields = {field for field, _ in outcome.on_labels}
+    # One update for each sample: FiftyOne makes one for each label and attribute, which takes
+    # minutes.
+    fields = {field for field, _ in match_fields.label_values}
     stored = dataset_of(samples).select([image.sample_id for image in images], ordered=True)
     places = {
         field: [
@@ -382,9 +396,9 @@ def _write(samples: Any, eval_key: str, images: Sequence[ImageLabels], outcome: 
     updates = []
     for k, image in enumerate(images):
         changes: dict[str, Any] = {"last_modified_at": now}
-        for suffix, counts in outcome.on_samples.items():
+        for suffix, counts in match_fields.sample_counts.items():
             changes[f"{eval_key}{suffix}"] = counts[k]
-        for (field, suffix), values in outcome.on_labels.items():
+        for (field, suffix), values in match_fields.label_values.items():
             for label, value in zip(image.all_ids[field], values[k], strict=True):
                 place = places[field][k][label]
                 changes[f"{field}.detections.{place}.{eval_key}{suffix}"] = value

@@ -1,1 +1,1 @@
-"""Exchange: pseudo-labels for detectors, and their predictions back."""
+"""Exchange: export pseudo-labels to train detectors on, and import the detectors' predictions."""

@@ -1,4 +1,4 @@
-"""Predictions of a file, checked one after the other, as labels that wait to be stored."""
+"""Read a file of predictions: check each entry, and make labels that are stored later."""
 
 from __future__ import annotations
 
@@ -21,30 +21,31 @@ from promerge_fo.annotations.untrusted_masks import EntryError, number
 from promerge_fo.dataset.database import aggregate
 from promerge_fo.dataset.exchange.image_index import ImageIndex
 from promerge_fo.dataset.labels import LABEL
-from promerge_fo.dataset.stored_labels import LARGEST, image_size, label_document
+from promerge_fo.dataset.stored_labels import LARGEST, image_size, label_document, recorded_size
 
 __all__ = ["Images", "ImportReport", "Intake"]
 
-_LONGEST_ID = 4096  # characters
-_SHOWN = 100  # problems and unmatched ids that a report names
+_MAX_ID_LENGTH = 4096  # characters
+_MAX_LISTED = 100  # problems, and ids of unmatched images, that a report lists
 
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What an import did.
+    """What an import stored, and what it left out.
 
     Attributes:
-        label_field: the field that has the labels.
-        run: the run hash, by which :func:`~promerge_fo.dataset.list_runs` knows the import.
-        entries: predictions in the file.
-        labels: those that were stored.
-        images: images that have some of these.
-        below_min_score: predictions left out for their score.
-        beyond_top_k: predictions left out as their image has enough better ones.
-        unmatched: predictions of images that are not among the samples.
-        unmatched_ids: of these images, the first 100.
-        skipped: predictions that are malformed, counted by what is wrong.
-        problems: of the first 100 of them, a line with the entry's number (from 0) and the reason.
+        label_field: the field with the labels.
+        run: the run hash, under which :func:`~promerge_fo.dataset.list_runs` lists the import.
+        entries: the number of predictions in the file.
+        labels: the number of labels that were stored.
+        images: the number of images with at least one of these labels.
+        below_min_score: the number of predictions left out because of ``min_score``.
+        beyond_top_k: the number of predictions left out because of ``top_k``.
+        unmatched: the number of predictions whose image is not among the samples.
+        unmatched_ids: the first 100 image ids of unmatched predictions.
+        skipped: the number of malformed predictions by kind of fault.
+        problems: one line for each of the first 100 malformed predictions, with the number of the
+            entry (from 0) and the reason.
     """
 
     label_field: str
@@ -69,8 +70,8 @@ class ImportReport:
         if self.beyond_top_k:
             lines.append(f"{self.beyond_top_k} beyond the best of their images")
         if self.unmatched:
-            shown = ", ".join(f"{i!a:.60}" for i in self.unmatched_ids[:5])
-            lines.append(f"{self.unmatched} of images that are not here, such as {shown}")
+            examples = ", ".join(f"{i!a:.60}" for i in self.unmatched_ids[:5])
+            lines.append(f"{self.unmatched} of images that are not here, such as {examples}")
         if self.skipped:
             kinds = ", ".join(f"{n} {kind}" for kind, n in self.skipped.items())
             lines.append(f"{sum(self.skipped.values())} malformed ({kinds}):")
@@ -79,7 +80,17 @@ class ImportReport:
 
 
 class Images:
-    """The samples: their ids, and the sizes of those that are asked for."""
+    """The images of the samples: their ids, how to find them, and their sizes.
+
+    Args:
+        samples: a dataset or a view of images.
+        annotations: an annotation file that defines the image ids, or None; see
+            :class:`~promerge_fo.dataset.exchange.image_index.ImageIndex`.
+
+    Attributes:
+        ids: the samples' ids, in order.
+        index: finds the position of a sample by an image id.
+    """
 
     def __init__(self, samples: Any, annotations: str | os.PathLike[str] | None) -> None:
         self.ids: list[bson.ObjectId] = []
@@ -88,14 +99,18 @@ class Images:
         for document in aggregate(samples.select_fields("metadata")):
             self.ids.append(document["_id"])
             self._paths.append(document["filepath"])
-            stored = document.get("metadata") or {}
-            height, width = stored.get("height"), stored.get("width")
-            self._sizes.append((height, width) if height and width else None)
+            self._sizes.append(recorded_size(document))
         self._unreadable: set[int] = set()
         self.index = ImageIndex(samples, self._paths, annotations)
 
     def size(self, position: int) -> tuple[int, int]:
-        """(height, width); looks into the file where the database does not know.
+        """The size of an image, read from its file if the database does not have it.
+
+        Args:
+            position: the position of the image among the samples.
+
+        Returns:
+            (height, width) in pixels.
 
         Raises:
             EntryError: the file cannot be read.
@@ -111,7 +126,15 @@ class Images:
 
 
 class Intake:
-    """Reads predictions, checks each, and keeps the labels of the good ones in a scratch file."""
+    """Reads and checks predictions, and keeps the labels of the valid ones in a temporary file.
+
+    Args:
+        images: the images that the predictions may be of.
+        names: label names by ``category_id``; None names all labels "fg".
+        min_score: leave out predictions with a lower score.
+        top_k: keep at most this many predictions per image, those with the highest scores.
+        scratch: an empty temporary file, open for reading and writing.
+    """
 
     def __init__(
         self,
@@ -126,9 +149,11 @@ class Intake:
         self._min_score = -1.0 if min_score is None else min_score
         self._top_k = top_k
         self._scratch = scratch
-        self._positions, self._scores = array("q"), array("d")  # of the labels in the scratch file
+        # for each label in the scratch file: its image, its score, and the byte after it
+        self._positions, self._scores = array("q"), array("d")
         self._ends = array("q", [0])
-        self._best: defaultdict[int, list[float]] = defaultdict(list)  # heaps, where top_k is given
+        # for each image, a heap of its top_k scores so far
+        self._best: defaultdict[int, list[float]] = defaultdict(list)
         self._ids: set[int] = set()
         self._entries = 0
         self._below_min_score = 0
@@ -139,7 +164,12 @@ class Intake:
         self._problems: list[str] = []
 
     def read(self, path: Path) -> None:
-        """Take in all predictions of a file."""
+        """Read and check all predictions of a file.
+
+        Raises:
+            ValueError: the file is not JSON to its end, or has an entry that is too long.
+            OSError: the file cannot be read.
+        """
         for section, index, value in read_elements(path):
             if section not in (None, "annotations"):
                 continue
@@ -148,10 +178,11 @@ class Intake:
                 self._take(value)
             except EntryError as reason:
                 self._skipped[reason.what] += 1
-                if len(self._problems) < _SHOWN:
+                if len(self._problems) < _MAX_LISTED:
                     self._problems.append(f"entry {index}: {reason}")
 
-    def _take(self, entry: Any) -> None:
+    def _take(self, entry: object) -> None:
+        """Check one prediction, and keep its label if it is to be stored."""
         if not isinstance(entry, dict):
             raise EntryError("entry", "it is no object")
         self._check_id(entry.get("id"))
@@ -161,7 +192,7 @@ class Intake:
         position = self._images.index.find(image_id)
         if position is None:
             self._unmatched += 1
-            if len(self._unmatched_ids) < _SHOWN:
+            if len(self._unmatched_ids) < _MAX_LISTED:
                 self._unmatched_ids[image_id] = None
             return
         confidence = _confidence(entry.get("score"))
@@ -189,13 +220,13 @@ class Intake:
             return
         if not _is_id(entry_id):
             raise EntryError("id", "its id is neither a whole number nor a short text")
-        short = type(entry_id) is int and abs(entry_id) < 1 << 63
-        known_as = entry_id if short else hash(entry_id)  # a few bytes, however long
-        if known_as in self._ids:
+        fits = type(entry_id) is int and abs(entry_id) < 1 << 63
+        key = entry_id if fits else hash(entry_id)  # takes a few bytes, however long the id is
+        if key in self._ids:
             raise EntryError("id", f"an entry before it has the same id, {entry_id!a:.40}")
-        self._ids.add(known_as)
+        self._ids.add(key)
 
-    def _label_name(self, category: Any) -> str:
+    def _label_name(self, category: object) -> str:
         if category is not None and type(category) is not int:
             raise EntryError("category_id", "its category_id is no whole number")
         if self._names is None:
@@ -205,7 +236,12 @@ class Intake:
         return self._names[category]
 
     def choose(self) -> NDArray[np.int64]:
-        """Which labels of the scratch file are stored: indices, by image, then in file order."""
+        """Choose the labels to store, by ``top_k``.
+
+        Returns:
+            (n,) int64, the indices of the chosen labels among those that were read, ordered by
+            image, then as in the file.
+        """
         positions, scores = np.array(self._positions, np.int64), np.array(self._scores, np.float64)
         chosen = np.arange(len(positions))
         if self._top_k is not None:
@@ -219,10 +255,17 @@ class Intake:
     def report(
         self, path: Path, label_field: str, run: str, chosen: NDArray[np.int64]
     ) -> ImportReport:
-        """What will be stored, and what will not.
+        """Report what will be stored, and what was left out.
+
+        Args:
+            path: the file that was read, for messages.
+            label_field: the field for the labels.
+            run: the run hash.
+            chosen: from :meth:`choose`.
 
         Raises:
-            ValueError: nothing fits, or an image has more labels than the database holds.
+            ValueError: none of the file's entries can be imported, or the labels of one image are
+                too large for the database.
         """
         report = ImportReport(
             label_field=label_field,
@@ -243,29 +286,30 @@ class Intake:
         sizes = np.bincount(positions[chosen], np.diff(ends)[chosen])
         if sizes.max(initial=0) > LARGEST:
             raise ValueError(
-                f"the labels of one image take {sizes.max() / 2**20:.0f} MB, more than the "
-                "database holds; give top_k or min_score. Nothing is changed"
+                f"the labels of one image take {sizes.max() / 2**20:.1f} MB, but the database "
+                f"stores at most {LARGEST / 2**20:.1f} MB; give top_k or min_score. "
+                "Nothing is changed"
             )
         return report
 
     def labels(self, chosen: NDArray[np.int64]) -> Iterator[list[RawBSONDocument]]:
-        """The stored labels of each image, image after image."""
+        """The chosen labels of each image, for all images in order, as documents to store."""
         positions = np.array(self._positions, np.int64)[chosen]
         bounds = np.searchsorted(positions, np.arange(len(self._images.ids) + 1))
         for first, last in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-            yield [self._stored(k) for k in chosen[first:last].tolist()]
+            yield [self._read_label(k) for k in chosen[first:last].tolist()]
 
-    def _stored(self, k: int) -> RawBSONDocument:
+    def _read_label(self, k: int) -> RawBSONDocument:
         self._scratch.seek(self._ends[k])
         return RawBSONDocument(self._scratch.read(self._ends[k + 1] - self._ends[k]))
 
 
-def _is_id(value: Any) -> bool:
-    """Whether a value can be an id: a whole number, or a text no longer than paths are."""
-    return type(value) is int or (type(value) is str and len(value) <= _LONGEST_ID)
+def _is_id(value: object) -> bool:
+    """Whether a value can be an id: a whole number, or a text no longer than a path."""
+    return type(value) is int or (type(value) is str and len(value) <= _MAX_ID_LENGTH)
 
 
-def _confidence(score: Any) -> float | None:
+def _confidence(score: object) -> float | None:
     if score is None:
         return None
     value = number(score)

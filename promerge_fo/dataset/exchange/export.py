@@ -1,4 +1,4 @@
-"""Pseudo-labels: a field's masks as files that detectors train on."""
+"""Export the masks of a field as pseudo-labels: annotation files that detectors train on."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from promerge_fo.dataset.exchange.selection import (
     split_randomly,
 )
 from promerge_fo.dataset.exchange.writers import (
-    IMAGES,
+    IMAGE_MODES,
     CocoFile,
     ExportedImage,
-    Images,
+    ImageMode,
     YoloFolder,
     place_image,
 )
@@ -55,66 +55,72 @@ def export_pseudo_labels(
     val_fraction: float | None = None,
     seed: int = 0,
     split_tags: Sequence[str] | None = None,
-    images: Images = "refer",
+    images: ImageMode = "refer",
     format: Literal["coco", "yolo"] = "coco",
     overwrite: bool = False,
     progress: ShowProgress = None,
 ) -> dict[str, Any]:
     """Write the masks of a field as annotations that detectors train on.
 
-    In COCO's format, masks are compressed RLE at full resolution (``counts`` as text), with their
-    own area and tight box, and the confidence as ``score``; the one category is 1, "fg".
-    ``iscrowd`` is the label's own, 0 without. A label without a mask has its box alone, and no
-    ``segmentation``. Annotations are numbered from 1; so are images, unless every sample has a
-    number of its own in the field ``coco_id``. File names are relative to the folder that all
-    images lie in. Images without masks are listed; images that cannot be read are not.
+    In COCO's format, a mask is compressed RLE at full resolution (``counts`` as text), with its
+    area and tight box, and the confidence as ``score``. The only category is 1, "fg". ``iscrowd``
+    is the label's attribute, or 0 if it has none. A label without a mask is written with its box
+    and without ``segmentation``. Annotations are numbered from 1. So are images, unless every
+    sample has a different number in the field ``coco_id``. File names are relative to the folder
+    that contains all images. Images without masks are listed, but images that cannot be read are
+    not.
 
-    A ``path`` that ends in ``.json`` is one annotation file. Any other is a folder::
+    If ``path`` ends in ``.json``, it is a single annotation file. Otherwise it is a folder::
 
-        path/annotations/instances.json     or train.json and val.json, or one for each tag
-        path/images/...                     if images are linked or copied, below their folder
+        path/annotations/instances.json     or train.json and val.json, or one file for each tag
+        path/images/...                     only if images are linked or copied
         path/manifest.json
 
-    In YOLO's format, which is a folder always, masks become polygons: tolerance 2 pixels, no
-    holes, one polygon for each connected part. Nothing else here is lossy.
+    YOLO's format always needs a folder. Each connected part of a mask becomes a polygon without
+    holes, with a tolerance of 2 pixels, so this format is lossy; COCO's is not.
 
-    A manifest says what was exported from what: ``manifest.json`` in the folder, or
+    The manifest says what was exported, and from what. It is ``manifest.json`` in the folder, or
     ``NAME.manifest.json`` beside ``NAME.json``. Everything is written as a stream, so memory does
-    not grow with the masks, and appears whole or not at all.
+    not grow with the number of masks. The files appear together at the end; if the export fails,
+    none of them does.
 
     Args:
         samples: a dataset or a view.
         label_field: the field with the masks.
-        path: the JSON file to write, which replaces one that exists; or the folder.
+        path: the JSON file to write, which is replaced if it exists; or the folder.
         min_area: the smallest mask to write, as a share of the image; 0 writes all.
-        tags: write only labels that have one of these label tags.
-        min_score: the lowest confidence, in [0, 1]; a label without one counts as 1.
-        review: ``"accepted"`` writes only labels whose attribute ``review`` says so,
-            ``"not_rejected"`` also those that nobody has decided on; None does not ask.
-        max_per_image: at most so many of the masks that are left, by confidence.
-        val_fraction: the share of the images for ``val.json``; the others go to ``train.json``.
-            Drawn by the seed and the images' names: every export of the same images draws alike.
-        seed: for that.
-        split_tags: sample tags, such as ``["train", "val"]``, which name a file each; images that
-            have none of them are left out.
-        images: "refer" to them where they lie; "link" (symbolic) or "copy" them into the folder.
+        tags: write only labels that have at least one of these label tags.
+        min_score: the lowest confidence, in [0, 1]; a label without confidence counts as 1.
+        review: ``"accepted"`` writes only labels that a reviewer has accepted, ``"not_rejected"``
+            also undecided ones; None ignores reviews.
+        max_per_image: of the masks that are left, write at most this many per image, those with the
+            highest confidence.
+        val_fraction: the share of the images for ``val.json``; the others go to ``train.json``. The
+            draw depends on the seed and the names of the images only, so every export of the same
+            images is split in the same way.
+        seed: the seed of this draw.
+        split_tags: sample tags, such as ``["train", "val"]``; each names a split and its file.
+            Images that have none of these tags are left out.
+        images: "refer" to the images where they are, or "link" (symbolic links) or "copy" them into
+            the folder.
         format: "coco" or "yolo".
-        overwrite: replace a folder that an earlier export made, and all that is in it.
-        progress: whether to show a bar (None: as FiftyOne's config says), or what makes one; see
-            :data:`promerge_fo.progress.ShowProgress`.
+        overwrite: replace a folder that an earlier export made, with everything in it.
+        progress: whether to show a progress bar (None: as FiftyOne's config says), or a function
+            that makes one; see :data:`promerge_fo.progress.ShowProgress`.
 
     Returns:
-        ``path``, ``image_root`` (the folder that file names are relative to), ``files`` (paths by
-        split, "instances" without one; YOLO's "dataset"), ``manifest`` (its path), ``images``,
-        ``annotations``; masks left out: ``too_small``, ``untagged``, ``unreviewed``,
-        ``low_score``, ``beyond_limit``; images left out: ``unreadable``, ``unsplit``.
+        A dictionary with ``path``; ``image_root``, the folder that file names are relative to;
+        ``files``, the paths by split ("instances" if there are no splits, "dataset" for YOLO);
+        ``manifest``, its path; and the numbers of exported ``images`` and ``annotations``, of masks
+        left out as ``too_small``, ``untagged``, ``unreviewed``, ``low_score`` or ``beyond_limit``,
+        and of images left out as ``unreadable`` or ``unsplit``.
 
     Raises:
-        fiftyone.core.media.MediaTypeError: the samples have no images.
-        ValueError: no samples, patches, no such field of detections, options out of their range
-            or that do not go together.
-        FileExistsError: the folder is not empty, and no export to replace.
-        FileNotFoundError: a mask's or an image's file is gone.
+        fiftyone.core.media.MediaTypeError: the samples are not images.
+        ValueError: the samples are patches, or there are none; the field does not hold detections;
+            an option is out of its range; or two options exclude each other.
+        FileExistsError: the folder is not empty, and is not an export that may be replaced.
+        FileNotFoundError: the file of a mask or an image is missing.
     """
     require_whole_images(samples)
     require_detections(samples, label_field)
@@ -140,7 +146,7 @@ def export_pseudo_labels(
         "split_tags": None if split_tags is None else list(split_tags),
     }
     target.parent.mkdir(parents=True, exist_ok=True)
-    # beside the target, so that the last step is a rename
+    # beside the target, so that the last step is only a rename
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".promerge-") as scratch:
         whole = Path(scratch, "whole")
         whole.mkdir()
@@ -156,7 +162,7 @@ def export_pseudo_labels(
         folder = whole / "images" if images != "refer" and format == "coco" else None
         export = _Export(label_field, selection, split, root, folder, images)
         export.run(samples, list(writers.values()), progress)
-        described = {
+        descriptions = {
             f"labels/{name}" if format == "yolo" else files[name]: writer.describe()
             for name, writer in writers.items()
         }
@@ -166,12 +172,13 @@ def export_pseudo_labels(
             "settings": settings,
             "image_root": str(image_root),
             "counts": dict(export.counts),
-            "files": described,
+            "files": descriptions,
         }
         write_manifest(whole / "manifest.json", content)
         if is_file:
             manifest = target.with_suffix(".manifest.json")
-            manifest.unlink(missing_ok=True)  # rather none than one of another file
+            # removed first, so that an old manifest never stands beside the new file
+            manifest.unlink(missing_ok=True)
             (whole / target.name).replace(target)
             (whole / "manifest.json").replace(manifest)
         else:
@@ -187,7 +194,7 @@ def export_pseudo_labels(
 
 
 def _put_in_place(whole: Path, target: Path, old: Path) -> None:
-    """Move a folder to where there is none, an empty one, or one to be replaced."""
+    """Move a folder to its target; what is there is moved away first, and back if that fails."""
     if not target.exists():
         whole.rename(target)
         return
@@ -207,19 +214,21 @@ def _check_layout(
     splits: bool,
     overwrite: bool,
 ) -> None:
-    """Refuse what cannot be written, before anything is."""
-    if images not in IMAGES:
-        raise ValueError(f"images is {images!r}, but must be one of {', '.join(map(repr, IMAGES))}")
+    """Check the target and the options for it, before anything is written."""
+    if images not in IMAGE_MODES:
+        known = ", ".join(map(repr, IMAGE_MODES))
+        raise ValueError(f"images is {images!r}, but must be one of {known}")
     if format not in ("coco", "yolo"):
         raise ValueError(f"format is {format!r}, but must be 'coco' or 'yolo'")
     if format == "yolo" and images == "refer":
         raise ValueError(
-            "YOLO looks for labels beside the images; give images='link' or images='copy'"
+            "images is 'refer', but YOLO looks for labels beside the images; give images='link' "
+            "or images='copy'"
         )
     if is_file and (splits or images != "refer" or format == "yolo"):
         raise ValueError(
-            f"{target} is one file; for splits, images or YOLO's format, give a folder: a path "
-            "that does not end in .json"
+            f"{target} is one file; for splits, linked or copied images, or YOLO's format, give a "
+            "folder: a path that does not end in .json"
         )
     if is_file and target.is_dir():
         raise FileExistsError(f"{target} is a folder; give another path")
@@ -229,7 +238,7 @@ def _check_layout(
         raise FileExistsError(f"{target} is a file; give a folder, or a path that ends in .json")
     if any(target.iterdir()) and not (overwrite and is_export(target)):
         advice = (
-            "overwrite=True replaces it, with all that is in it"
+            "overwrite=True replaces it, with everything in it"
             if is_export(target)
             else "give another, or an empty one"
         )
@@ -244,7 +253,7 @@ def _split(
     seed: int,
     tags: Sequence[str] | None,
 ) -> Split:
-    """Where each image goes; all to "instances" where nothing else is said."""
+    """The split of each image; without a fraction or tags, all images are in "instances"."""
     if val_fraction is not None and tags is not None:
         raise ValueError("give either val_fraction or split_tags, not both")
     if val_fraction is not None:
@@ -260,12 +269,17 @@ def _name(path: str, root: Path) -> str:
 
 @dataclass
 class _Export:
-    """Chooses labels, image after image, and hands them to the writers of their splits.
+    """Chooses the labels of each image, and hands them to the writer of the image's split.
 
     Attributes:
-        folder: for linked or copied images; None leaves them alone.
-        counts: what was written and what was left out.
-        runs: images by run hash.
+        label_field: the field with the masks.
+        selection: the rules by which masks are chosen.
+        split: the split of each image.
+        root: the folder that contains all images.
+        folder: the folder to link or copy images to; None if that is not done here.
+        images: "refer", "link" or "copy".
+        counts: the numbers of images and annotations written, and left out for each reason.
+        runs: the number of images by run hash.
     """
 
     label_field: str
@@ -273,7 +287,7 @@ class _Export:
     split: Split
     root: Path
     folder: Path | None
-    images: Images
+    images: ImageMode
 
     def __post_init__(self) -> None:
         names = ("images", "annotations", *LEFT_OUT, "unreadable", "unsplit")
@@ -283,7 +297,13 @@ class _Export:
     def run(
         self, samples: Any, writers: Sequence[CocoFile | YoloFolder], progress: ShowProgress
     ) -> None:
-        """Go through the samples, once."""
+        """Go through all samples.
+
+        Args:
+            samples: a dataset or a view.
+            writers: the writer of each split.
+            progress: see :data:`promerge_fo.progress.ShowProgress`.
+        """
         documents = enumerate(read_documents(samples, [self.label_field], progress))
         with ExitStack() as stack, ThreadPoolExecutor(available_cpus()) as pool:
             for writer in writers:
@@ -301,7 +321,15 @@ class _Export:
     def _prepare(
         self, item: tuple[int, tuple[int, dict[str, Any]]]
     ) -> tuple[int, ExportedImage | None, Counter[str], str | None]:
-        """One image's split, its chosen labels, what was left out, and the run of its labels."""
+        """Choose the labels of one image; called from several threads.
+
+        Args:
+            item: the position of the image, its COCO id, and its document.
+
+        Returns:
+            The index of its split; the image with its labels, or None if it is left out; the
+            numbers of what was left out; and the hash of the run that made its labels.
+        """
         position, (number, document) = item
         k = int(self.split.of[position])
         if k < 0:
@@ -312,7 +340,9 @@ class _Export:
         path = document["filepath"]
         name = _name(path, self.root)
         if self.images != "refer" and not Path(path).is_file():
-            raise FileNotFoundError(f"the image {path} is gone; take a view without it")
+            raise FileNotFoundError(
+                f"the image {path} is gone; take a view without it, or restore the file"
+            )
         if self.folder is not None:
             place_image(path, self.folder / name, self.images)
         labels, counts = self.selection.choose(stored_labels(document, self.label_field), size)

@@ -1,4 +1,4 @@
-"""Which sample an image id of a stranger's file means."""
+"""Find the sample that an image id in an imported file refers to."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import takewhile
 from pathlib import PurePath, PurePosixPath
 from typing import Any
 
@@ -17,29 +18,30 @@ __all__ = ["ImageIndex"]
 
 
 class ImageIndex:
-    """Finds samples by COCO ids, or by the paths and names of files.
+    """Finds samples by COCO ids, or by file paths and names.
 
-    Numbers are looked up among the images of an annotation file, where there is one, whose
-    ``file_name`` then finds the sample; else they are the samples' ``coco_id``, where they have
-    such a field, and else their places, from 1: the numbers that
-    :func:`~promerge_fo.dataset.export_pseudo_labels` gives.
+    An id that is a number is looked up in the ``images`` of the annotation file, if there is one,
+    and their ``file_name`` finds the sample. Without an annotation file, the number is the sample's
+    ``coco_id``; if the samples have no such field, it is the position of the sample, counted from
+    1. :func:`~promerge_fo.dataset.export_pseudo_labels` numbers images in the same way.
 
-    Text is a path or a name, with or without its suffix.
+    An id that is text is a path or a file name, with or without suffix.
 
-    A path finds the sample that shares the most of its end, file name at least; where several
-    share as much, none of them.
+    A path finds the sample whose path has the most parts in common with it, counted from the end;
+    the file name at least must be the same. If several samples have equally many parts in common,
+    the path finds none of them.
 
     Args:
         samples: a dataset or a view of images.
-        paths: of their files.
+        paths: the paths of their files.
         annotations: a JSON file with ``images``, or None.
 
     Attributes:
-        categories: names by id, where the annotation file has ``categories``.
+        categories: category names by id, if the annotation file has ``categories``.
 
     Raises:
-        ValueError: the annotation file has no images, or ids twice; or the samples' ``coco_id`` are
-            missing or not different.
+        ValueError: the annotation file has no images, or two images with the same id; or some
+            samples have no ``coco_id``, or the same one.
     """
 
     def __init__(
@@ -54,10 +56,10 @@ class ImageIndex:
             self._numbers = {n: k for k, n in enumerate(image_ids(samples))}
 
     def find(self, image_id: int | str) -> int | None:
-        """The position of the sample that an id means; None where there is none, or several."""
+        """The position of the sample with an id; None if no sample, or more than one, has it."""
         if isinstance(image_id, int):
             return self._numbers.get(image_id)
-        position, _ = self._by_path(image_id)
+        position, _ = self._find_path(image_id)
         if position is None:
             stems = self._stems.get(image_id, [])
             position = stems[0] if len(stems) == 1 else None
@@ -65,72 +67,82 @@ class ImageIndex:
 
     @cached_property
     def _stems(self) -> dict[str, list[int]]:
-        """The positions of all samples by their names without suffix."""
+        """The positions of the samples by their file names without suffix."""
         stems: dict[str, list[int]] = {}
         for position, path in enumerate(self._paths):
             stems.setdefault(PurePath(path).stem, []).append(position)
         return stems
 
     @cached_property
-    def _from_the_end(self) -> list[tuple[tuple[str, ...], int]]:
-        """The parts of all paths, last first, with the samples' positions, in order."""
+    def _reversed_paths(self) -> list[tuple[tuple[str, ...], int]]:
+        """The parts of each path from the last to the first, with its position; sorted."""
         return sorted((PurePath(p).parts[::-1], position) for position, p in enumerate(self._paths))
 
-    def _by_path(self, name: str) -> tuple[int | None, int]:
-        """The position of the sample with this path, and how many of its parts agree."""
+    def _find_path(self, name: str) -> tuple[int | None, int]:
+        """The position of the sample that a path finds, and how many parts they have in common."""
         parts = PurePosixPath(name.replace("\\", "/")).parts[::-1]
-        at = bisect_left(self._from_the_end, (parts, -1))
-        # those that share the most stand together, on one side of the place or on both
-        around = self._from_the_end[max(at - 2, 0) : at + 2]
-        shared = [_shared_start(parts, other) for other, _ in around]
-        most = max(shared, default=0)
-        if most == 0 or shared.count(most) > 1:
+        at = bisect_left(self._reversed_paths, (parts, -1))
+        # the paths with the most parts in common are the neighbours, on one side or on both
+        neighbours = self._reversed_paths[max(at - 2, 0) : at + 2]
+        common = [_common_start(parts, other) for other, _ in neighbours]
+        most = max(common, default=0)
+        if most == 0 or common.count(most) > 1:
             return None, 0
-        return around[shared.index(most)][1], most
+        return neighbours[common.index(most)][1], most
 
     def _from_annotations(self, path: str | os.PathLike[str]) -> dict[int, int]:
-        claims: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+        """The positions of the samples by the image ids of an annotation file.
+
+        If several images of the file find the same sample, the one whose path has the most parts in
+        common with the sample's gets it.
+        """
+        claims: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # by sample
         seen: set[int] = set()
         for section, index, value in read_elements(path):
             if section == "images":
                 number, name = _image_record(value, index, path)
                 if number in seen:
                     raise ValueError(
-                        f"{path} has two images of the id {number}; which is meant cannot be known"
+                        f"{path} has two images of the id {number}; give a file with unique ids"
                     )
                 seen.add(number)
-                position, shared = self._by_path(name)
+                position, common = self._find_path(name)
                 if position is not None:
-                    claims[position].append((shared, number))
+                    claims[position].append((common, number))
             elif section == "categories" and isinstance(value, dict):
                 self._add_category(value)
         if not seen:
-            raise ValueError(f"{path} has no list of images, with id and file_name")
+            raise ValueError(
+                f"{path} has no list of images with id and file_name; give the annotation file "
+                "that defines the image ids"
+            )
         numbers = {}
         for position, claimants in claims.items():
-            most = max(shared for shared, _ in claimants)
-            best = [number for shared, number in claimants if shared == most]
+            most = max(common for common, _ in claimants)
+            best = [number for common, number in claimants if common == most]
             if len(best) == 1:
                 numbers[best[0]] = position
         return numbers
 
     def _add_category(self, value: dict[str, Any]) -> None:
         number, name = value.get("id"), value.get("name")
-        if type(number) is int and isinstance(name, str) and _is_text(name):
+        if type(number) is int and isinstance(name, str) and _is_storable(name):
             self.categories[number] = name
 
 
-def _image_record(value: Any, index: int, path: Any) -> tuple[int, str]:
-    """Id and name; LVIS names its images by addresses, which end in folder and file."""
+def _image_record(value: object, index: int, path: str | os.PathLike[str]) -> tuple[int, str]:
+    """The id and the file name of an image; LVIS gives a URL instead, which ends in the name."""
     record = value if isinstance(value, dict) else {}
     number, name = record.get("id"), record.get("file_name", record.get("coco_url"))
     if type(number) is not int or not isinstance(name, str):
-        raise ValueError(f"{path}: image {index} has no whole number as id, or no file_name")
+        raise ValueError(
+            f"{path}: image {index} has no whole number as id, or no file_name; it needs both"
+        )
     return number, name
 
 
-def _is_text(name: str) -> bool:
-    """Whether a database can hold it: JSON can have halves of characters."""
+def _is_storable(name: str) -> bool:
+    """Whether the database can store a text: JSON may contain lone surrogates, which it cannot."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -138,17 +150,13 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _shared_start(a: Sequence[str], b: Sequence[str]) -> int:
-    count = 0
-    for x, y in zip(a, b, strict=False):
-        if x != y:
-            break
-        count += 1
-    return count
+def _common_start(a: Sequence[str], b: Sequence[str]) -> int:
+    """The number of elements that two sequences have in common before they differ."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
 
 
 def _require_ids(samples: Any) -> None:
-    """Refuse ids that are known of some images alone, or not different."""
+    """Check that either all samples have a COCO id, each its own, or none has one."""
     field = coco_id_field(samples)
     if field is None:
         return
@@ -164,6 +172,7 @@ def _require_ids(samples: Any) -> None:
             else f"{len(ids) - len(known)} of {len(ids)} images have none"
         )
         raise ValueError(
-            f"images cannot be told apart by their {field} ({problem}); give the annotation file "
-            "that defines the ids, as annotations=..., or a view of images with different ids"
+            f"images cannot be identified by their {field} ({problem}); give the annotation file "
+            "that defines the ids, as annotations=..., or a view of images that all have an id "
+            "of their own"
         )

@@ -1,4 +1,4 @@
-"""A detector's predictions, from the file that COCO's tools exchange, as a field of labels."""
+"""Import a detector's predictions, from a results file in COCO's format, as a field of labels."""
 
 from __future__ import annotations
 
@@ -41,46 +41,52 @@ def import_predictions(
 ) -> ImportReport:
     """Store a detector's predictions as labels.
 
-    The file is a ``coco_instances_results.json``, as detectron2 and pycocotools exchange it: a list
-    of ``image_id``, ``category_id``, ``bbox`` (XYWH in pixels), ``score`` and ``segmentation`` (RLE
-    with ``counts`` as text or as numbers, or polygons; without one, the box alone is stored). An
-    object with ``annotations`` and ``images``, as exports are, is read as well. A prediction
-    without a score has no confidence, and counts as 1.
+    The file is a ``coco_instances_results.json``, as detectron2 and pycocotools write it: a list of
+    entries with ``image_id``, ``category_id``, ``bbox`` (XYWH in pixels), ``score`` and
+    ``segmentation`` (polygons, or RLE with ``counts`` as text or as numbers; without a
+    segmentation, only the box is stored). A whole COCO file, which is an object with
+    ``annotations`` and ``images`` such as an export, can be imported as well. A prediction without
+    a score becomes a label without confidence; for ``min_score`` and ``top_k`` its score is 1.
 
-    Images are found by their ``coco_id``; without that field, by their place among the samples,
-    from 1, which is how :func:`~promerge_fo.dataset.export_pseudo_labels` numbers the same samples;
-    by the ``images`` of an annotation file, whose ``file_name`` is compared with the samples' paths
-    from the end; and where ``image_id`` is text, by path or name.
+    An image is found
 
-    The file may come from anywhere. Every entry is checked before anything is written: one that is
-    malformed is left out and named in the report; a file that is not JSON to its end, or of which
-    nothing fits, is refused. Memory grows with the numbers of images and predictions (some 30 bytes
-    each, 100 where they have ids), not with the file or its masks. If anything fails while labels
-    are written, or Ctrl-C is pressed, the field becomes what it was.
+    - by the ``images`` of the annotation file, if there is one: their ``file_name`` is compared
+      with the samples' paths, from the end;
+    - otherwise by the samples' ``coco_id``;
+    - if the samples have no such field, by its position among the samples, counted from 1.
+      :func:`~promerge_fo.dataset.export_pseudo_labels` numbers the same samples in the same way;
+    - if ``image_id`` is text, by path or file name.
 
-    Labels are stored as this package's own: "fg", ``confidence``, the tight box of the mask,
-    ``mask``, ``area`` and ``touches_border``; images that the file says nothing of get empty
-    Detections. The import is one of the dataset's runs.
+    The file may come from an unknown source. Every entry is checked before anything is written. A
+    malformed entry is left out, and listed in the report. A file is refused if it is not JSON to
+    its end, or if none of its entries can be imported. Memory grows with the number of images and
+    of predictions (about 30 bytes each, 100 if they have ids), but not with the size of the file or
+    of its masks. If writing fails or is interrupted by Ctrl-C, the field is restored.
+
+    The labels look like those of a segmentation: "fg", ``confidence``, the tight box of the mask,
+    ``mask``, ``area`` and ``touches_border``. Images without predictions get empty Detections. The
+    import is recorded as one of the dataset's runs.
 
     Args:
         samples: a dataset or a view of images.
         path: the JSON file.
         label_field: the field for the labels.
         annotations: a JSON file with ``images`` (``id``, ``file_name``), which defines the ids.
-        min_score: the lowest score to take, in [0, 1].
-        top_k: at most so many labels of an image, by score.
-        class_names: names by ``category_id``, or "annotations": those of the annotation file's
-            ``categories``. Entries of other categories are left out. None calls all "fg".
-        overwrite: replace the labels that the field has on these samples.
+        min_score: the lowest score to import, in [0, 1].
+        top_k: import at most this many labels per image, those with the highest scores.
+        class_names: label names by ``category_id``, or "annotations" for the names in the
+            annotation file's ``categories``. Entries of other categories are left out. None names
+            all labels "fg".
+        overwrite: replace the labels that the field already has on these samples.
 
     Returns:
-        What was stored and what was not, and why.
+        What was stored, and what was left out and why.
 
     Raises:
-        fiftyone.core.media.MediaTypeError: the samples have no images.
-        ValueError: patches, no samples, options out of range, a field with something in it or of
-            another kind, ids that are not unique, a file that is not what it should be, or of which
-            no entry fits.
+        fiftyone.core.media.MediaTypeError: the samples are not images.
+        ValueError: the samples are patches, or there are none; an option is out of its range; the
+            field already has labels, or holds something else; image ids are not unique; the file
+            is not such a JSON file; or none of its entries can be imported.
         FileNotFoundError: there is no such file.
     """
     require_whole_images(samples)
@@ -128,7 +134,8 @@ def import_predictions(
             register(root_dataset(samples), record)
     if report.unmatched or report.skipped:
         logger.warning(
-            "%d predictions are malformed, %d of images that are not here; the report names them",
+            "%d predictions are malformed, and %d are of images that are not among the samples; "
+            "the report lists them",
             sum(report.skipped.values()),
             report.unmatched,
         )
@@ -142,7 +149,7 @@ def _class_names(
         if not index.categories:
             raise ValueError(
                 "class_names is 'annotations', but there is no annotation file with categories; "
-                "give one as annotations=..., or a dictionary of names"
+                "give one as annotations=..., or give a dictionary of names as class_names"
             )
         return index.categories
     if isinstance(given, str):
@@ -151,7 +158,7 @@ def _class_names(
 
 
 def _detections(labels: list[RawBSONDocument], run: str) -> dict[str, Any]:
-    """What the database holds of one image; the status says "ok" where there are labels."""
+    """The Detections document of one image; its status is "ok" if it has labels, else None."""
     status = "ok" if labels else None
     document = fo.Detections(detections=[], status=status, error=None, run=run).to_dict()
     return {**document, "detections": labels}

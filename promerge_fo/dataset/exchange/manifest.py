@@ -1,4 +1,4 @@
-"""What an export was made of, written beside it."""
+"""The manifest beside an export, which says what was exported, and from what."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ __all__ = ["describe_source", "is_export", "write_manifest"]
 
 
 def describe_source(samples: Any, label_field: str, runs: Mapping[str, int]) -> dict[str, Any]:
-    """Where labels come from.
+    """Describe the dataset, view, field and runs that exported labels come from.
 
     Args:
         samples: the dataset or view that was exported.
-        label_field: of the labels.
-        runs: the images that each run hash stands on.
+        label_field: the field that was exported.
+        runs: the number of exported images by run hash.
 
     Returns:
         ``dataset``, ``label_field``, ``view`` (its stages, as FiftyOne serialises them; empty for
-        a whole dataset) and ``runs``: of each run hash ``images`` and ``record``, what
-        :func:`~promerge_fo.dataset.load_run` gives, or None where there is no record any more.
+        a whole dataset) and ``runs``. For each run hash, ``runs`` has the number of ``images`` and
+        the ``record``, as :func:`~promerge_fo.dataset.load_run` returns it, or None if there is no
+        record.
     """
     dataset = root_dataset(samples)
     found = find_records(dataset, label_field, runs)
@@ -42,9 +43,9 @@ def describe_source(samples: Any, label_field: str, runs: Mapping[str, int]) -> 
 
 
 def write_manifest(path: Path, content: Mapping[str, Any]) -> None:
-    """Write what an export was made of, with the time and the versions of packages."""
+    """Write a manifest: the content, the time, and the versions of the packages."""
     manifest = {
-        "promerge_export": 1,  # by which an export is known, and the layout of this file
+        "promerge_export": 1,  # the version of this format; it also identifies exports
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **content,
         "versions": package_versions(),
@@ -53,7 +54,7 @@ def write_manifest(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def is_export(folder: Path) -> bool:
-    """Whether a folder holds an export with its manifest."""
+    """Whether a folder is an export, according to its manifest."""
     try:
         content = json.loads((folder / "manifest.json").read_text())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""A field of labels is replaced as a whole, or not at all."""
+"""Replace the labels of a field as a whole, or not at all."""
 
 from __future__ import annotations
 
@@ -28,23 +28,26 @@ __all__ = ["replaced_field", "require_free_field"]
 
 logger = logging.getLogger("fiftyone.promerge")
 
-_BATCH = 100  # images that are written together
+_BATCH = 100  # images that are written to the database together
 
 
 def require_free_field(samples: Any, label_field: str, overwrite: bool) -> None:
-    """Refuse a name that no field of detections can have, and labels that would be lost.
+    """Check that labels can be written to a field without losing other ones.
 
     Args:
         samples: a dataset or a view.
-        label_field: where labels are to go.
-        overwrite: whether those that are there may be replaced.
+        label_field: the field for the labels.
+        overwrite: whether labels that the field already has may be replaced.
 
     Raises:
-        ValueError: with what to do instead.
+        ValueError: no field can have this name; or the field holds something other than
+            detections; or it has labels that must not be replaced.
     """
     validate_field_name(label_field)
     if "." in label_field:
-        raise ValueError(f"the field {label_field!r} would lie in another one; give a plain name")
+        raise ValueError(
+            f"the field {label_field!r} would lie in another one; give a plain name, without a dot"
+        )
     if not dataset_of(samples).has_field(label_field):
         return
     require_detections(samples, label_field)
@@ -63,13 +66,13 @@ def replaced_field(
     ids: Sequence[bson.ObjectId],
     documents: Iterable[dict[str, Any]],
 ) -> Iterator[None]:
-    """Give samples labels; if that fails, or what is done inside, the field is what it was.
+    """Write labels to a field, and restore the field if that or the body of the ``with`` fails.
 
     Args:
-        samples: the dataset or view that the samples are of.
+        samples: the dataset or view with the samples.
         label_field: a field of detections, or a new one.
-        ids: of the samples.
-        documents: for each sample the detections, as the database holds them.
+        ids: the ids of the samples.
+        documents: for each sample, the Detections document to store.
     """
     dataset = dataset_of(samples)
     is_new = not dataset.has_field(label_field)
@@ -82,12 +85,12 @@ def replaced_field(
             for batch in fou.iter_batches(zip(ids, documents, strict=True), _BATCH):
                 pairs = list(batch)
                 if not is_new:
-                    _remember(dataset, label_field, [sample_id for sample_id, _ in pairs], before)
+                    _back_up(dataset, label_field, [sample_id for sample_id, _ in pairs], before)
                 _write(dataset, label_field, pairs)
             complete_field(samples, label_field)
             yield
         except BaseException:
-            logger.warning("the field %r is being restored", label_field)
+            logger.warning("the field %r is being restored to what it was", label_field)
             if is_new and dataset.has_field(label_field):
                 dataset.delete_sample_field(label_field)
             elif not is_new:
@@ -95,14 +98,14 @@ def replaced_field(
             raise
 
 
-def _remember(
-    dataset: Any, label_field: str, ids: Sequence[bson.ObjectId], before: IO[bytes]
+def _back_up(
+    dataset: fo.Dataset, label_field: str, ids: Sequence[bson.ObjectId], before: IO[bytes]
 ) -> None:
     for document in documents(dataset, {"_id": {"$in": list(ids)}}, label_field):
         before.write(bson.encode(document))
 
 
-def _restore(dataset: Any, label_field: str, before: IO[bytes]) -> None:
+def _restore(dataset: fo.Dataset, label_field: str, before: IO[bytes]) -> None:
     before.seek(0)
     documents = bson.decode_file_iter(before)
     for batch in fou.iter_batches(documents, _BATCH):
@@ -110,7 +113,9 @@ def _restore(dataset: Any, label_field: str, before: IO[bytes]) -> None:
 
 
 def _write(
-    dataset: Any, label_field: str, pairs: Sequence[tuple[bson.ObjectId, dict[str, Any] | None]]
+    dataset: fo.Dataset,
+    label_field: str,
+    pairs: Sequence[tuple[bson.ObjectId, dict[str, Any] | None]],
 ) -> None:
     now = datetime.now(timezone.utc)
     updates = [

@@ -1,4 +1,4 @@
-"""Which masks of a field become pseudo-labels, and which images go into which split."""
+"""Choose the masks that become pseudo-labels, and the split that each image goes to."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ Review = Literal["accepted", "not_rejected"]
 REVIEWS: tuple[Review, ...] = get_args(Review)
 
 LEFT_OUT = ("untagged", "unreviewed", "low_score", "too_small", "beyond_limit")
-"""Why a mask is left out, in the order in which it is asked."""
+"""The reasons to leave out a mask, in the order in which they are checked."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which masks to take.
+    """The rules by which masks are chosen.
 
     Attributes:
-        min_area: the smallest, as a share of the image, 0 to 1.
-        tags: only labels with one of these label tags; None asks for none.
-        min_score: the lowest confidence, 0 to 1; a label without one counts as 1.
-        review: by the labels' attribute ``review``: ``"accepted"`` takes those alone,
-            ``"not_rejected"`` also undecided ones; None does not ask.
-        max_per_image: of what is left, at most so many of an image, by confidence.
+        min_area: the smallest area of a mask, as a share of the image, in [0, 1].
+        tags: choose only labels with at least one of these label tags; None ignores tags.
+        min_score: the lowest confidence, in [0, 1]; a label without confidence counts as 1.
+        review: choose by the label attribute ``review``: ``"accepted"`` chooses accepted labels
+            only, ``"not_rejected"`` also undecided ones; None ignores it.
+        max_per_image: of the masks that are left, choose at most this many per image, those with
+            the highest confidence.
 
     Raises:
-        ValueError: a value out of its range, with the range.
+        ValueError: a value is out of its range.
     """
 
     min_area: float = 0.05
@@ -59,29 +60,29 @@ class Selection:
             raise ValueError(f"max_per_image is {self.max_per_image}, but must be at least 1")
 
     def settings(self) -> dict[str, Any]:
-        """What was asked for, as JSON can hold it."""
+        """The rules as a dictionary that can be written as JSON."""
         return asdict(self)
 
     def choose(
         self, labels: Sequence[StoredLabel], size: tuple[int, int]
     ) -> tuple[list[tuple[StoredLabel, dict[str, Any]]], Counter[str]]:
-        """The wanted labels of one image.
+        """Choose labels of one image.
 
         Args:
-            labels: all that it has.
+            labels: all labels of the image.
             size: (height, width) of the image in pixels.
 
         Returns:
-            The labels, in stored order, with what
-            :func:`~promerge_fo.dataset.stored_labels.annotation_of` says of them; and how many were
-            left out, by the names of ``LEFT_OUT``.
+            The chosen labels, in stored order, each with its annotation from
+            :func:`~promerge_fo.dataset.stored_labels.annotation_of`; and the number of labels left
+            out for each reason of ``LEFT_OUT``.
 
         Raises:
             ValueError, FileNotFoundError: as :func:`promerge_fo.dataset.mask_of`.
         """
         chosen, left_out = [], Counter[str]()
         for label in labels:
-            reason = self._refuses(label)
+            reason = self._reason_against(label)
             if reason is not None:
                 left_out[reason] += 1
                 continue
@@ -97,8 +98,8 @@ class Selection:
             chosen = [chosen[i] for i in np.sort(best)]
         return chosen, left_out
 
-    def _refuses(self, label: StoredLabel) -> str | None:
-        """Why a label is left out without a look at its mask; None where it is not."""
+    def _reason_against(self, label: StoredLabel) -> str | None:
+        """The reason to leave out a label, as far as it does not depend on its mask, or None."""
         if self.tags is not None and not set(self.tags) & set(label.tags):
             return "untagged"
         if self.review == "accepted" and label.review != "accepted":
@@ -116,11 +117,11 @@ def _score(label: StoredLabel) -> float:
 
 @dataclass(frozen=True)
 class Split:
-    """Which images go where.
+    """The split that each image goes to.
 
     Attributes:
-        names: of the splits.
-        of: (n,) int8, for each image the index of its split; -1 for none.
+        names: the names of the splits.
+        of: (n,) int8, the index of each image's split; -1 for an image that is in no split.
     """
 
     names: tuple[str, ...]
@@ -128,21 +129,21 @@ class Split:
 
 
 def split_randomly(names: Sequence[str], val_fraction: float, seed: int) -> Split:
-    """Draw a share of the images for validation.
+    """Draw a share of the images for validation at random.
 
-    What is drawn depends on the seed and the images' names alone, not on their order or labels:
+    The draw depends only on the seed and the names of the images, not on their order or labels, so
     another export of the same images is split in the same way.
 
     Args:
-        names: of the images, below the folder that they all lie in.
+        names: the paths of the images, relative to the folder that contains all of them.
         val_fraction: the share for validation, in (0, 1); rounded to whole images.
         seed: any integer.
 
     Returns:
-        "train" and "val".
+        The splits "train" and "val".
 
     Raises:
-        ValueError: a fraction out of its range, or one that leaves a split without an image.
+        ValueError: the fraction is out of its range, or leaves a split without images.
     """
     if not 0 < val_fraction < 1:
         raise ValueError(f"val_fraction is {val_fraction}, but must lie between 0 and 1")
@@ -150,7 +151,7 @@ def split_randomly(names: Sequence[str], val_fraction: float, seed: int) -> Spli
     if not 0 < count < len(names):
         raise ValueError(
             f"val_fraction is {val_fraction}: of {len(names)} images, that leaves none for "
-            f"{'validation' if count == 0 else 'training'}; take more images, or another fraction"
+            f"{'validation' if count == 0 else 'training'}; give more images or another fraction"
         )
     digests = b"".join(
         hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest() for name in names
@@ -164,15 +165,16 @@ def split_randomly(names: Sequence[str], val_fraction: float, seed: int) -> Spli
 def split_by_tags(
     names: Sequence[str], tags: Sequence[Collection[str]], wanted: Sequence[str]
 ) -> Split:
-    """One split for each of some sample tags; images with none of them go nowhere.
+    """Make one split for each of these sample tags; images with none of the tags are in no split.
 
     Args:
-        names: of the images, for messages.
-        tags: of each image.
-        wanted: the tags, which also name the splits' files.
+        names: the names of the images, for messages.
+        tags: the tags of each image.
+        wanted: the tags to split by; each also names the file of its split.
 
     Raises:
-        ValueError: tags that cannot name a file or that no image has, or images with two of them.
+        ValueError: a tag is given twice, cannot name a file, or is on no image; or an image has two
+            of the tags.
     """
     if isinstance(wanted, str) or len(set(wanted)) != len(wanted) or not wanted:
         raise ValueError(f"split_tags is {wanted!r}, but must be different tags, as a list")
@@ -184,10 +186,13 @@ def split_by_tags(
         found = [k for k, tag in enumerate(wanted) if tag in given]
         if len(found) > 1:
             both = " and ".join(repr(wanted[k]) for k in found)
-            raise ValueError(f"{name} has the tags {both}; an image can go into one split alone")
+            raise ValueError(
+                f"{name} has the tags {both}, but an image can go into only one split; remove one "
+                "of the tags"
+            )
         if found:
             of[i] = found[0]
     for k, tag in enumerate(wanted):
         if not (of == k).any():
-            raise ValueError(f"no image has the sample tag {tag!r}")
+            raise ValueError(f"no image has the sample tag {tag!r}; give tags that images have")
     return Split(tuple(wanted), of)

@@ -1,4 +1,4 @@
-"""The files of an export: COCO's JSON as a stream, and YOLO's folders by FiftyOne's exporter."""
+"""Write the files of an export: COCO's JSON as a stream, YOLO's folders by FiftyOne's exporter."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from promerge_fo.dataset.labels import LABEL, pixel_crop
 from promerge_fo.dataset.stored_labels import StoredLabel
 from promerge_fo.files import sha256_of
 
-__all__ = ["IMAGES", "CocoFile", "ExportedImage", "Images", "YoloFolder", "place_image"]
+__all__ = ["IMAGE_MODES", "CocoFile", "ExportedImage", "ImageMode", "YoloFolder", "place_image"]
 
-Images = Literal["refer", "link", "copy"]
-IMAGES: tuple[Images, ...] = get_args(Images)
+ImageMode = Literal["refer", "link", "copy"]
+IMAGE_MODES: tuple[ImageMode, ...] = get_args(ImageMode)
 
 
 @dataclass(frozen=True)
 class ExportedImage:
-    """One image and the labels that were chosen.
+    """An image to write, and its chosen labels.
 
     Attributes:
-        number: its COCO id.
-        path: of its file.
-        name: the path below the folder that all images lie in.
+        number: the COCO id of the image.
+        path: the path of the image file.
+        name: the path relative to the folder that contains all images.
         size: (height, width) in pixels.
-        labels: the labels, and what COCO's JSON says of them.
+        labels: the labels, each with its annotation for COCO's JSON.
     """
 
     number: int
@@ -47,8 +47,11 @@ class ExportedImage:
 class CocoFile:
     """A COCO annotation file, written as a stream.
 
+    Args:
+        path: the file to write; its folder is made if it is missing.
+
     Attributes:
-        counts: "images" and "annotations" that were written.
+        counts: the numbers of "images" and "annotations" written so far.
     """
 
     def __init__(self, path: Path) -> None:
@@ -60,7 +63,7 @@ class CocoFile:
         self._out.write('{"info": {"description": "ProMerge pseudo-labels"}, "images": [')
 
     def add(self, image: ExportedImage) -> None:
-        """Write one image and its annotations, which are numbered from 1."""
+        """Write one image and its annotations. Annotations are numbered from 1."""
         height, width = image.size
         record = {"id": image.number, "file_name": image.name, "height": height, "width": width}
         self._append(record, self._out, "images")
@@ -75,7 +78,7 @@ class CocoFile:
             self._append(annotation, self._annotations, "annotations")
 
     def close(self) -> None:
-        """Put the two lists together."""
+        """Append the annotations, which were kept in a file of their own, and the categories."""
         with self._out as out, self._annotations as annotations:
             out.write('\n], "annotations": [')
             annotations.seek(0)
@@ -83,7 +86,7 @@ class CocoFile:
             out.write(f'\n], "categories": [{{"id": 1, "name": "{LABEL}"}}]}}\n')
 
     def describe(self) -> dict[str, Any]:
-        """Counts, and the bytes and SHA-256 of the file, once it is closed."""
+        """The counts, and the size in bytes and the SHA-256 of the file, after it is closed."""
         return {
             **self.counts,
             "bytes": self._path.stat().st_size,
@@ -96,21 +99,21 @@ class CocoFile:
 
 
 class YoloFolder:
-    """One split of a YOLO segmentation dataset, by FiftyOne's exporter.
+    """One split of a YOLO segmentation dataset, written by FiftyOne's exporter.
 
-    Masks become polygons of a tolerance of 2 pixels, one for each connected part, without holes.
+    Each connected part of a mask becomes a polygon without holes, with a tolerance of 2 pixels.
 
     Args:
-        folder: that all splits share.
-        split: its name.
-        root: the folder that all images lie in; they keep their places below it.
+        folder: the folder of the dataset, which all splits share.
+        split: the name of the split.
+        root: the folder that contains all images; they keep their paths relative to it.
         images: "link" or "copy".
 
     Attributes:
-        counts: "images" and "annotations" (masks) that were written.
+        counts: the numbers of "images" and "annotations" (masks) written so far.
     """
 
-    def __init__(self, folder: Path, split: str, root: Path, images: Images) -> None:
+    def __init__(self, folder: Path, split: str, root: Path, images: ImageMode) -> None:
         self.counts = Counter(images=0, annotations=0)
         self._labels = folder / "labels" / split
         self._exporter = YOLOv5DatasetExporter(
@@ -120,22 +123,22 @@ class YoloFolder:
             export_media="symlink" if images == "link" else True,
             rel_dir=str(root),
             use_masks=True,
-            include_path=False,  # the folder is moved once it is whole
+            include_path=False,  # because the folder is moved when it is complete
         )
         self._exporter.setup()
 
     def add(self, image: ExportedImage) -> None:
-        """Write one image and the file of its polygons."""
+        """Link or copy one image, and write the file with its polygons."""
         labels = [_detection(label, image.size) for label, _ in image.labels]
         self._exporter.export_sample(image.path, fo.Detections(detections=labels))
         self.counts.update(images=1, annotations=len(labels))
 
     def close(self) -> None:
-        """Write the dataset's YAML, or the split's line of it."""
+        """Write the YAML file of the dataset, or add this split to it."""
         self._exporter.close()
 
     def describe(self) -> dict[str, Any]:
-        """Counts, and the SHA-256 of all names and contents of label files in their order."""
+        """The counts, and one SHA-256 of the names and contents of all label files, by name."""
         digest = hashlib.sha256()
         for path in sorted(self._labels.rglob("*.txt")):
             digest.update(f"{path.relative_to(self._labels).as_posix()}\n".encode())
@@ -144,7 +147,7 @@ class YoloFolder:
 
 
 def _detection(label: StoredLabel, size: tuple[int, int]) -> fo.Detection:
-    """A label with a mask as large as its pixel box."""
+    """A FiftyOne label whose mask has exactly the size of its box in pixels."""
     if not label.has_mask:
         return fo.Detection(label=LABEL, bounding_box=label.bounding_box)
     crop, top, left = pixel_crop(label, size)
@@ -153,17 +156,17 @@ def _detection(label: StoredLabel, size: tuple[int, int]) -> fo.Detection:
     return fo.Detection(label=LABEL, bounding_box=box, mask=crop)
 
 
-def place_image(source: str, target: Path, images: Images) -> None:
-    """Link or copy an image, with the folders on its way.
+def place_image(source: str, target: Path, images: ImageMode) -> None:
+    """Link or copy an image, and make the folders above it.
 
     Args:
-        source: the image's path.
-        target: where it goes; what is there already is the same image.
-        images: "link" (symbolic, by the absolute path) or "copy".
+        source: the path of the image.
+        target: the path of the link or copy; if it exists, it is the same image already.
+        images: "link" (a symbolic link to the absolute path) or "copy".
 
     Raises:
-        FileNotFoundError: the image is gone.
-        OSError: links are not possible here.
+        FileNotFoundError: the image is missing.
+        OSError: the file system does not support links.
     """
     if target.exists():
         return
@@ -174,6 +177,6 @@ def place_image(source: str, target: Path, images: Images) -> None:
     try:
         target.symlink_to(Path(source).absolute())
     except FileExistsError:
-        return  # a second sample of the same file, at the same time
+        return  # another thread made it, for a second sample of the same file
     except OSError as error:
         raise OSError(f"{source} cannot be linked ({error}); use images='copy'") from error

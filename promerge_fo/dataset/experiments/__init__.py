@@ -1,1 +1,1 @@
-"""Experiments: settings tried on images with ground truth, tuned, and the paper's tables."""
+"""Experiments on images with ground truth: ablations, tuning, and the paper's tables."""

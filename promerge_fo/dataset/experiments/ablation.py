@@ -1,8 +1,9 @@
-"""Many settings on the same images with ground truth: what each is worth, and what it costs.
+"""Ablation: measure many settings on the same images with ground truth, their metrics and times.
 
-Features are calculated once for each encoder and image and kept on disk, results as soon as an
-image has them: a run that is stopped goes on where it was, and settings that were tried before, in
-whatever grid, are not tried again. Nothing is stored in the dataset.
+Each encoder encodes an image once, and its features are kept on disk. The results of an image are
+stored as soon as they are computed. So a run that is stopped continues where it was, and a setting
+that was measured before, also as part of another grid, is not computed again. Nothing is stored in
+the dataset.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from promerge_fo.config import Config, run_hash
 from promerge_fo.cpus import available_cpus
 from promerge_fo.dataset.evaluation.coco_metrics import IouType, bootstrap
 from promerge_fo.dataset.evaluation.evaluate import score_field
-from promerge_fo.dataset.evaluation.intervals import draw_images
+from promerge_fo.dataset.evaluation.intervals import draw_resamples
 from promerge_fo.dataset.experiments.ablation_result import Ablation
 from promerge_fo.dataset.experiments.feature_store import FeatureStore, StoredFeatures
 from promerge_fo.dataset.experiments.outcome import Outcome
@@ -60,39 +61,40 @@ def ablate(
     seed: int = 0,
     progress: ShowProgress = None,
 ) -> Ablation:
-    """Segment all images with each of some settings, and measure the masks.
+    """Segment all images with each setting, and measure the masks.
 
-    The figures are those of :func:`~promerge_fo.dataset.evaluate_instances` on the masks that
-    ``apply_model`` would store. Images that cannot be read have no masks; they count where their
-    size is known, and are tried again the next time. How sure figures are is told as in
-    :func:`~promerge_fo.dataset.compare_fields`.
+    The metrics are those of :func:`~promerge_fo.dataset.evaluate_instances` on the masks that
+    ``apply_model`` would store. The intervals are those of
+    :func:`~promerge_fo.dataset.compare_fields`. An image file that cannot be read gets no masks,
+    and is tried again in the next run; it counts if its size is known from the metadata.
 
-    The time of an image is that of one thread, which shares the machine with the others: compare
-    the times of runs that were alone on it, best with ``threads=1``.
+    Times are those of one thread, which shares the machine with the others. To compare times, run
+    nothing else on the machine, and use ``threads=1``.
 
     Args:
         samples: a dataset or a view of images.
-        settings: configurations by the names that they have in tables; the first is the one that
-            the others are compared with.
+        settings: configurations by their names in tables; the others are compared with the first
+            one.
         gt_field: the field with the ground truth.
-        encoder: of all settings.
-        folder: for features (``features``; for their size, see
+        encoder: the encoder for all settings.
+        folder: the folder for features (in ``features``; for their size, see
             :class:`~promerge_fo.dataset.experiments.feature_store.FeatureStore`) and results
             (``results.sqlite``).
-        threads: that read images, and that segment and refine; the CPU cores by default.
-        resamples: of the bootstrap over images.
-        confidence: of its intervals, in (0, 1).
-        seed: of the bootstrap.
-        progress: whether to show a bar (None: as FiftyOne's config says), or what makes one; see
-            :data:`promerge_fo.progress.ShowProgress`.
+        threads: the number of threads that read images, and of threads that segment and refine; by
+            default the number of CPU cores.
+        resamples: the number of samples for the bootstrap over images.
+        confidence: the confidence of the intervals, in (0, 1).
+        seed: the seed of the bootstrap.
+        progress: whether to show a progress bar (None: as FiftyOne's config says), or a function
+            that makes one; see :data:`promerge_fo.progress.ShowProgress`.
 
     Raises:
-        fiftyone.core.media.MediaTypeError: the samples have no images.
-        ValueError: no settings, no image that can be read, a field that does not hold detections,
-            settings that the encoder cannot serve, or sizes in the metadata that are not the
-            images'.
-        ImportError: a setting wants a package that is not installed.
-        OSError: the disk does not hold the features.
+        fiftyone.core.media.MediaTypeError: the samples are not images.
+        ValueError: there are no settings, the size of no image is known, the field does not hold
+            detections, the encoder does not support a setting, or the size of an image differs from
+            the one in its metadata.
+        ImportError: a setting needs a package that is not installed.
+        OSError: the features do not fit on the disk.
 
     Examples:
         >>> from promerge_fo import ProMergeConfig, load_encoder
@@ -116,15 +118,15 @@ def ablate(
         name: Pipeline(encoder, config, threads=threads, crf_device="cpu")
         for name, config in settings.items()
     }
-    runs = {name: _run_of(pipeline) for name, pipeline in pipelines.items()}
-    images = _read(samples, gt_field, threads)
+    runs = {name: _result_hash(pipeline) for name, pipeline in pipelines.items()}
+    images = _load_images(samples, gt_field, threads)
     with ResultStore(Path(folder) / "results.sqlite") as store:
-        jobs = _jobs(images, {runs[name]: pipelines[name] for name in settings}, store)
+        jobs = _find_jobs(images, {runs[name]: pipelines[name] for name in settings}, store)
         features = FeatureStore(Path(folder) / "features", encoder)
-        _run(jobs, encoder, features, store, threads, progress)
-        draws = draw_images(len(images), resamples, seed)
+        _run_jobs(jobs, encoder, features, store, threads, progress)
+        draws = draw_resamples(len(images), resamples, seed)
         outcomes = {
-            name: _outcome(config, runs[name], images, gt_field, store, draws)
+            name: _measure(config, runs[name], images, gt_field, store, draws)
             for name, config in settings.items()
         }
     kind: IouType = "segm" if all("segm" in o.scores for o in outcomes.values()) else "bbox"
@@ -135,9 +137,9 @@ class _Image(NamedTuple):
     """An image with its ground truth.
 
     Attributes:
-        labels: size, number and records of the ground truth.
-        path: of its file.
-        sha256: of its file; None for one that cannot be read.
+        labels: the size and the number of the image, and the records of its ground truth.
+        path: the path of the image file.
+        sha256: the SHA-256 of the image file; None if it cannot be read.
     """
 
     labels: ImageLabels
@@ -146,7 +148,7 @@ class _Image(NamedTuple):
 
 
 class _Job(NamedTuple):
-    """An image, and what is still to be run on it, by run hash."""
+    """An image file, and the pipelines that have no results for it yet, by the results' hash."""
 
     path: str
     sha256: str
@@ -154,32 +156,36 @@ class _Job(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Read:
-    """A job with its image and, where they were there, its features."""
+class _PreparedJob:
+    """A job, its image as the encoder takes it, and its features if they were stored before."""
 
     job: _Job
     prepared: Prepared
     stored: StoredFeatures | None
 
 
-def _run_of(pipeline: Pipeline) -> str:
-    """What names the results of a pipeline; another version of the package makes its own."""
+def _result_hash(pipeline: Pipeline) -> str:
+    """The hash that names a pipeline's results; it differs between versions of this package."""
     return run_hash({**pipeline.identity(), "version": __version__})
 
 
-def _read(samples: Any, gt_field: str, threads: int) -> list[_Image]:
-    """The images whose size is known."""
+def _load_images(samples: Any, gt_field: str, threads: int) -> list[_Image]:
+    """The images whose size is known, with their ground truth."""
     labels = list(read_labels(samples, (gt_field,), progress=False))
     paths = samples.values("filepath")
     known = [(each, path) for each, path in zip(labels, paths, strict=True) if each.size]
     if not known:
-        raise ValueError("there is no image to measure on; take another view")
+        raise ValueError(
+            "there is no image to measure on: no file or metadata tells an image's size; take "
+            "another view"
+        )
     with ThreadPoolExecutor(threads) as pool:
-        names = pool.map(_name_of, [path for _, path in known])
-        return [_Image(*pair, name) for pair, name in zip(known, names, strict=True)]
+        hashes = pool.map(_hash_file, [path for _, path in known])
+        return [_Image(*pair, sha256) for pair, sha256 in zip(known, hashes, strict=True)]
 
 
-def _name_of(path: str) -> str | None:
+def _hash_file(path: str) -> str | None:
+    """The SHA-256 of a file; None, with a warning, if it cannot be read."""
     try:
         return sha256_of(path)
     except OSError as error:
@@ -187,21 +193,21 @@ def _name_of(path: str) -> str | None:
         return None
 
 
-def _jobs(
+def _find_jobs(
     images: Sequence[_Image], pipelines: Mapping[str, Pipeline], store: ResultStore
 ) -> list[_Job]:
-    """What is not done yet; images of the same file are done once."""
+    """The jobs that are not done yet; identical image files are one job."""
     paths = {image.sha256: image.path for image in images if image.sha256 is not None}
-    left: dict[str, dict[str, Pipeline]] = defaultdict(dict)
+    missing: dict[str, dict[str, Pipeline]] = defaultdict(dict)
     for run, pipeline in pipelines.items():
         done = store.done(run)
-        for name in paths:
-            if name not in done:
-                left[name][run] = pipeline
-    return [_Job(path, name, left[name]) for name, path in paths.items() if name in left]
+        for sha256 in paths:
+            if sha256 not in done:
+                missing[sha256][run] = pipeline
+    return [_Job(paths[sha256], sha256, missing[sha256]) for sha256 in paths if sha256 in missing]
 
 
-def _run(
+def _run_jobs(
     jobs: Sequence[_Job],
     encoder: Encoder,
     features: FeatureStore,
@@ -209,19 +215,19 @@ def _run(
     threads: int,
     progress: ShowProgress,
 ) -> None:
-    """Do the jobs, and store what each gives as soon as it is there."""
+    """Run the jobs, and store the results of each as soon as they are computed."""
     if not jobs:
         return
     prepare = next(iter(jobs[0].pipelines.values())).prepare
     missing = sum(job.sha256 not in features for job in jobs)
 
-    def read(job: _Job) -> _Read:
-        return _Read(job, prepare(job.path), features.load(job.sha256))
+    def read(job: _Job) -> _PreparedJob:
+        return _PreparedJob(job, prepare(job.path), features.load(job.sha256))
 
-    def encode(batch: list[_Read]) -> list[tuple[_Read, Encoded | Exception, float]]:
-        return [(image, *_encode(image, encoder, features, missing)) for image in batch]
+    def encode(batch: list[_PreparedJob]) -> list[tuple[_PreparedJob, Encoded | Exception, float]]:
+        return [(prepared, *_encode(prepared, encoder, features, missing)) for prepared in batch]
 
-    rounds = [Round(encode, 1, lambda step: _try_all(*step))]
+    rounds = [Round(encode, 1, lambda encoded: _apply_settings(*encoded))]
     with progress_bar(progress, len(jobs)) as bar:
         for results in flow(jobs, read, rounds, readers=threads, workers=threads):
             store.add(results)
@@ -229,15 +235,22 @@ def _run(
 
 
 def _encode(
-    image: _Read, encoder: Encoder, features: FeatureStore, missing: int
+    image: _PreparedJob, encoder: Encoder, features: FeatureStore, missing: int
 ) -> tuple[Encoded | Exception, float]:
-    """The features of an image, from disk or else from the encoder, and the time that it took."""
+    """The features of an image, from disk or else from the encoder, and the seconds for encoding.
+
+    Args:
+        image: the image.
+        encoder: the encoder.
+        features: where features are stored.
+        missing: the number of images whose features were missing at the start.
+    """
     stored = image.stored
     if image.prepared.error is not None:
         return ImageError(image.prepared.error), 0.0
     if stored is None:
         try:
-            stored = _calculate(image.prepared.pixels, encoder)
+            stored = _encode_pixels(image.prepared.pixels, encoder)
         except Exception as error:
             return error, 0.0
         features.require_room(stored.features.nbytes, missing)
@@ -249,7 +262,7 @@ def _encode(
     return Encoded(on_device, scores, mark(encoder.device)), stored.seconds
 
 
-def _calculate(pixels: NDArray[np.uint8], encoder: Encoder) -> StoredFeatures:
+def _encode_pixels(pixels: NDArray[np.uint8], encoder: Encoder) -> StoredFeatures:
     started = time.perf_counter()
     scores = None
     if encoder.has_prompt_scores:
@@ -261,8 +274,10 @@ def _calculate(pixels: NDArray[np.uint8], encoder: Encoder) -> StoredFeatures:
     return StoredFeatures(features, scores, time.perf_counter() - started)
 
 
-def _try_all(image: _Read, encoded: Encoded | Exception, encoding_seconds: float) -> list[Result]:
-    """What each setting makes of an image; those that fail are left out, to be tried again."""
+def _apply_settings(
+    image: _PreparedJob, encoded: Encoded | Exception, encoding_seconds: float
+) -> list[Result]:
+    """The result of each setting on an image; those that fail are left out, to be tried again."""
     results = []
     for run, pipeline in image.job.pipelines.items():
         started = time.perf_counter()
@@ -271,14 +286,13 @@ def _try_all(image: _Read, encoded: Encoded | Exception, encoding_seconds: float
         if instances.status == "failed":
             logger.warning("%s has no masks: %s", image.job.path, instances.error)
             continue
-        size = image.prepared.size
-        made = records_of(instances)
-        name, status = image.job.sha256, instances.status
-        results.append(Result(run, name, status, size, made, seconds, encoding_seconds))
+        sha256, status, size = image.job.sha256, instances.status, image.prepared.size
+        records = records_of(instances)
+        results.append(Result(run, sha256, status, size, records, seconds, encoding_seconds))
     return results
 
 
-def _outcome(
+def _measure(
     config: Config,
     run: str,
     images: Sequence[_Image],
@@ -286,9 +300,9 @@ def _outcome(
     store: ResultStore,
     draws: NDArray[np.int64],
 ) -> Outcome:
-    """Figures of one setting."""
+    """The measurements of one setting, from its stored results."""
     results = store.read(run, sorted({i.sha256 for i in images if i.sha256 is not None}))
-    found = f"{gt_field} found"  # any name but the ground truth's
+    pred_field = f"{gt_field} predictions"  # any name other than gt_field
     labels, statuses = [], Counter[str]()
     seconds: list[float] = []
     encoding: list[float] = []
@@ -301,23 +315,24 @@ def _outcome(
             if result.size != image.labels.size:
                 raise ValueError(
                     f"{image.path} is {result.size[1]} x {result.size[0]} pixels, but the dataset "
-                    f"says {image.labels.size}; dataset.compute_metadata(overwrite=True) helps"
+                    f"says {image.labels.size}; correct it: "
+                    "dataset.compute_metadata(overwrite=True)"
                 )
             records = result.records
             statuses[result.status] += 1
             seconds.append(result.seconds)
             encoding.append(result.encoding_seconds)
-        both = {gt_field: image.labels.records[gt_field], found: records}
+        both = {gt_field: image.labels.records[gt_field], pred_field: records}
         labels.append(replace(image.labels, records=both))
-    scores = score_field(labels, found, gt_field)
+    scores = score_field(labels, pred_field, gt_field)
     leading = next(iter(scores.values()))
     return Outcome(
         config,
         run,
         scores,
-        bootstrap(leading.sweeps, draws),
+        bootstrap(leading.ranked, draws),
         dict(statuses),
-        sum(len(each.records[found]) for each in labels) / len(labels),
+        sum(len(each.records[pred_field]) for each in labels) / len(labels),
         float(np.median(seconds)) if seconds else float("nan"),
         float(np.median(encoding)) if encoding else float("nan"),
     )

@@ -1,4 +1,4 @@
-"""What an ablation found: figures with intervals, as a table, a CSV file and plots."""
+"""The results of an ablation: metrics with intervals, as a table, a CSV file and plots."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from promerge_fo.dataset.evaluation.coco_metrics import METRICS, IouType
-from promerge_fo.dataset.evaluation.intervals import interval
+from promerge_fo.dataset.evaluation.coco_metrics import KINDS, METRICS, IouType
+from promerge_fo.dataset.evaluation.intervals import percentile_interval
 from promerge_fo.dataset.experiments.outcome import Outcome
 from promerge_fo.dataset.experiments.settings import changes_between
+from promerge_fo.words import markdown_table
 
-__all__ = ["KINDS", "Ablation"]
+__all__ = ["Ablation"]
 
-KINDS: dict[IouType, str] = {"segm": "masks", "bbox": "boxes"}  #: what is measured, in words
-_SHOWN = ("AP50", "AP", "AR100")  # in tables, as the paper's have them
+_TABLE_METRICS = ("AP50", "AP", "AR100")  # those of the paper's tables
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """What :func:`promerge_fo.dataset.ablate` found.
+    """The results of :func:`promerge_fo.dataset.ablate`.
 
     Attributes:
-        outcomes: of each setting, by its name; the first is the one that others are compared with.
-        kind: "segm" or "bbox": what intervals and differences are of.
-        images: how many were measured on.
+        outcomes: the measurements of each setting, by its name; the others are compared with the
+            first one.
+        kind: "segm" or "bbox": whether intervals and differences are those of masks or of boxes.
+        images: the number of images measured.
         gt_field: the field with the ground truth.
-        encoder: the encoder's identity.
-        confidence: of the intervals.
+        encoder: the identity of the encoder.
+        confidence: the confidence of the intervals.
     """
 
     outcomes: dict[str, Outcome]
@@ -47,39 +48,42 @@ class Ablation:
         return next(iter(self.outcomes))
 
     def metrics(self) -> dict[str, dict[str, dict[str, float]]]:
-        """The figures of each setting, of masks and boxes; 0 to 100, or -1 without ground truth."""
+        """The metrics of each setting, of masks and boxes; 0 to 100, or -1 without ground truth."""
         return {
             name: {kind: dict(scores.metrics) for kind, scores in outcome.scores.items()}
             for name, outcome in self.outcomes.items()
         }
 
     def interval(self, name: str, metric: str) -> tuple[float, float]:
-        """The bootstrap's interval of a setting's figure."""
+        """The bootstrap interval of a setting's metric."""
         return self.outcomes[name].interval(metric, self.confidence)
 
     def difference(
         self, name: str, metric: str, other: str | None = None
     ) -> tuple[float, float, float]:
-        """What a setting has over another one, the first by default, and the interval of that."""
+        """The difference of a metric to another setting, the first by default, and its interval."""
         mine, theirs = self.outcomes[name], self.outcomes[other or self.first]
-        apart = interval(mine.drawn[metric] - theirs.drawn[metric], self.confidence)
-        figures = [each.scores[self.kind].metrics[metric] for each in (mine, theirs)]
-        return (figures[0] - figures[1], *apart)
+        value, baseline = (each.scores[self.kind].metrics[metric] for each in (mine, theirs))
+        differences = mine.drawn[metric] - theirs.drawn[metric]
+        return (value - baseline, *percentile_interval(differences, self.confidence))
 
     def table(self) -> str:
-        """Figures, mask counts and times as a Markdown table; AP with its interval."""
-        kinds = [kind for kind in KINDS if all(kind in o.scores for o in self.outcomes.values())]
-        heads = [f"{metric} ({KINDS[kind]})" for kind in kinds for metric in _SHOWN]
-        heads += ["masks an image", "seconds an image"]
-        lines = ["| | " + " | ".join(heads) + " |", "| --- |" + " --- |" * len(heads)]
-        for name, outcome in self.outcomes.items():
-            cells = [self.cell(name, kind, metric) for kind in kinds for metric in _SHOWN]
-            cells += [f"{outcome.masks:.1f}", _number(outcome.image_seconds)]
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
-        return "\n".join(lines)
+        """Metrics, mask counts and times as a Markdown table; AP has its interval."""
+        columns = [(kind, metric) for kind in self._kinds for metric in _TABLE_METRICS]
+        heads = [f"{metric} ({KINDS[kind]})" for kind, metric in columns]
+        rows = [
+            [
+                name,
+                *(self.cell(name, kind, metric) for kind, metric in columns),
+                f"{outcome.masks:.1f}",
+                "-" if math.isnan(outcome.image_seconds) else f"{outcome.image_seconds:.3f}",
+            ]
+            for name, outcome in self.outcomes.items()
+        ]
+        return markdown_table(["", *heads, "masks an image", "seconds an image"], rows)
 
     def cell(self, name: str, kind: IouType, metric: str) -> str:
-        """A figure for a table, the leading AP with its interval; "-" without ground truth."""
+        """A metric as text, "-" without ground truth. The AP of :attr:`kind` has its interval."""
         value = self.outcomes[name].scores[kind].metrics[metric]
         if value == -1:
             return "-"
@@ -95,11 +99,11 @@ class Ablation:
         )
 
     def report(self, folder: str | os.PathLike[str], title: str = "Ablation") -> Path:
-        """Write a report: a page, all figures, and plots.
+        """Write a report: a page, a CSV file with all metrics, and plots.
 
         Args:
-            folder: for ``report.md``, ``results.csv`` and the PNG files.
-            title: of the page.
+            folder: the folder for ``report.md``, ``results.csv`` and the PNG files.
+            title: the title of the page.
 
         Returns:
             The path of ``report.md``.
@@ -111,7 +115,7 @@ class Ablation:
         self.write_csv(target / "results.csv")
         parts = [f"# {title}", str(self)]
         if plots.plot_sweeps(self, target / "sweeps.png"):
-            parts.append("![Figures against each parameter](sweeps.png)")
+            parts.append("![Metrics against each parameter](sweeps.png)")
         plots.plot_settings(self, target / "settings.png")
         plots.plot_times(self, target / "times.png")
         parts.append("![AP of each setting](settings.png)")
@@ -121,30 +125,37 @@ class Ablation:
         return path
 
     def write_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write all figures, a row a setting.
+        """Write all measurements to a CSV file, one row for each setting.
 
         Columns: ``setting``; the parameters in which settings differ; each metric of masks and
-        boxes (``segm_AP``, ...; 0 to 100, -1 without ground truth); the interval of the leading AP,
-        and what it has over the first setting's; ``masks`` an image, ``seconds`` and
-        ``encoding_seconds`` an image (medians), ``statuses`` and ``run``.
+        boxes (``segm_AP``, ...; 0 to 100, -1 without ground truth); for the AP of :attr:`kind` its
+        interval (``AP_low``, ``AP_high``) and its difference to the first setting with an interval
+        (``AP_gain``, ...); the mean number of ``masks`` in an image; the medians of ``seconds`` and
+        ``encoding_seconds`` for an image; ``statuses`` and ``run``.
         """
         varied = changes_between({name: o.config for name, o in self.outcomes.items()})
-        kinds = [kind for kind in KINDS if all(kind in o.scores for o in self.outcomes.values())]
-        heads = ["setting", *varied, *(f"{kind}_{metric}" for kind in kinds for metric in METRICS)]
+        columns = [(kind, metric) for kind in self._kinds for metric in METRICS]
+        heads = ["setting", *varied, *(f"{kind}_{metric}" for kind, metric in columns)]
         heads += ["AP_low", "AP_high", "AP_gain", "AP_gain_low", "AP_gain_high"]
         heads += ["masks", "seconds", "encoding_seconds", "statuses", "run"]
         with Path(path).open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(heads)
             for i, (name, outcome) in enumerate(self.outcomes.items()):
-                figures = [outcome.scores[kind].metrics[m] for kind in kinds for m in METRICS]
-                sure = [*self.interval(name, "AP"), *self.difference(name, "AP")]
-                times = [outcome.seconds, outcome.encoding_seconds]
+                numbers = [
+                    *(outcome.scores[kind].metrics[metric] for kind, metric in columns),
+                    *self.interval(name, "AP"),
+                    *self.difference(name, "AP"),
+                    outcome.masks,
+                    outcome.seconds,
+                    outcome.encoding_seconds,
+                ]
+                rounded = [round(number, 4) for number in numbers]
                 statuses = " ".join(f"{status}={n}" for status, n in outcome.statuses.items())
-                numbers = [round(value, 4) for value in (*figures, *sure, outcome.masks, *times)]
-                changes = ["" if values[i] is None else values[i] for values in varied.values()]
-                writer.writerow([name, *changes, *numbers, statuses, outcome.run])
+                parameters = ["" if values[i] is None else values[i] for values in varied.values()]
+                writer.writerow([name, *parameters, *rounded, statuses, outcome.run])
 
-
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
+    @property
+    def _kinds(self) -> list[IouType]:
+        """What was measured with every setting: masks, boxes or both."""
+        return [kind for kind in KINDS if all(kind in o.scores for o in self.outcomes.values())]

@@ -1,4 +1,4 @@
-"""Patch features on disk: calculated once for each encoder and image."""
+"""Patch features on disk, so that each image is encoded only once by each encoder."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from numpy.typing import NDArray
 
 from promerge_fo.config import run_hash
 from promerge_fo.encoder.base import Encoder
+from promerge_fo.files import whole_file
 
 __all__ = ["FeatureStore", "StoredFeatures"]
 
 logger = logging.getLogger("fiftyone.promerge")
 
-LARGE = 10 * 1024**3  #: bytes; more than this is not written without a word
+_LARGE = 10 * 1024**3  # bytes, above which a warning is logged
 
 
 @dataclass(frozen=True)
 class StoredFeatures:
-    """What an encoder made of one image.
+    """The features of one image.
 
     Attributes:
         features: (C, h, w) float32.
-        prompt_scores: (h, w) float32; None from an encoder that has none.
-        seconds: that the encoder took.
+        prompt_scores: (h, w) float32; None if the encoder computes none.
+        seconds: the time that encoding took.
     """
 
     features: NDArray[np.float32]
@@ -40,17 +41,17 @@ class StoredFeatures:
 
 
 class FeatureStore:
-    """A folder of features: a file an image, in a folder for each encoder.
+    """A folder of features, with a subfolder for each encoder and a file for each image.
 
-    The encoder's folder is named by a hash of all that decides its features, the image's file by
-    the SHA-256 of the image's file: another encoder, other weights or a changed image have other
-    names. Files carry checksums; one that is damaged counts as missing. Features are kept in
-    float32, so that masks made of them are those of the pipeline to the last pixel: of DINO
-    ViT-B/8 at 480 pixels 11 MB an image (5,000 images are 55 GB), of the texture encoder 0.2 MB.
+    The subfolder is named by a hash of everything that decides the features, and the file by the
+    SHA-256 of the image file: other weights or a changed image get other names. Files contain
+    checksums, and a damaged file counts as missing. Features are stored as float32, so that masks
+    from stored features equal those of the pipeline in every pixel. With DINO ViT-B/8 at 480
+    pixels, an image takes 11 MB (5,000 images take 55 GB); with the texture encoder, 0.2 MB.
 
     Args:
-        folder: for the features of all encoders.
-        encoder: whose features they are.
+        folder: the folder for the features of all encoders.
+        encoder: the encoder of the features.
     """
 
     def __init__(self, folder: str | os.PathLike[str], encoder: Encoder) -> None:
@@ -63,10 +64,10 @@ class FeatureStore:
         return self._path(image).is_file()
 
     def load(self, image: str) -> StoredFeatures | None:
-        """The features of an image; None where there are none, or the file is damaged.
+        """The features of an image; None if they are missing or damaged.
 
         Args:
-            image: SHA-256 of its file.
+            image: the SHA-256 of the image file.
         """
         try:
             with np.load(self._path(image), allow_pickle=False) as arrays:
@@ -79,40 +80,37 @@ class FeatureStore:
             return None
 
     def save(self, image: str, stored: StoredFeatures) -> None:
-        """Write the features of an image: whole, or not at all.
+        """Write the features of an image, completely or not at all.
 
         Args:
-            image: SHA-256 of its file.
-            stored: what to write.
+            image: the SHA-256 of the image file.
+            stored: the features.
         """
         arrays: dict[str, Any] = {"features": stored.features, "seconds": stored.seconds}
         if stored.prompt_scores is not None:
             arrays["prompt_scores"] = stored.prompt_scores
-        path = self._path(image)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        with part.open("wb") as file:
+        with whole_file(self._path(image)) as file:
             np.savez(file, **arrays)
-        part.replace(path)
 
-    def require_room(self, each: int, images: int) -> None:
-        """Warn where a number of images takes much of the disk.
+    def require_room(self, image_bytes: int, images: int) -> None:
+        """Check that there is room on the disk, and warn if the features take much of it.
 
         Args:
-            each: bytes that an image takes.
-            images: how many are to be written.
+            image_bytes: the size of the features of one image, in bytes.
+            images: the number of images to write.
 
         Raises:
-            OSError: the disk does not hold them.
+            OSError: there is not enough room.
         """
-        total, free = each * images, shutil.disk_usage(self.folder).free
+        total, free = image_bytes * images, shutil.disk_usage(self.folder).free
         size = f"the features of {images:,} images take {total / 1024**3:.1f} GiB in {self.folder}"
         if total > free:
             raise OSError(
                 f"{size}, which has {free / 1024**3:.1f} GiB left; take fewer images, a smaller "
                 "encoder or another folder"
             )
-        if total > LARGE:
-            logger.warning("%s; delete the folder when they are no longer wanted", size)
+        if total > _LARGE:
+            logger.warning("%s; delete the folder when they are no longer needed", size)
 
     def _path(self, image: str) -> Path:
         return self.folder / f"{image}.npz"

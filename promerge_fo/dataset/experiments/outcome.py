@@ -1,4 +1,4 @@
-"""What one setting is worth on images with ground truth."""
+"""The measurements of one setting on images with ground truth."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ from numpy.typing import NDArray
 
 from promerge_fo.config import Config
 from promerge_fo.dataset.evaluation.coco_metrics import IouType, Scores
-from promerge_fo.dataset.evaluation.intervals import interval
+from promerge_fo.dataset.evaluation.intervals import percentile_interval
 
 __all__ = ["Outcome"]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one setting is worth.
+    """The measurements of one setting.
 
     Attributes:
         config: the setting.
-        run: what names its results: a hash of the setting, the encoder and this package's version.
-        scores: of masks, where the ground truth has them, and of boxes.
-        drawn: the figures (of masks, else of boxes) on the bootstrap's samples, by metric.
-        statuses: images by status.
-        masks: the mean number of an image.
-        seconds: median time of an image for segmenting and refining.
-        encoding_seconds: median time of an image in the encoder.
+        run: the hash that names its results, of the setting, the encoder and this package's
+            version.
+        scores: the scores of masks, if the ground truth has masks, and of boxes.
+        drawn: the values of each metric (of masks, else of boxes) on the bootstrap's samples,
+            (resamples,).
+        statuses: the number of images by status.
+        masks: the mean number of masks in an image.
+        seconds: the median time to segment and refine an image.
+        encoding_seconds: the median time to encode an image.
     """
 
     config: Config
@@ -40,9 +42,9 @@ class Outcome:
 
     @property
     def image_seconds(self) -> float:
-        """Median time of an image from pixels to refined masks."""
+        """The median time for an image from pixels to refined masks, in seconds."""
         return self.seconds + self.encoding_seconds
 
     def interval(self, metric: str, confidence: float) -> tuple[float, float]:
-        """The bootstrap's interval of a figure."""
-        return interval(self.drawn[metric], confidence)
+        """The bootstrap interval of a metric."""
+        return percentile_interval(self.drawn[metric], confidence)

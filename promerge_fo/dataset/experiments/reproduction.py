@@ -1,7 +1,7 @@
-"""The paper's tables and figures, run again: what it found beside what this machine finds.
+"""Reproduce the paper's tables and figures: its results beside those of this machine.
 
-``definitions``, beside this file, holds each table as data: which methods with which settings, on
-which benchmarks, and what the paper found.
+The folder ``definitions`` beside this file describes each table in JSON: the methods and their
+settings, the benchmarks, and the paper's results.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import torch
 from promerge_fo.config import METHODS, Config
 from promerge_fo.dataset.database import root_dataset
 from promerge_fo.dataset.evaluation.benchmark_sets import load_benchmark
-from promerge_fo.dataset.evaluation.coco_metrics import IouType
+from promerge_fo.dataset.evaluation.coco_metrics import KINDS, IouType
 from promerge_fo.dataset.evaluation.evaluate import evaluate_instances
 from promerge_fo.dataset.experiments.ablation import ablate
 from promerge_fo.dataset.experiments.ablation_plots import plot_settings, plot_sweeps, plot_times
-from promerge_fo.dataset.experiments.ablation_result import KINDS, Ablation
+from promerge_fo.dataset.experiments.ablation_result import Ablation
 from promerge_fo.dataset.experiments.settings import settings_of
 from promerge_fo.dataset.runs.model import ProMergeModel, load_model
 from promerge_fo.dataset.runs.segment import segment_dataset
@@ -32,6 +32,7 @@ from promerge_fo.encoder import load_encoder
 from promerge_fo.encoder.base import Encoder
 from promerge_fo.pipeline import Pipeline
 from promerge_fo.progress import ShowProgress
+from promerge_fo.words import markdown_table
 
 __all__ = ["Reproduction", "list_experiments", "load_experiment", "reproduce"]
 
@@ -44,16 +45,16 @@ _DETECTOR = (
 
 
 def list_experiments() -> list[str]:
-    """Names of the stored experiments."""
+    """The names of the stored experiments."""
     files = _FOLDER.iterdir()
     return sorted(file.name[:-5] for file in files if file.name.endswith(".json"))
 
 
 def load_experiment(name: str) -> dict[str, Any]:
-    """A stored experiment.
+    """The definition of a stored experiment.
 
     Raises:
-        ValueError: none of this name.
+        ValueError: there is no experiment of this name.
     """
     if name not in list_experiments():
         known = ", ".join(list_experiments())
@@ -65,14 +66,15 @@ def load_experiment(name: str) -> dict[str, Any]:
 
 @dataclass
 class Reproduction:
-    """What came out.
+    """The results of :func:`reproduce`.
 
     Attributes:
         experiment: the stored definition.
-        figures: of each method on each benchmark, in the order of the experiment's metrics.
-        left_out: methods and benchmarks that were not run, and why.
-        differences: what is unlike the paper's conditions.
-        ablation: of what was run as one, with intervals; None where benchmarks were run.
+        figures: the results of each method on each benchmark, in the order of the experiment's
+            metrics (numbers; the public name is kept for users).
+        left_out: the methods and benchmarks that were not run, with the reasons.
+        differences: how the conditions differ from the paper's.
+        ablation: the results of an experiment that was run as an ablation, else None.
     """
 
     experiment: dict[str, Any]
@@ -82,23 +84,23 @@ class Reproduction:
     ablation: Ablation | None = None
 
     def table(self) -> str:
-        """The paper's figures and ours, as a Markdown table."""
+        """The paper's results and ours, as a Markdown table."""
         if self.ablation is not None:
             return _side_by_side(self.experiment, self.ablation)
         metrics, benchmarks = self.experiment["metrics"], self.experiment["benchmarks"]
         heads = [f"{name} {metric}" for name in benchmarks for metric in metrics]
-        lines = ["| | " + " | ".join(heads) + " |", "| --- |" + " --- |" * len(heads)]
+        rows = []
         for method, published in self.experiment["paper"].items():
             ours = self.figures.get(method, {})
-            rows = {f"{method}, paper": published, **({f"{method}, here": ours} if ours else {})}
-            for title, figures in rows.items():
+            sources = {"paper": published, **({"here": ours} if ours else {})}
+            for source, values in sources.items():
                 cells = [
-                    f"{figures[name][k]:.2f}" if name in figures else "-"
+                    f"{values[name][k]:.2f}" if name in values else "-"
                     for name in benchmarks
                     for k in range(len(metrics))
                 ]
-                lines.append(f"| {title} | " + " | ".join(cells) + " |")
-        return "\n".join(lines)
+                rows.append([f"{method}, {source}", *cells])
+        return markdown_table(["", *heads], rows)
 
     def __str__(self) -> str:
         parts = [f"# {self.experiment['title']}", self.table()]
@@ -119,14 +121,14 @@ class Reproduction:
         return "\n\n".join(parts) + "\n"
 
     def plots(self, folder: str | os.PathLike[str], stem: str) -> list[Path]:
-        """Draw what was run as an ablation.
+        """Plot the results of an experiment that was run as an ablation.
 
         Args:
-            folder: for the PNG files.
-            stem: that their names start with.
+            folder: the folder for the PNG files.
+            stem: the start of their names.
 
         Returns:
-            Their paths; none where benchmarks were run.
+            The paths of the files; an empty list if the experiment was not run as an ablation.
         """
         if self.ablation is None:
             return []
@@ -151,119 +153,122 @@ def reproduce(
     device: str | None = None,
     progress: ShowProgress = None,
 ) -> Reproduction:
-    """Run what the paper ran, on the benchmarks or on images of your own.
+    """Repeat an experiment of the paper, on the benchmarks or on your own images.
 
-    On benchmarks, the datasets, and for Tables 1 and 2 masks and evaluations, stay in FiftyOne.
-    The ablations (Tables 3 to 6, Figures 5 and 6), and Table 1 on a dataset, keep features and
-    results in a folder, and nothing in the dataset; see :func:`promerge_fo.dataset.ablate`. What
-    is there already is not computed again.
+    With benchmarks, their datasets stay in FiftyOne; so do the masks and evaluations of Tables 1
+    and 2. The ablations (Tables 3 to 6, Figures 5 and 6), and Table 1 on a dataset of your own,
+    store features and results in a folder, and nothing in the dataset; see
+    :func:`promerge_fo.dataset.ablate`. Results that are stored already are not computed again.
 
     Args:
-        name: one of :func:`list_experiments`: ``"table1"``, ..., ``"fig6"``.
-        data: a folder with a folder for each benchmark, of its name (``coco2017``, ...); or a
-            dataset or a view of images with ground truth (see
+        name: the name of the experiment, from :func:`list_experiments`: ``"table1"``, ...,
+            ``"fig6"``.
+        data: a folder that holds a folder for each benchmark, of the same name (``coco2017``, ...);
+            or a dataset or a view of images with ground truth (see
             :func:`promerge_fo.dataset.load_coco`).
-        gt_field: the field with the ground truth, in such a dataset.
-        folder: where an ablation keeps features and results.
-        limit: only the first so many images of each benchmark, or of the dataset.
-        methods: some of the experiment's, by name; by default all that need no training.
-        encoder: in place of the paper's.
+        gt_field: the field with the ground truth, if ``data`` is a dataset or view.
+        folder: the folder for the features and results of an ablation.
+        limit: use only this number of images of each benchmark, or of the dataset: the first ones.
+        methods: the names of the experiment's methods to run; by default all that need no training.
+        encoder: the encoder to use instead of the paper's.
         checkpoint: a file with the encoder's weights.
         device: a torch device.
-        progress: whether to show a bar (None: as FiftyOne's config says), or what makes one; see
-            :data:`promerge_fo.progress.ShowProgress`.
+        progress: whether to show a progress bar (None: as FiftyOne's config says), or a function
+            that makes one; see :data:`promerge_fo.progress.ShowProgress`.
 
     Returns:
-        The paper's figures beside ours; ``str()`` of it is a Markdown page.
+        The paper's results and ours; ``str()`` of it is a Markdown page.
 
     Raises:
-        ValueError: an unknown experiment or method, or a detector, which needs training; a
-            dataset without ground truth.
-        FileNotFoundError: the root holds none of the benchmarks.
-        ImportError: a method that was asked for wants a package that is not installed.
+        ValueError: the experiment or a method is unknown, a method is a detector, which needs
+            training, or the dataset has no ground truth.
+        FileNotFoundError: the folder holds none of the benchmarks.
+        ImportError: a method in ``methods`` needs a package that is not installed.
     """
     experiment = load_experiment(name)
-    outcome = Reproduction(experiment)
-    chosen = _choose(experiment, methods, outcome)
+    result = Reproduction(experiment)
+    chosen = _choose_methods(experiment, methods, result)
     datasets: dict[str, Any] = {}
     if isinstance(data, (str, os.PathLike)):
         own = None
         for benchmark in experiment["benchmarks"]:
-            place = Path(data).expanduser() / benchmark
+            root = Path(data).expanduser() / benchmark
             try:
-                datasets[benchmark] = load_benchmark(benchmark, place, limit=limit)
+                datasets[benchmark] = load_benchmark(benchmark, root, limit=limit)
             except FileNotFoundError as error:
-                outcome.left_out[benchmark] = str(error)
+                result.left_out[benchmark] = str(error)
     else:
         own = str(data.name or root_dataset(data).name)
         datasets[own] = data if limit is None else data.limit(limit)
     if not datasets:
-        raise FileNotFoundError("; ".join(outcome.left_out.values()))
+        raise FileNotFoundError("; ".join(result.left_out.values()))
     if not isinstance(encoder, Encoder):
         encoder = load_encoder(encoder or experiment["encoder"], checkpoint, device=device)
-    _note_differences(outcome, encoder)
+    _note_differences(result, encoder)
     if own is not None:
-        outcome.differences.append(f"{len(datasets[own])} images of your own, not the paper's")
+        result.differences.append(f"{len(datasets[own])} images of your own, not the paper's")
     elif limit is not None:
-        outcome.differences.append(f"the first {limit} images of each benchmark alone")
+        result.differences.append(f"the first {limit} images of each benchmark alone")
     if experiment["kind"] == "ablation" or (own and experiment["kind"] == "accuracy"):
         (samples,) = datasets.values()
         wanted = settings_of({method: experiment["methods"][method] for method in chosen})
-        outcome.left_out.update(_impossible(wanted, encoder, methods is not None))
-        possible = {each: c for each, c in wanted.items() if each not in outcome.left_out}
-        outcome.ablation = ablate(
+        result.left_out.update(_find_impossible(wanted, encoder, methods is not None))
+        possible = {each: c for each, c in wanted.items() if each not in result.left_out}
+        result.ablation = ablate(
             samples, possible, gt_field, encoder=encoder, folder=folder, progress=progress
         )
-        return outcome
-    if own is not None:  # its speed, beside the paper's columns
+        return result
+    if own is not None:  # one more column for the speed on this dataset
         experiment["benchmarks"][own] = "segm"
     for method in chosen:
         settings = dict(experiment["methods"][method])
         key = settings["method"]
         model = load_model(**settings, encoder=encoder)
-        outcome.figures[method] = {}
+        result.figures[method] = {}
         for benchmark, dataset in datasets.items():
             if experiment["kind"] == "speed":
-                figures = [_images_per_second(dataset, model, experiment, outcome)]
+                values = [_images_per_second(dataset, model, experiment, result)]
             else:
                 segment_dataset(dataset, model, key, progress=progress)
                 results = evaluate_instances(dataset, key, eval_key=f"{name}_{key}")
-                measured = results.metrics()
+                by_kind = results.metrics()
                 kind = experiment["benchmarks"][benchmark]
-                if kind not in measured:
-                    outcome.differences.append(f"{benchmark}: boxes, as its files have no masks")
+                if kind not in by_kind:
+                    result.differences.append(f"{benchmark}: boxes, as its files have no masks")
                     kind = "bbox"
-                figures = [measured[kind][metric] for metric in experiment["metrics"]]
-            outcome.figures[method][benchmark] = figures
-    return outcome
+                values = [by_kind[kind][metric] for metric in experiment["metrics"]]
+            result.figures[method][benchmark] = values
+    return result
 
 
-def _impossible(settings: dict[str, Config], encoder: Encoder, asked_for: bool) -> dict[str, str]:
-    """The settings that cannot be run here, and why.
+def _find_impossible(
+    settings: dict[str, Config], encoder: Encoder, is_requested: bool
+) -> dict[str, str]:
+    """The settings that cannot be run on this machine or with this encoder, and why.
 
     Raises:
-        ValueError, ImportError: for settings that were asked for.
+        ValueError, ImportError: a setting cannot be run, and the user requested these settings.
     """
     reasons = {}
     for name, config in settings.items():
         try:
             Pipeline(encoder, config, crf_device="cpu")
         except (ValueError, ImportError) as error:
-            if asked_for:
+            if is_requested:
                 raise
             reasons[name] = str(error)
     return reasons
 
 
 def _side_by_side(experiment: dict[str, Any], ablation: Ablation) -> str:
-    """A row a setting, a pair of columns a metric: the paper's and ours."""
+    """A Markdown table: a row for each setting, and for each metric the paper's value and ours."""
     columns = [_column(metric, ablation) for metric in experiment["metrics"]]
     titles = [
         "seconds an image" if kind is None else f"{metric} ({KINDS[kind]})"
         for kind, metric in columns
     ]
     heads = [f"{title}, {whose}" for title in titles for whose in ("paper", "here")]
-    lines = ["| | " + " | ".join(heads) + " |", "| --- |" + " --- |" * len(heads)]
+    rows = []
     for name, outcome in ablation.outcomes.items():
         published = experiment["paper"].get(name, {}).get("coco2017", [None] * len(columns))
         cells = []
@@ -271,14 +276,14 @@ def _side_by_side(experiment: dict[str, Any], ablation: Ablation) -> str:
             seconds = f"{outcome.image_seconds:.3f}"
             cells.append("-" if value is None else f"{value:.1f}")
             cells.append(seconds if kind is None else ablation.cell(name, kind, metric))
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append([name, *cells])
+    return markdown_table(["", *heads], rows)
 
 
 def _column(metric: str, ablation: Ablation) -> tuple[IouType | None, str]:
-    """What a metric of an experiment is of, and its name; None is a time.
+    """The kind (masks or boxes; None for a time) and the name of a metric in a definition.
 
-    Boxes take the place of masks that the ground truth lacks.
+    If the ground truth has no masks, boxes are measured instead.
     """
     if metric == "seconds":
         return None, metric
@@ -286,10 +291,10 @@ def _column(metric: str, ablation: Ablation) -> tuple[IouType | None, str]:
     return ("bbox" if kind == ["bbox"] or ablation.kind == "bbox" else "segm"), name
 
 
-def _choose(
-    experiment: dict[str, Any], methods: Sequence[str] | None, outcome: Reproduction
+def _choose_methods(
+    experiment: dict[str, Any], methods: Sequence[str] | None, result: Reproduction
 ) -> list[str]:
-    """The methods to run: those that were asked for, or all that need no training."""
+    """The methods to run: those that the user requested, or all that need no training."""
     stored = experiment["methods"]
     runnable = [name for name, settings in stored.items() if settings["method"] in METHODS]
     for name in methods or ():
@@ -302,37 +307,38 @@ def _choose(
             raise ValueError(f"{name} is {_DETECTOR}. Methods that run here: {', '.join(runnable)}")
     if methods is None:
         detectors = [name for name in stored if name not in runnable]
-        outcome.left_out.update(dict.fromkeys(detectors, _DETECTOR))
+        result.left_out.update(dict.fromkeys(detectors, _DETECTOR))
     return list(methods or runnable)
 
 
-def _note_differences(outcome: Reproduction, encoder: Encoder) -> None:
-    wanted = outcome.experiment["encoder"]
+def _note_differences(result: Reproduction, encoder: Encoder) -> None:
+    """Note how the encoder and the machine differ from the paper's."""
+    wanted = result.experiment["encoder"]
     if encoder.name != wanted:
-        outcome.differences.append(f"the encoder is {encoder.name}, not {wanted}")
+        result.differences.append(f"the encoder is {encoder.name}, not {wanted}")
     elif encoder.weights_sha256 is not None:
-        outcome.differences.append(
+        result.differences.append(
             f"weights from {Path(encoder.weights_source).name} "
             f"(SHA-256 {encoder.weights_sha256[:16]}...)"
         )
     if encoder.image_size != 480:
-        outcome.differences.append(f"images at {encoder.image_size} pixels, not 480")
+        result.differences.append(f"images at {encoder.image_size} pixels, not 480")
     if encoder.device.type == "cuda":
         device = torch.cuda.get_device_name(encoder.device)
     else:
         device = f"a CPU, {torch.get_num_threads()} threads"
-    outcome.differences.append(f"run on {device}")
+    result.differences.append(f"run on {device}")
 
 
 def _images_per_second(
-    dataset: Any, model: ProMergeModel, experiment: dict[str, Any], outcome: Reproduction
+    dataset: Any, model: ProMergeModel, experiment: dict[str, Any], result: Reproduction
 ) -> float:
-    """One image after the other, from its file to refined masks; the first half warm up."""
+    """The speed from image files to refined masks, one image at a time, after some to warm up."""
     paths = dataset.limit(experiment["images"]).values("filepath")
     warm_up = int(experiment["warm_up"])
     if len(paths) < experiment["images"]:
         warm_up = len(paths) // 2
-        outcome.differences.append(f"{len(paths)} images, of which {warm_up} warm up")
+        result.differences.append(f"{len(paths)} images, of which {warm_up} warm up")
     for path in paths[:warm_up]:
         model.pipeline([path])
     started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Results of settings on images, on disk as soon as they are there."""
+"""The results of settings on images, kept in a SQLite file as soon as they are computed."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ create table if not exists results (
     seconds real, encoding_seconds real, primary key (run, image)
 ) without rowid
 """
-_SOME = 500  # images asked for at once; SQLite takes some thousand values in one question
+_BATCH = 500  # images per query; SQLite allows some thousand parameters in one
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one setting made of one image.
+    """The result of one setting on one image.
 
     Attributes:
-        run: the run hash.
-        image: SHA-256 of the image's file.
-        status: as :class:`promerge_fo.Instances` has it.
-        size: (height, width) of the image.
-        records: of each mask, as COCO's JSON has it, with ``score``.
-        seconds: for segmenting and refining.
-        encoding_seconds: that the encoder took.
+        run: the hash that names the setting's results.
+        image: the SHA-256 of the image file.
+        status: the status, see :class:`promerge_fo.Instances`.
+        size: (height, width) of the image in pixels.
+        records: the record of each mask in COCO's format, with ``score``.
+        seconds: the time for segmenting and refining.
+        encoding_seconds: the time for encoding.
     """
 
     run: str
@@ -47,12 +47,12 @@ class Result:
 
 
 class ResultStore:
-    """A file of results (SQLite), which a killed process leaves whole.
+    """A SQLite file of results. It stays intact if a process that writes to it is killed.
 
-    Several processes may use it at once. What is there is never written again.
+    Several processes may use it at the same time. A stored result is never overwritten.
 
     Args:
-        path: of the file, which is made where it is missing.
+        path: the path of the file; a missing file is created.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -73,12 +73,12 @@ class ResultStore:
         self._connection.close()
 
     def done(self, run: str) -> set[str]:
-        """The images of which a run has results."""
+        """The images that have a result of a setting, by their SHA-256."""
         rows = self._connection.execute("select image from results where run = ?", (run,))
         return {image for (image,) in rows}
 
     def add(self, results: Iterable[Result]) -> None:
-        """Write results, all or none."""
+        """Write results: all of them, or none if that fails."""
         rows = [
             (
                 result.run,
@@ -97,15 +97,15 @@ class ResultStore:
             )
 
     def read(self, run: str, images: Sequence[str]) -> dict[str, Result]:
-        """The results of a run on some images, by image."""
-        found = {}
-        for first in range(0, len(images), _SOME):
-            some = images[first : first + _SOME]
-            marks = ", ".join("?" * len(some))
+        """The results of a setting on some images, by image."""
+        results = {}
+        for first in range(0, len(images), _BATCH):
+            batch = images[first : first + _BATCH]
+            placeholders = ", ".join("?" * len(batch))
             rows = self._connection.execute(
-                f"select * from results where run = ? and image in ({marks})", (run, *some)
+                f"select * from results where run = ? and image in ({placeholders})", (run, *batch)
             )
-            for _, image, status, height, width, records, *seconds in rows:
-                made = json.loads(zlib.decompress(records))
-                found[image] = Result(run, image, status, (height, width), made, *seconds)
-        return found
+            for _, image, status, height, width, compressed, *seconds in rows:
+                records = json.loads(zlib.decompress(compressed))
+                results[image] = Result(run, image, status, (height, width), records, *seconds)
+        return results

@@ -1,4 +1,4 @@
-"""Settings to compare: named configurations, as grids, sweeps and stored definitions make them."""
+"""Settings to compare: named configurations, made by grids, sweeps and stored definitions."""
 
 from __future__ import annotations
 
@@ -12,38 +12,39 @@ __all__ = ["changes_between", "grid", "settings_of", "sweep", "values_of"]
 
 
 def grid(config: Config, **values: Sequence[Any]) -> dict[str, Config]:
-    """Every combination of some values of some parameters.
+    """All combinations of some values of some parameters.
 
     Args:
-        config: has the other parameters.
-        values: of each parameter, those to try.
+        config: the values of all other parameters.
+        values: the values to try, by parameter.
 
     Returns:
-        Configurations by names such as ``"stride=4, tau_b=0.2"``; ``{"as given": config}`` without
-        any values.
+        Configurations by names such as ``"stride=4, tau_b=0.2"``; ``{"as given": config}`` if no
+        parameters are given.
 
     Raises:
-        TypeError, ValueError: no parameter of the method, or no value of it; no values.
+        TypeError: the method has no such parameter.
+        ValueError: a value is out of the parameter's range, or there are no values for it.
 
     Examples:
         >>> from promerge_fo import ProMergeConfig
         >>> list(grid(ProMergeConfig(), stride=[4, 6], tau_b=[0.1, 0.2]))[1:3]
         ['stride=4, tau_b=0.2', 'stride=6, tau_b=0.1']
     """
-    for name, some in values.items():
-        if not some:
+    for name, to_try in values.items():
+        if not to_try:
             raise ValueError(f"{name} has no values to try; give some, or leave it out")
     combinations = [dict(zip(values, each, strict=True)) for each in product(*values.values())]
-    made = [config.replace(**changes) for changes in combinations]
-    return {_name(each, list(values)): each for each in made}
+    configs = [config.replace(**changes) for changes in combinations]
+    return {_name_of(each, list(values)): each for each in configs}
 
 
 def sweep(config: Config, **values: Sequence[Any]) -> dict[str, Config]:
-    """One parameter after the other takes some values, while all others stay as they are.
+    """Vary one parameter at a time, while all others stay as they are.
 
     Args:
-        config: has the other parameters.
-        values: of each parameter, those to try.
+        config: the values of all other parameters.
+        values: the values to try, by parameter.
 
     Returns:
         Configurations by names such as ``"stride=4"``.
@@ -52,21 +53,22 @@ def sweep(config: Config, **values: Sequence[Any]) -> dict[str, Config]:
         TypeError, ValueError: as :func:`grid`.
     """
     settings: dict[str, Config] = {}
-    for name, some in values.items():
-        settings.update(grid(config, **{name: some}))
+    for name, to_try in values.items():
+        settings.update(grid(config, **{name: to_try}))
     return settings
 
 
 def settings_of(definition: Mapping[str, Mapping[str, Any]]) -> dict[str, Config]:
-    """Configurations as JSON defines them.
+    """Make configurations from their definition in JSON.
 
     Args:
-        definition: of each name the ``method`` ("promerge" by default), the ``preset``
-            ("default") and the parameters that differ from it; and ``sweep``, where there is one:
-            of each parameter the values that it takes in turn, which name the settings then.
+        definition: for each name the ``method`` ("promerge" by default), the ``preset`` ("default"
+            by default) and the parameters that differ from it. An optional ``sweep`` has the values
+            to try one at a time, by parameter; the values become part of the names.
 
     Raises:
-        TypeError, ValueError: an unknown method, preset or parameter, or a value out of its range.
+        TypeError: a method has no such parameter.
+        ValueError: a method or preset is unknown, or a value is out of the parameter's range.
 
     Examples:
         >>> definition = {"MaskCut": {"method": "maskcut", "sweep": {"cuts": [1, 3]}}}
@@ -87,42 +89,43 @@ def settings_of(definition: Mapping[str, Mapping[str, Any]]) -> dict[str, Config
             settings[name] = config
         else:
             swept = sweep(config, **values)
-            settings.update({f"{name}, {each}": made for each, made in swept.items()})
+            settings.update({f"{name}, {values}": config for values, config in swept.items()})
     return settings
 
 
 def values_of(kind: type[Config], texts: Mapping[str, str]) -> dict[str, list[Any]]:
-    """Values of parameters that a person has put down, such as ``"2, 4, 6"``.
+    """Parse the values of parameters that a user typed, such as ``"2, 4, 6"``.
 
     Args:
-        kind: what configures the method.
-        texts: of each parameter its values, with commas between them.
+        kind: the configuration class of the method.
+        texts: the values, separated by commas, by parameter.
 
     Raises:
-        ValueError: no parameter of the method, or a text that cannot be a value of it.
+        ValueError: the method has no such parameter, or a text is no value of it.
 
     Examples:
         >>> from promerge_fo import ProMergeConfig
         >>> values_of(ProMergeConfig, {"stride": "2, 4", "filtering": "ioa,nms"})
         {'stride': [2.0, 4.0], 'filtering': ['ioa', 'nms']}
     """
-    kinds = {record["name"]: record["type"] for record in kind.describe()}
+    types = {record["name"]: record["type"] for record in kind.describe()}
     for name in texts:
-        if name not in kinds:
+        if name not in types:
             raise ValueError(
-                f"{name} is no parameter of {kind.method}; its parameters are: " + ", ".join(kinds)
+                f"{name} is no parameter of {kind.method}; its parameters are: " + ", ".join(types)
             )
     return {
-        name: [_value(name, part.strip(), kinds[name]) for part in text.split(",")]
+        name: [_parse_value(name, part.strip(), types[name]) for part in text.split(",")]
         for name, text in texts.items()
     }
 
 
 def changes_between(settings: Mapping[str, Config]) -> dict[str, list[Any]]:
-    """The parameters in which settings differ, the method among them.
+    """The parameters in which settings differ; the method counts as a parameter.
 
     Returns:
-        Of each such parameter the value that each setting has, None where its method has none.
+        For each such parameter its value in each setting, or None if the method of a setting does
+        not have the parameter.
     """
     records = [{"method": c.method, **c.to_dict()} for c in settings.values()]
     names = dict.fromkeys(name for record in records for name in record)
@@ -130,12 +133,12 @@ def changes_between(settings: Mapping[str, Config]) -> dict[str, list[Any]]:
     return {name: values for name, values in columns.items() if len(set(values)) > 1}
 
 
-def _name(config: Config, varied: Sequence[str]) -> str:
+def _name_of(config: Config, varied: Sequence[str]) -> str:
     values = config.to_dict()
     return ", ".join(f"{name}={values[name]}" for name in varied) or "as given"
 
 
-def _value(name: str, text: str, kind: str) -> Any:
+def _parse_value(name: str, text: str, kind: str) -> str | float | bool:
     if kind == "choice":
         return text
     try:

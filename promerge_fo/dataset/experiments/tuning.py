@@ -1,4 +1,4 @@
-"""Settings chosen on a user's own labelled images, and how sure the choice is."""
+"""Tuning: choose settings on a user's own labelled images, and estimate the gain."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promerge_fo.config import Config, MaskCutConfig, ProMergeConfig, TokenCutConfig
-from promerge_fo.dataset.evaluation.coco_metrics import METRICS, Sweep, bootstrap
+from promerge_fo.dataset.evaluation.coco_metrics import METRICS, RankedPredictions, bootstrap
 from promerge_fo.dataset.experiments.ablation import ablate
 from promerge_fo.dataset.experiments.settings import grid
 from promerge_fo.dataset.experiments.tuning_result import Tuning, mean_interval
@@ -24,18 +24,19 @@ SEARCH: dict[type[Config], dict[str, list[float]]] = {
     MaskCutConfig: {"cuts": [1, 2, 3, 5], "tau": [0.1, 0.15, 0.2, 0.3]},
     TokenCutConfig: {"tau": [0.05, 0.1, 0.2, 0.3, 0.4]},
 }
-"""What is tried where nothing else is said: of ProMerge what the paper's Fig. 6 shows to matter."""
+"""The values that are tried by default. For ProMerge, those that matter in the paper's Fig. 6."""
 
 
 def search_space(config: Config, **values: Any) -> dict[str, Config]:
     """Settings to choose from: a configuration as it is, and a grid around it.
 
     Args:
-        config: comes first, under the name ``"as given"``.
-        values: of each parameter, those to try; by default those of :data:`SEARCH`.
+        config: the first setting, named ``"as given"``.
+        values: the values to try, by parameter; by default those of :data:`SEARCH`.
 
     Raises:
-        TypeError, ValueError: no parameter of the method, or no value of it; no values.
+        TypeError: the method has no such parameter.
+        ValueError: a value is out of the parameter's range, or there are no values for it.
 
     Examples:
         >>> list(search_space(TokenCutConfig(), tau=[0.1, 0.2, 0.3]))
@@ -60,34 +61,35 @@ def tune(
     seed: int = 0,
     progress: ShowProgress = None,
 ) -> Tuning:
-    """Choose among settings by AP on images with ground truth; some 50 will do.
+    """Choose the setting with the highest AP on images with ground truth; some 50 are enough.
 
-    The highest AP on the very images that it was chosen by promises too much. What the choice is
-    worth is therefore measured by repeated cross-validation: the images are dealt into folds, the
-    setting that is best on all folds but one is measured on that one, beside the first setting.
-    Where the gain's interval holds 0, the data cannot tell: :attr:`Tuning.choice` is then the first
-    setting, and the page says so.
+    On the images on which a setting was chosen, its AP is too optimistic. So its gain is measured
+    by repeated cross-validation. The images are divided into folds. For each fold, the setting that
+    is best on all other folds is measured on this fold, and so is the first setting. If the
+    interval of the gain contains 0, these images cannot show that the best setting is better: then
+    :attr:`Tuning.choice` is the first setting, and the report says so.
 
     Args:
         samples: a dataset or a view of images.
-        settings: configurations by name, of any methods; the first is what is used without better
-            knowledge. By default :func:`search_space` of ``ProMergeConfig()``.
+        settings: configurations by name, of any methods. The first one is kept unless another one
+            is shown to be better. By default, :func:`search_space` of ``ProMergeConfig()``.
         gt_field: the field with the ground truth.
-        encoder: of all settings.
-        folder: keeps features and results, as :func:`~promerge_fo.dataset.ablate` does; what is
-            there is not calculated again.
-        metric: what is chosen by: a name of COCO's ("AP", "AP50", "AR100", ...).
-        folds: of the cross-validation.
-        repeats: how often the images are dealt anew.
-        confidence: of the intervals, in (0, 1).
+        encoder: the encoder for all settings.
+        folder: a folder for features and results, as in :func:`~promerge_fo.dataset.ablate`;
+            those that it holds already are not computed again.
+        metric: the metric to choose by ("AP", "AP50", "AR100", ...).
+        folds: the number of folds of the cross-validation.
+        repeats: how often the images are divided into folds, differently each time.
+        confidence: the confidence of the intervals, in (0, 1).
         threads: as in :func:`~promerge_fo.dataset.ablate`.
-        seed: of the dealing and of the bootstrap.
-        progress: whether to show a bar (None: as FiftyOne's config says), or what makes one; see
-            :data:`promerge_fo.progress.ShowProgress`.
+        seed: the seed of the division into folds and of the bootstrap.
+        progress: whether to show a progress bar (None: as FiftyOne's config says), or a function
+            that makes one; see :data:`promerge_fo.progress.ShowProgress`.
 
     Raises:
-        ValueError: another metric; one setting alone; fewer images with objects than two a fold;
-            and what :func:`~promerge_fo.dataset.ablate` raises.
+        ValueError: the metric is unknown, there is only one setting, or there are fewer than two
+            images with objects for each fold. Also the errors of
+            :func:`~promerge_fo.dataset.ablate`.
 
     Examples:
         >>> tuning = tune(dataset, encoder=encoder, folder="tuning/")  # doctest: +SKIP
@@ -100,9 +102,11 @@ def tune(
         raise ValueError(
             f"cross-validation wants 2 folds and 1 repeat at least, got {folds} and {repeats}"
         )
-    chosen_from = search_space(ProMergeConfig()) if settings is None else dict(settings)
-    if len(chosen_from) < 2:
-        raise ValueError("there is nothing to choose from; give two settings or more")
+    candidates = search_space(ProMergeConfig()) if settings is None else dict(settings)
+    if len(candidates) < 2:
+        raise ValueError(
+            f"the settings to choose from are {len(candidates)}; give two settings or more"
+        )
     labelled = sum(bool(each) for each in samples.values(f"{gt_field}.detections"))
     if labelled < 2 * folds:
         raise ValueError(
@@ -110,24 +114,24 @@ def tune(
             f"folds wants {2 * folds} at least; label more images, or take fewer folds"
         )
     ablation = ablate(
-        samples, chosen_from, gt_field, encoder=encoder, folder=folder, threads=threads,
+        samples, candidates, gt_field, encoder=encoder, folder=folder, threads=threads,
         confidence=confidence, seed=seed, progress=progress,
     )  # fmt: skip
-    sweeps = [outcome.scores[ablation.kind].sweeps for outcome in ablation.outcomes.values()]
-    held_out = deal(sweeps[0]["all"].objects > 0, folds, repeats, seed)
-    picks, worth, before = cross_validate(sweeps, held_out, metric)
+    ranked = [outcome.scores[ablation.kind].ranked for outcome in ablation.outcomes.values()]
+    held_out = assign_folds(ranked[0]["all"].objects > 0, folds, repeats, seed)
+    picks, worth, before = cross_validate(ranked, held_out, metric)
     if not len(picks):
         raise ValueError(
-            f"{metric} cannot be measured on parts of these images, as objects for it are missing; "
+            f"{metric} cannot be measured on every fold, because some have no objects for it; "
             "choose by AP, or label more images"
         )
-    shares = np.bincount(picks, minlength=len(sweeps)) / len(picks)
+    shares = np.bincount(picks, minlength=len(ranked)) / len(picks)
     return Tuning(
         ablation,
         metric,
         folds,
         repeats,
-        dict(zip(chosen_from, shares.tolist(), strict=True)),
+        dict(zip(candidates, shares.tolist(), strict=True)),
         mean_interval(worth, folds, confidence),
         mean_interval(before, folds, confidence),
         mean_interval(worth - before, folds, confidence),
@@ -135,43 +139,47 @@ def tune(
 
 
 def cross_validate(
-    sweeps: Sequence[dict[str, Sweep]], held_out: NDArray[np.int64], metric: str
+    ranked: Sequence[dict[str, RankedPredictions]], held_out: NDArray[np.int64], metric: str
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Choose a setting without each fold, and measure it on that fold.
+    """For each fold, choose the setting that is best on the other images, and measure it there.
 
     Args:
-        sweeps: of each setting, :attr:`~promerge_fo.dataset.evaluation.coco_metrics.Scores.sweeps`.
-        held_out: (n, images): 1 for the images of each fold, 0 for the others.
-        metric: to choose by.
+        ranked: for each setting, the predictions from
+            :attr:`~promerge_fo.dataset.evaluation.coco_metrics.Scores.ranked`.
+        held_out: (n, images) int64: for each of n folds, 1 for its images and 0 for the others.
+        metric: the metric to choose by.
 
     Returns:
-        Of the m folds on which and without which the metric can be measured: the setting that was
-        chosen, the first of equal ones; its figure on the fold; that of the first setting.
+        Three arrays (m,), for the m folds for which the metric is defined both on the fold and on
+        the other images: the index of the chosen setting (the first one, if several are equal), its
+        metric on the fold, and the metric of the first setting on the fold.
     """
-    learnt = np.array([bootstrap(each, 1 - held_out)[metric] for each in sweeps])
-    tested = np.array([bootstrap(each, held_out)[metric] for each in sweeps])
-    known = np.isfinite(learnt).all(axis=0) & np.isfinite(tested).all(axis=0)
-    picks = learnt[:, known].argmax(axis=0)
-    tested = tested[:, known]
-    return picks, tested[picks, np.arange(len(picks))], tested[0]
+    training = np.array([bootstrap(each, 1 - held_out)[metric] for each in ranked])
+    test = np.array([bootstrap(each, held_out)[metric] for each in ranked])
+    is_defined = np.isfinite(training).all(axis=0) & np.isfinite(test).all(axis=0)
+    training, test = training[:, is_defined], test[:, is_defined]
+    picks = training.argmax(axis=0)
+    return picks, test[picks, np.arange(len(picks))], test[0]
 
 
-def deal(has_objects: NDArray[np.bool_], folds: int, repeats: int, seed: int) -> NDArray[np.int64]:
-    """Deal images into folds of equal size, those with objects evenly among them.
+def assign_folds(
+    has_objects: NDArray[np.bool_], folds: int, repeats: int, seed: int
+) -> NDArray[np.int64]:
+    """Divide images at random into folds of equal size, with equally many that have objects.
 
     Args:
-        has_objects: (images,) bool.
-        folds: how many.
-        repeats: how often; each time in another order.
-        seed: of the orders.
+        has_objects: (images,) bool: whether an image has objects.
+        folds: the number of folds.
+        repeats: how often to divide the images, differently each time.
+        seed: the seed of the random numbers.
 
     Returns:
-        (repeats * folds, images): 1 for the images of each fold, 0 for the others.
+        (repeats * folds, images) int64: for each fold, 1 for its images and 0 for the others.
     """
     rng = np.random.default_rng(seed)
-    dealt = np.zeros((repeats, folds, len(has_objects)), dtype=np.int64)
-    for times in dealt:
+    members = np.zeros((repeats, folds, len(has_objects)), dtype=np.int64)
+    for repeat in members:
         order = rng.permutation(len(has_objects))
-        order = order[np.argsort(~has_objects[order], kind="stable")]
-        times[np.arange(len(order)) % folds, order] = 1
-    return dealt.reshape(repeats * folds, len(has_objects))
+        order = order[np.argsort(~has_objects[order], kind="stable")]  # those with objects first
+        repeat[np.arange(len(order)) % folds, order] = 1
+    return members.reshape(repeats * folds, len(has_objects))

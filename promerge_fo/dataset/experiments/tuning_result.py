@@ -1,4 +1,4 @@
-"""What tuning found: the choice, what it is worth on other images, and in words."""
+"""The result of tuning: the chosen setting, and an honest estimate of its gain."""
 
 from __future__ import annotations
 
@@ -13,38 +13,40 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from promerge_fo.config import Config
-from promerge_fo.dataset.experiments.ablation_result import KINDS, Ablation
+from promerge_fo.dataset.evaluation.coco_metrics import KINDS
+from promerge_fo.dataset.experiments.ablation_result import Ablation
+from promerge_fo.words import markdown_table
 
 __all__ = ["Estimate", "Tuning", "mean_interval"]
 
-_ROWS = 12  # settings in the page's table
+_MAX_ROWS = 12  # settings in the page's table
 
 
 class Estimate(NamedTuple):
-    """A mean over the folds of a cross-validation, with its interval."""
+    """The mean of a metric over the folds of a cross-validation, and its interval."""
 
     mean: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        mean, low, high = (round(value, 2) + 0.0 for value in self)  # no "-0.00"
+        mean, low, high = (round(value, 2) + 0.0 for value in self)  # + 0.0 avoids "-0.00"
         return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What :func:`promerge_fo.dataset.tune` found.
+    """The result of :func:`promerge_fo.dataset.tune`.
 
     Attributes:
-        ablation: the figures of all settings on all images.
-        metric: what was chosen by.
-        folds: of the cross-validation.
-        repeats: how often the images were dealt into folds.
-        picks: the share of the folds for which each setting was chosen.
-        worth: the metric of what was chosen without a fold, on that fold.
-        before: that of the first setting.
-        gain: what the one has over the other.
+        ablation: the measurements of all settings on all images.
+        metric: the metric by which settings were chosen.
+        folds: the number of folds of the cross-validation.
+        repeats: how often the images were divided into folds.
+        picks: for each setting the share of folds, 0 to 1, for which it was chosen.
+        worth: the metric on held-out folds, each with the setting chosen on the other folds.
+        before: the metric of the first setting on the same folds.
+        gain: ``worth`` minus ``before``.
     """
 
     ablation: Ablation
@@ -58,18 +60,17 @@ class Tuning:
 
     @property
     def best(self) -> str:
-        """The setting with the highest figure on all images."""
-        figures = {name: self._figure(name) for name in self.ablation.outcomes}
-        return max(figures, key=lambda name: figures[name])
+        """The setting with the highest metric on all images."""
+        return max(self.ablation.outcomes, key=self._metric_of)
 
     @property
     def decided(self) -> bool:
-        """Whether the data tell that the best setting is better than the first."""
+        """Whether the images show that the best setting is better than the first one."""
         return self.best != self.ablation.first and self.gain.low > 0
 
     @property
     def choice(self) -> str:
-        """The setting to use: the best one where the data decide, else the first."""
+        """The setting to use: the best one if it is :attr:`decided`, else the first one."""
         return self.best if self.decided else self.ablation.first
 
     @property
@@ -79,7 +80,7 @@ class Tuning:
 
     @property
     def changes(self) -> dict[str, Any]:
-        """The parameters in which the choice differs from the first setting, if of its method."""
+        """The parameters of the choice that the first setting lacks or has with another value."""
         before = self.ablation.outcomes[self.ablation.first].config.to_dict()
         return {
             name: value
@@ -89,7 +90,7 @@ class Tuning:
 
     @property
     def alike(self) -> list[str]:
-        """The settings whose difference from the best has an interval that holds 0."""
+        """The settings whose difference to the best one has an interval that contains 0."""
         differences = {
             name: self.ablation.difference(name, self.metric, self.best)
             for name in self.ablation.outcomes
@@ -99,12 +100,12 @@ class Tuning:
         ]
 
     def verdict(self) -> str:
-        """What to do, and why, in a few sentences."""
+        """A recommendation and its reasons, in a few sentences."""
         first, best = self.ablation.first, self.best
-        sure = f"{self.ablation.confidence:.0%} interval"
+        interval = f"{self.ablation.confidence:.0%} interval"
         measured = (
             f"Chosen by all images but a fold, and measured on that fold, {self.metric} is "
-            f"{self.worth} ({sure}), where '{first}' has {self.before}: a gain of {self.gain}."
+            f"{self.worth} ({interval}), where '{first}' has {self.before}: a gain of {self.gain}."
         )
         if best == first:
             head = f"Keep '{first}': no other setting has a higher {self.metric} on these images."
@@ -125,33 +126,33 @@ class Tuning:
         return (
             f"{self.verdict()}\n\n{self.ablation.images} images against {self.ablation.gt_field}, "
             f"{KINDS[self.ablation.kind]}, encoder {self.ablation.encoder['name']}; "
-            f"{self.folds} folds, dealt {self.repeats} times\n\n{self.table()}"
+            f"{self.folds} folds, repeated {self.repeats} times\n\n{self.table()}"
         )
 
     def table(self) -> str:
-        """The first setting and the best ones, by falling figures, as a Markdown table."""
-        ranked = sorted(self.ablation.outcomes, key=self._figure, reverse=True)
-        shown = [n for n in ranked if n in ranked[:_ROWS] or n == self.ablation.first]
-        lines = [
-            f"| | {self.metric} | over '{self.ablation.first}' | chosen for | masks an image |",
-            "| --- | --- | --- | --- | --- |",
-        ]
+        """The best settings and the first one, by falling metric, as a Markdown table."""
+        first = self.ablation.first
+        ranked = sorted(self.ablation.outcomes, key=self._metric_of, reverse=True)
+        shown = [n for n in ranked if n in ranked[:_MAX_ROWS] or n == first]
+        heads = ["", self.metric, f"over '{first}'", "chosen for", "masks an image"]
+        rows = []
         for name in shown:
-            low, high = self.ablation.interval(name, self.metric)
-            value = Estimate(self._figure(name), low, high)
-            apart = Estimate(*self.ablation.difference(name, self.metric))
-            over = "-" if name == self.ablation.first else str(apart)
+            value = Estimate(self._metric_of(name), *self.ablation.interval(name, self.metric))
+            difference = Estimate(*self.ablation.difference(name, self.metric))
+            over = "-" if name == first else str(difference)
             masks = self.ablation.outcomes[name].masks
-            lines.append(f"| {name} | {value} | {over} | {self.picks[name]:.0%} | {masks:.1f} |")
-        if len(shown) < len(ranked):
-            lines.append(f"\n{len(ranked) - len(shown)} settings with lower figures are left out.")
-        return "\n".join(lines)
+            rows.append([name, str(value), over, f"{self.picks[name]:.0%}", f"{masks:.1f}"])
+        table = markdown_table(heads, rows)
+        if len(shown) == len(ranked):
+            return table
+        hidden = len(ranked) - len(shown)
+        return f"{table}\n\n{hidden} settings with a lower {self.metric} are left out."
 
     def report(self, folder: str | os.PathLike[str]) -> Path:
-        """Write a report: the page, and the figures and plots of all settings.
+        """Write a report: the verdict, and the metrics and plots of all settings.
 
         Args:
-            folder: for ``tuning.md`` and the files of
+            folder: the folder for ``tuning.md`` and the files of
                 :meth:`promerge_fo.dataset.Ablation.report`.
 
         Returns:
@@ -163,24 +164,26 @@ class Tuning:
         return path
 
     def write_settings(self, path: str | os.PathLike[str]) -> None:
-        """Write the choice as a file of settings, which ``promerge ablate --settings`` reads."""
+        """Write the chosen setting to a JSON file for ``promerge ablate --settings``."""
         definition = {"tuned": {"method": self.config.method, **self.config.to_dict()}}
         Path(path).expanduser().write_text(json.dumps(definition, indent=2) + "\n")
 
-    def _figure(self, name: str) -> float:
+    def _metric_of(self, name: str) -> float:
+        """The metric of a setting on all images."""
         return self.ablation.outcomes[name].scores[self.ablation.kind].metrics[self.metric]
 
 
 def mean_interval(values: NDArray[np.float64], folds: int, confidence: float) -> Estimate:
-    """The mean over the folds of a repeated cross-validation, and its interval.
+    """The mean of a metric over the folds of a repeated cross-validation, and its interval.
 
-    Folds share images, so their spread alone promises too much; this is the corrected t interval
-    of Nadeau and Bengio (2003), for repeated folds as Bouckaert and Frank (2004) take it: the
-    variance of the mean is (1 / n + 1 / (folds - 1)) times that of the n values.
+    The settings for different folds are chosen on overlapping sets of images, so an ordinary t
+    interval of the values would be too narrow. This is the corrected t interval of Nadeau and
+    Bengio (2003), applied to repeated folds by Bouckaert and Frank (2004): the variance of the mean
+    is (1 / n + 1 / (folds - 1)) times that of the n values.
 
     Args:
-        values: (n,) figures on the folds.
-        folds: of each repeat.
+        values: (n,) float64: the metric on each fold.
+        folds: the number of folds in each repeat.
         confidence: in (0, 1).
     """
     mean = float(values.mean())

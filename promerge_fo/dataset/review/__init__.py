@@ -1,1 +1,1 @@
-"""Review: masks accepted and rejected by people, the most doubtful first."""
+"""Review: people accept or reject masks, starting with the most doubtful ones."""

@@ -1,4 +1,4 @@
-"""How well the masks of one field are confirmed by those of another."""
+"""How well the masks of one field agree with those of another."""
 
 from __future__ import annotations
 
@@ -13,40 +13,42 @@ from pycocotools import mask as coco_mask
 from pymongo import UpdateOne
 
 from promerge_fo.dataset.database import add_fields, bulk_update, propagate
-from promerge_fo.dataset.review.updates import update
+from promerge_fo.dataset.review.updates import update_labels
 from promerge_fo.dataset.samples import require_detections, require_images
 from promerge_fo.dataset.stored_labels import ImageLabels, read_labels
 from promerge_fo.progress import ShowProgress
 
 __all__ = ["agreement_attribute", "measure_agreement", "require_other"]
 
-_CHUNK = 1000  # images whose agreements are written at once
+_CHUNK = 1000  # images that are written to the database at once
 
 
 def measure_agreement(
     samples: Any, label_field: str, other_field: str, progress: ShowProgress = None
 ) -> str:
-    """Measure how well each mask of a field is confirmed by another field.
+    """Measure how well each mask of a field agrees with the masks of another field.
 
-    Each label gets the IoU of its mask with the best fitting mask of the other field in the same
-    image, 0 where none overlaps. In images where a label of the two has no mask, boxes are
-    compared; in those that cannot be read, the IoU is None. All masks of the samples are read, so
-    this takes its time: it is done once, and again after either field has changed.
+    Each label gets the IoU of its mask with the best matching mask of the other field in the same
+    image, or 0 if no mask overlaps it. If any label of an image has no mask, boxes are compared in
+    that image instead. If an image cannot be read, the IoU is None.
+
+    This reads all masks of the samples, so it is slow. Call it once, and again after either field
+    has changed.
 
     Args:
-        samples: a dataset or a view, not of patches.
-        label_field: a field with detections.
-        other_field: another one.
-        progress: whether to show a bar (None: as FiftyOne's config says), or what makes one; see
-            :data:`promerge_fo.progress.ShowProgress`.
+        samples: a dataset or a view, but not a patches view.
+        label_field: the field whose labels are measured; it holds detections.
+        other_field: the field to compare with; it holds detections, too.
+        progress: whether to show a progress bar (None: as FiftyOne's config says), or a function
+            that makes one; see :data:`promerge_fo.progress.ShowProgress`.
 
     Returns:
-        The attribute of the labels that holds the IoU, in [0, 1].
+        The name of the label attribute that holds the IoU, in [0, 1].
 
     Raises:
-        fiftyone.core.media.MediaTypeError: the samples have no images.
-        ValueError: a field that does not hold detections, or twice the same.
-        FileNotFoundError: a mask's file is gone.
+        fiftyone.core.media.MediaTypeError: the samples are not images.
+        ValueError: a field does not hold detections, or both fields are the same.
+        FileNotFoundError: the file of a mask is missing.
     """
     require_images(samples)
     require_other(label_field, other_field)
@@ -58,7 +60,7 @@ def measure_agreement(
     images = read_labels(samples, (label_field, other_field), progress)
     for chunk in fou.iter_batches(images, _CHUNK):
         updates = [
-            _update_of(image, path, attribute, _best_ious(image, label_field, other_field))
+            _ious_update(image, path, attribute, _best_ious(image, label_field, other_field))
             for image in chunk
             if image.all_ids[label_field]
         ]
@@ -68,7 +70,7 @@ def measure_agreement(
 
 
 def agreement_attribute(other_field: str) -> str:
-    """The attribute that holds the IoU with the masks of a field.
+    """The name of the label attribute that holds the IoU with the masks of another field.
 
     Examples:
         >>> agreement_attribute("maskcut")
@@ -78,20 +80,20 @@ def agreement_attribute(other_field: str) -> str:
 
 
 def require_other(label_field: str, other_field: str | None) -> None:
-    """Refuse a comparison of a field with itself, or with none.
+    """Check that there is another field to compare with.
 
     Raises:
-        ValueError: with what is wanted.
+        ValueError: ``other_field`` is None, or the same as ``label_field``.
     """
     if other_field is None or other_field == label_field:
         raise ValueError(
             f"the other field is {other_field!r}, but must be another field than {label_field!r} "
-            "that holds detections: disagreement is between two"
+            "that holds detections: give a field to compare with"
         )
 
 
 def _best_ious(image: ImageLabels, label_field: str, other_field: str) -> list[float | None]:
-    """Of each label, in stored order: its IoU with the best of the others."""
+    """Each label's IoU with the best matching label of the other field, in stored order."""
     if image.size is None:
         return [None] * len(image.all_ids[label_field])
     best: list[float | None] = [0.0] * len(image.all_ids[label_field])
@@ -110,10 +112,11 @@ def _best_ious(image: ImageLabels, label_field: str, other_field: str) -> list[f
     return best
 
 
-def _update_of(
+def _ious_update(
     image: ImageLabels, path: str, attribute: str, values: list[float | None]
 ) -> UpdateOne:
+    """The database update that stores the IoUs of one image's labels."""
     ids = [ObjectId(i) for i in image.all_ids[path.split(".")[0]]]
     value = {"$arrayElemAt": [values, {"$indexOfArray": [ids, "$$label._id"]}]}
-    changed = update(path, {"$in": ["$$label._id", ids]}, {attribute: value})
+    changed = update_labels(path, {"$in": ["$$label._id", ids]}, {attribute: value})
     return UpdateOne({"_id": ObjectId(image.sample_id)}, changed)

@@ -1,12 +1,12 @@
-"""Review: masks accepted or rejected by a person, on the labels themselves.
+"""Review: a person accepts or rejects masks, and the decisions are stored with the labels.
 
-A decision is three attributes of a label: ``review`` ("accepted" or "rejected"; None where nobody
-has decided), ``reviewer`` and ``reviewed_at``. They last, travel with the labels into clones and
-exports, and can be filtered in Python and in the App's sidebar. What a decision replaced stays in
-the label's ``review_past``, so that decisions can be taken back.
+A decision is three attributes of a label: ``review`` ("accepted", "rejected", or None while it is
+undecided), ``reviewer`` and ``reviewed_at``. They are part of the label, so clones and exports keep
+them, and Python and the App's sidebar can filter by them. Earlier decisions stay in the label's
+``review_past``, so that decisions can be undone.
 
-Decisions are made in the database, whole filters at once; what should be looked at first is in
-:mod:`promerge_fo.dataset.review.queue`.
+The database itself makes the decisions, so one call can decide on every label of a view. The module
+:mod:`promerge_fo.dataset.review.queue` finds the labels to look at first.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ ACCEPTED, REJECTED = "accepted", "rejected"
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a review is.
+    """How far a review has come.
 
     Attributes:
-        total: labels.
-        accepted: of these.
-        rejected: of these.
+        total: the number of labels.
+        accepted: how many of them are accepted.
+        rejected: how many of them are rejected.
     """
 
     total: int
@@ -62,12 +62,12 @@ class Progress:
 
     @property
     def decided(self) -> int:
-        """Labels that somebody has accepted or rejected."""
+        """The number of labels that are accepted or rejected."""
         return self.accepted + self.rejected
 
     @property
     def undecided(self) -> int:
-        """Labels that nobody has decided on."""
+        """The number of labels that are neither accepted nor rejected."""
         return self.total - self.decided
 
     def __str__(self) -> str:
@@ -83,22 +83,24 @@ def accept(
     ids: Collection[str] | None = None,
     reviewer: str | None = None,
 ) -> int:
-    """Accept labels: they are to be trusted.
+    """Accept labels, as masks that can be trusted.
 
     Args:
-        samples: a dataset or a view; the fewer samples, the sooner the labels are found. Of
-            patches, also the labels that they were cut from are accepted.
+        samples: a dataset, a view or a patches view. Labels are found faster among fewer samples.
+            In a patches view, the labels that the patches were made from are accepted, too.
         label_field: a field with detections.
-        ids: of the labels; those that ``samples`` does not have are left alone. None takes every
-            label of ``samples``, without reading them: filter labels to accept by a rule.
-        reviewer: who decides.
+        ids: the ids of the labels; ids that ``samples`` does not contain are ignored. None accepts
+            every label of ``samples`` without loading them. To accept labels by a rule, give a
+            filtered view.
+        reviewer: the name of the person who decides.
 
     Returns:
-        How many labels were accepted; what was accepted already is so once more, by this reviewer.
+        The number of labels that were accepted. Labels that were accepted before count as well, and
+        get the new reviewer.
 
     Raises:
-        fiftyone.core.media.MediaTypeError: the samples have no images.
-        ValueError: a field that does not hold detections.
+        fiftyone.core.media.MediaTypeError: the samples are not images.
+        ValueError: the field does not hold detections, or ``ids`` has something that is not an id.
 
     Examples:
         >>> accept(dataset, "promerge", [label.id], reviewer="Ada")  # doctest: +SKIP
@@ -116,7 +118,7 @@ def reject(
     ids: Collection[str] | None = None,
     reviewer: str | None = None,
 ) -> int:
-    """Reject labels: they are to be left out. Otherwise as :func:`accept`."""
+    """Reject labels, as masks that should not be used. Otherwise the same as :func:`accept`."""
     return _decide(samples, label_field, REJECTED, ids, reviewer)
 
 
@@ -127,65 +129,67 @@ def decide(
     rejected: Collection[str],
     reviewer: str | None = None,
 ) -> int:
-    """Accept some labels and reject others, which :func:`undo` takes back as one decision.
+    """Accept some labels and reject others as one decision, which one :func:`undo` takes back.
 
     Args:
-        samples: a dataset or a view, as for :func:`accept`.
+        samples: a dataset, a view or a patches view, as for :func:`accept`.
         label_field: a field with detections.
-        accepted: ids of labels.
-        rejected: ids of other labels.
-        reviewer: who decides.
+        accepted: the ids of the labels to accept.
+        rejected: the ids of the labels to reject.
+        reviewer: the name of the person who decides.
 
     Returns:
-        How many labels were decided on.
+        The number of labels that were decided on.
 
     Raises:
-        fiftyone.core.media.MediaTypeError: the samples have no images.
-        ValueError: a field that does not hold detections, or a label that is in both.
+        fiftyone.core.media.MediaTypeError: the samples are not images.
+        ValueError: the field does not hold detections, a label is in both lists, or one of the
+            lists has something that is not an id.
     """
     both = set(accepted) & set(rejected)
     if both:
         raise ValueError(
-            f"{len(both)} labels are to be accepted and rejected, such as {min(both)}; decide"
+            f"{len(both)} labels are in both lists, accepted and rejected, such as {min(both)}; "
+            "put each label into one of them"
         )
-    path = _prepared(samples, label_field)
+    path = _declared_path(samples, label_field)
     change = decision(ACCEPTED, reviewer)
     count = decide_listed(samples, path, accepted, change)
     return count + decide_listed(samples, path, rejected, {**change, "review": REJECTED})
 
 
 def undo(samples: Any, label_field: str) -> int:
-    """Take back the last decision, be it on one label or on a million.
+    """Take back the last decision, whether it was on one label or on a million.
 
-    Its labels are as they were before: undecided, or as decided earlier. Called again, it takes
-    back the decision before; each label keeps its 20 latest ones.
+    The labels become what they were before it: undecided, or as an earlier decision left them. Call
+    it again to take back the decision before that. Each label keeps its 20 latest decisions.
 
     Args:
-        samples: a dataset or a view: the last decision among its labels is taken back, on these.
-            Patches stand for the whole dataset that they were cut from, as what was decided last
-            is often no longer among them.
+        samples: a dataset or a view: the last decision on any of its labels is taken back, and only
+            labels of the view change. A patches view stands for the whole dataset that its patches
+            were made from, because labels often leave the patches view once they are decided on.
         label_field: a field with detections.
 
     Returns:
-        How many labels it changed; 0 where there is nothing to take back.
+        The number of labels that changed; 0 if there was nothing to take back.
 
     Raises:
-        fiftyone.core.media.MediaTypeError: the samples have no images.
-        ValueError: a field that does not hold detections.
+        fiftyone.core.media.MediaTypeError: the samples are not images.
+        ValueError: the field does not hold detections.
     """
     return take_back(samples, label_path(samples, label_field))
 
 
 def review_progress(samples: Any, label_field: str) -> Progress:
-    """How many labels there are, and how many are accepted and rejected.
+    """Count the labels, and how many of them are accepted and rejected.
 
     Args:
-        samples: a dataset, a view or patches.
+        samples: a dataset, a view or a patches view.
         label_field: a field with detections.
 
     Raises:
-        fiftyone.core.media.MediaTypeError: the samples have no images.
-        ValueError: a field that does not hold detections.
+        fiftyone.core.media.MediaTypeError: the samples are not images.
+        ValueError: the field does not hold detections.
 
     Examples:
         >>> print(review_progress(dataset, "promerge"))  # doctest: +SKIP
@@ -193,11 +197,10 @@ def review_progress(samples: Any, label_field: str) -> Progress:
     """
     path = label_path(samples, label_field)
     reviews = each_label(path, "$$label.review")
-
-    def of(state: str) -> dict[str, Any]:
-        return {"$size": {"$filter": {"input": reviews, "cond": {"$eq": ["$$this", state]}}}}
-
-    counts = {"total": {"$size": ids_of(path)}, ACCEPTED: of(ACCEPTED), REJECTED: of(REJECTED)}
+    counts = {"total": {"$size": ids_of(path)}}
+    for state in (ACCEPTED, REJECTED):
+        chosen = {"$filter": {"input": reviews, "cond": {"$eq": ["$$this", state]}}}
+        counts[state] = {"$size": chosen}
     sums = {name: {"$sum": f"${name}"} for name in counts}
     rows = aggregate(samples, [{"$project": counts}, {"$group": {"_id": None, **sums}}])
     row = next(iter(rows), dict.fromkeys(counts, 0))
@@ -205,20 +208,21 @@ def review_progress(samples: Any, label_field: str) -> Progress:
 
 
 def list_labels(samples: Any, label_field: str) -> list[dict[str, Any]]:
-    """The labels of some samples and what was decided on them, without their masks.
+    """List the labels of a few samples with the decisions on them, but without their masks.
 
     Args:
-        samples: a dataset, a view or patches; meant for few samples.
+        samples: a dataset, a view or a patches view, with few samples.
         label_field: a field with detections.
 
     Returns:
-        Of each label, in stored order: ``id``, ``sample_id`` (of patches, the patch's), ``score``
-        (None without one), ``area`` (share of the image; of the box where the label has none),
-        ``review`` and ``reviewer`` (None where nobody has decided).
+        One dictionary per label, in stored order: ``id``; ``sample_id`` (in a patches view, the
+        patch's id); ``score`` (None if the label has none); ``area`` (the mask's share of the
+        image, or that of the box if the label has no area); ``review`` and ``reviewer`` (None if
+        the label is undecided).
 
     Raises:
-        fiftyone.core.media.MediaTypeError: the samples have no images.
-        ValueError: a field that does not hold detections.
+        fiftyone.core.media.MediaTypeError: the samples are not images.
+        ValueError: the field does not hold detections.
     """
     path = label_path(samples, label_field)
     label = {
@@ -233,33 +237,33 @@ def list_labels(samples: Any, label_field: str) -> list[dict[str, Any]]:
 
 
 def prepare_review(samples: Any, label_field: str) -> None:
-    """Declare the attributes of decisions in the schema, so that the App's sidebar filters them.
+    """Declare the review attributes in the schema, so that the App's sidebar can filter by them.
 
     Args:
         samples: a dataset or a view.
         label_field: a field with detections.
 
     Raises:
-        fiftyone.core.media.MediaTypeError: the samples have no images.
-        ValueError: a field that does not hold detections.
+        fiftyone.core.media.MediaTypeError: the samples are not images.
+        ValueError: the field does not hold detections.
     """
-    _prepared(samples, label_field)
+    _declared_path(samples, label_field)
 
 
 def enable_annotation(samples: Any, label_field: str) -> None:
-    """Let masks of a field be mended in the App: the Annotate tab of a sample edits it.
+    """Make the masks of a field editable in the App, in the Annotate tab of a sample.
 
-    Mended masks are exported and evaluated as they are then; ``area`` stays that of the mask
-    before. The review's own attributes are shown there and cannot be edited. A label schema that
-    the field has is kept.
+    Edited masks are exported and evaluated in their edited form, but the attribute ``area`` is not
+    updated. The Annotate tab shows the review attributes read-only. If the field already has a
+    label schema, it is kept.
 
     Args:
-        samples: a dataset, or a view of one; the dataset is what is changed.
+        samples: a dataset or a view; the setting applies to the whole dataset.
         label_field: a field with detections.
 
     Raises:
-        fiftyone.core.media.MediaTypeError: the samples have no images.
-        ValueError: a field that does not hold detections.
+        fiftyone.core.media.MediaTypeError: the samples are not images.
+        ValueError: the field does not hold detections.
     """
     prepare_review(samples, label_field)
     dataset = root_dataset(samples)
@@ -273,7 +277,8 @@ def enable_annotation(samples: Any, label_field: str) -> None:
         dataset.activate_label_schemas(label_field)
 
 
-def _prepared(samples: Any, label_field: str) -> str:
+def _declared_path(samples: Any, label_field: str) -> str:
+    """The path of a field's labels, after declaring their review attributes in the schema."""
     path = label_path(samples, label_field)
     declare(samples, label_field)
     return path
@@ -286,7 +291,7 @@ def _decide(
     ids: Collection[str] | None,
     reviewer: str | None,
 ) -> int:
-    path = _prepared(samples, label_field)
+    path = _declared_path(samples, label_field)
     change = decision(review, reviewer)
     if ids is None and not is_patches(samples):
         return decide_all(samples, path, change)

@@ -1,4 +1,4 @@
-"""How scores, areas and numbers of labels are distributed, as the database counts them."""
+"""Histograms for a review: labels by score and area, images by their number of labels."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
+import fiftyone as fo
 import numpy as np
 from fiftyone import ViewField as F
 from numpy.typing import NDArray
@@ -21,22 +22,23 @@ Json = dict[str, Any]
 
 STATES = ("undecided", ACCEPTED, REJECTED)
 _SCORES = np.linspace(0, 1, 21).round(2)
-_DECADES, _PER_DECADE = 5, 4  # areas from 0.001 % of the image to all of it
+_DECADES, _PER_DECADE = 5, 4  # from 0.001 % of the image to all of it, with 4 bars per decade
 _AREAS = 10 ** np.linspace(-_DECADES, 0, _DECADES * _PER_DECADE + 1)
-_MASKS = 25  # images with as many masks or more are counted together
+_MASKS = 25  # images with this many masks or more share the last bar
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """How a quantity is distributed.
+    """The histogram of one quantity.
 
     Attributes:
-        quantity: "score", "area" (share of the image) or "masks" (their number in an image).
-        edges: (n + 1,) float64. A bar counts what is at least its lower edge and below its upper
-            one; the first and the last also what lies beyond.
-        counts: (n,) int64: the labels by state, "undecided", "accepted" and "rejected"; of
-            "masks", all "images".
-        missing: labels that have no score and are in no bar.
+        quantity: "score", "area" (share of the image) or "masks" (the number of masks per image).
+        edges: (n + 1,) float64, the edges of the n bars. A bar counts values from its lower edge
+            up to, but not including, its upper edge. The first and the last bar also count the
+            values below and above all edges.
+        counts: arrays (n,) int64. For "score" and "area", the number of labels for each state:
+            "undecided", "accepted" and "rejected". For "masks", the number of "images".
+        missing: the number of labels that are in no bar because they have no score.
     """
 
     quantity: Quantity
@@ -45,12 +47,15 @@ class Histogram:
     missing: int = 0
 
     def progress(self) -> Progress:
-        """How far the review of the labels in the bars is: of areas, that of all labels."""
+        """How far the review of the labels in the bars has come; for "area", these are all labels.
+
+        Not for "masks", which counts images.
+        """
         counts = [int(self.counts[state].sum()) for state in STATES]
         return Progress(sum(counts), *counts[1:])
 
     def bounds(self, bar: int) -> tuple[float | None, float | None]:
-        """The limits that :func:`select_between` takes to select what a bar counts."""
+        """The ``low`` and ``high`` with which :func:`select_between` selects what a bar counts."""
         last = len(self.edges) - 2
         return (
             None if bar == 0 else float(self.edges[bar]),
@@ -59,21 +64,21 @@ class Histogram:
 
 
 def review_histograms(samples: Any, label_field: str) -> dict[Quantity, Histogram]:
-    """Distributions of the labels' scores and areas, and of the images' numbers of labels.
+    """Count the labels by score and by area, and the images by their number of labels.
 
     Args:
         samples: a dataset or a view.
         label_field: a field with detections.
 
     Returns:
-        By quantity.
+        The histograms by quantity: "score", "area" and "masks".
 
     Raises:
-        fiftyone.core.media.MediaTypeError: the samples have no images.
-        ValueError: a field that does not hold detections.
+        fiftyone.core.media.MediaTypeError: the samples are not images.
+        ValueError: the field does not hold detections.
     """
     path = label_path(samples, label_field)
-    shape = len(STATES), len(_AREAS) - 1, len(_SCORES)  # the last bar of scores is of those without
+    shape = len(STATES), len(_AREAS) - 1, len(_SCORES)  # one more bar, for labels without a score
     has_score = {"$ne": [{"$ifNull": ["$$label.confidence", None]}, None]}
     score = {"$cond": [has_score, _bar("$$label.confidence", _SCORES), shape[2] - 1]}
     area = _bar(area_of("$$label"), _AREAS)
@@ -110,22 +115,22 @@ def select_between(
     quantity: Quantity,
     low: float | None = None,
     high: float | None = None,
-) -> Any:
-    """A view of what lies between two values, as a bar of a histogram counts it.
+) -> fo.DatasetView:
+    """Select the labels, or images, whose value lies between two limits, like a histogram's bar.
 
     Args:
         samples: a dataset or a view.
         label_field: a field with detections.
-        quantity: "score" or "area" of labels, or "masks", their number, of images.
-        low: the lowest value; None for no limit.
-        high: the first value above; None for no limit.
+        quantity: "score" or "area" of the labels, or "masks", the number of labels per image.
+        low: the lowest value to select; None for no lower limit.
+        high: select values below this one; None for no upper limit.
 
     Returns:
-        A view of the images with only these labels; of "masks", with all of theirs.
+        A view of the images with only the selected labels; for "masks", with all their labels.
 
     Raises:
-        fiftyone.core.media.MediaTypeError: the samples have no images.
-        ValueError: a field that does not hold detections, or another quantity.
+        fiftyone.core.media.MediaTypeError: the samples are not images.
+        ValueError: the field does not hold detections, or there is no such quantity.
 
     Examples:
         >>> doubtful = select_between(dataset, "promerge", "score", high=0.2)  # doctest: +SKIP
@@ -152,7 +157,7 @@ def _between(value: Any, low: float | None, high: float | None) -> Any:
 
 
 def _bar(value: Any, edges: NDArray[np.float64]) -> Json:
-    """The number of the bar that counts a value, by bisection of the inner edges."""
+    """The database expression for the index of the bar that counts a value, found by bisection."""
 
     def search(first: int, last: int) -> Any:
         if first == last:

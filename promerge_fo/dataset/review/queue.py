@@ -1,12 +1,14 @@
-"""The labels that most need a look: found by the database, page by page.
+"""The review queue: the database finds the most doubtful labels, one page at a time.
 
-Of a million labels, those of one page are read and cut out.
+Even among a million labels, only those of one page are loaded and shown as patches.
 """
 
 from __future__ import annotations
 
 import math
 from typing import Any, Literal, TypeAlias, get_args
+
+import fiftyone as fo
 
 from promerge_fo.dataset.database import aggregate, is_patches, storage_of
 from promerge_fo.dataset.review.updates import (
@@ -15,7 +17,7 @@ from promerge_fo.dataset.review.updates import (
     each_label,
     is_undecided,
     label_path,
-    only,
+    select_attributes,
 )
 
 __all__ = ["ORDERS", "Order", "review_queue"]
@@ -25,7 +27,7 @@ ORDERS: tuple[Order, ...] = get_args(Order)
 
 Json = dict[str, Any]
 
-_STEPS = 100  # of the logarithm of areas: the median is one of them, so right to 1 % of an area
+_STEPS = 100  # the median area is found in steps of 1/100 of the logarithm: to within 1 %
 
 
 def review_queue(
@@ -34,30 +36,30 @@ def review_queue(
     order: Order = "score",
     other_field: str | None = None,
     limit: int = 48,
-) -> Any:
-    """The labels that most need a look, among those that nobody has decided on.
+) -> fo.DatasetView:
+    """Get the most doubtful of the undecided labels, as one page of patches.
 
-    Only these are cut out as patches, so that the first page of a million labels is there at once:
-    when it is decided on, ask for the next.
+    Only the labels of the page are loaded, so the first page is fast even for a million labels.
+    When the page is decided on, call this again for the next one.
 
     Args:
-        samples: a dataset, a view or patches.
+        samples: a dataset, a view or a patches view.
         label_field: a field with detections.
-        order: what doubt is. "score": the lowest ``confidence`` first. "disagreement": those first
-            whose masks have the smallest IoU with the best fitting mask of the other field.
-            "size": those first whose area is the most times larger or smaller than the median of
-            all labels. What has no score, or cannot be measured, comes last.
-        other_field: for "disagreement": see :func:`~promerge_fo.dataset.measure_agreement`, which
-            is called where labels were not measured yet.
-        limit: the most labels.
+        order: which labels come first. "score": those with the lowest ``confidence``.
+            "disagreement": those whose masks have the lowest IoU with the best matching mask of
+            ``other_field``. "size": those whose area is the most times larger or smaller than the
+            median area of all labels. Labels that have no such value come last.
+        other_field: the field to compare with, for "disagreement". Labels that were not compared
+            with it yet are first measured by :func:`~promerge_fo.dataset.measure_agreement`.
+        limit: the largest number of labels on the page.
 
     Returns:
-        A view of patches, most doubtful first; it is empty when everything is decided.
+        A patches view, the most doubtful labels first; it is empty when all labels are decided.
 
     Raises:
-        fiftyone.core.media.MediaTypeError: the samples have no images.
-        ValueError: a field that does not hold detections, another order, a limit below 1, or
-            "disagreement" without another field.
+        fiftyone.core.media.MediaTypeError: the samples are not images.
+        ValueError: the field does not hold detections, there is no such order, the limit is below
+            1, or the order is "disagreement" and there is no other field.
 
     Examples:
         >>> session.view = review_queue(dataset, "promerge")  # doctest: +SKIP
@@ -71,52 +73,52 @@ def review_queue(
         raise ValueError(f"the limit is {limit}, but must be at least 1")
     declare(samples, label_field)
     attributes: tuple[str, ...]
-    doubt: Json | str
+    value: Json | str  # the labels with the lowest values come first
     if order == "score":
-        attributes, doubt = ("confidence",), "$$label.confidence"
+        attributes, value = ("confidence",), "$$label.confidence"
     elif order == "size":
         distance = {"$subtract": [{"$ln": area_of("$$label")}, _median_log_area(samples, path)]}
-        attributes, doubt = ("area", "bounding_box"), {"$multiply": [-1, {"$abs": distance}]}
+        attributes, value = ("area", "bounding_box"), {"$multiply": [-1, {"$abs": distance}]}
     else:
-        attribute = _measured(samples, path, label_field, other_field)
-        attributes, doubt = (attribute,), f"$$label.{attribute}"
-    found = _most_doubtful(samples, path, attributes, doubt, limit)
+        attribute = _measured_attribute(samples, path, label_field, other_field)
+        attributes, value = (attribute,), f"$$label.{attribute}"
+    found = _most_doubtful(samples, path, attributes, value, limit)
     if is_patches(samples):
-        return samples.select([row for row, _ in found], ordered=True)
+        return samples.select([sample for sample, _ in found], ordered=True)
     ids = [label for _, label in found]
-    images = list(dict.fromkeys(row for row, _ in found))
+    images = list(dict.fromkeys(sample for sample, _ in found))
     chosen = samples.select(images).select_labels(ids=ids, fields=label_field)
     return chosen.to_patches(label_field).select(ids, ordered=True)
 
 
 def _most_doubtful(
-    samples: Any, path: str, attributes: tuple[str, ...], doubt: Json | str, limit: int
+    samples: Any, path: str, attributes: tuple[str, ...], value: Json | str, limit: int
 ) -> list[tuple[str, str]]:
-    """The ids of samples, or patches, and of their labels.
+    """The ids of the most doubtful labels, each with the id of its sample or patch.
 
-    The first n labels are in the n samples whose own first labels come first: the labels of no
-    other sample are taken apart.
+    The first n labels of all lie in the n samples whose own first labels come first, so only the
+    labels of these n samples are sorted.
     """
-    known = {"$ifNull": [doubt, math.inf]}
-    doubts = each_label(path, {"$cond": [is_undecided("$$label"), known, None]})
-    label = {"id": "$$label._id", "doubt": known, "undecided": is_undecided("$$label")}
+    rank = {"$ifNull": [value, math.inf]}
+    ranks = each_label(path, {"$cond": [is_undecided("$$label"), rank, None]})
+    label = {"id": "$$label._id", "rank": rank, "undecided": is_undecided("$$label")}
     pipeline: list[Json] = [
-        only(path, "review", *attributes),
-        {"$project": {"first": {"$min": doubts}, "labels": each_label(path, label)}},
+        select_attributes(path, "review", *attributes),
+        {"$project": {"first": {"$min": ranks}, "labels": each_label(path, label)}},
         {"$match": {"first": {"$ne": None}}},
         {"$sort": {"first": 1, "_id": 1}},
         {"$limit": limit},
         {"$unwind": "$labels"},
         {"$match": {"labels.undecided": True}},
-        {"$sort": {"labels.doubt": 1, "_id": 1, "labels.id": 1}},
+        {"$sort": {"labels.rank": 1, "_id": 1, "labels.id": 1}},
         {"$limit": limit},
     ]
     return [(str(row["_id"]), str(row["labels"]["id"])) for row in aggregate(samples, pipeline)]
 
 
-def _measured(samples: Any, path: str, label_field: str, other_field: str | None) -> str:
-    """The attribute with the agreement, after measuring it where that was not done yet."""
-    # What reads masks takes seconds to import, and the App's first page waits for this module.
+def _measured_attribute(samples: Any, path: str, label_field: str, other_field: str | None) -> str:
+    """The attribute with the IoUs, which are measured first if undecided labels lack it."""
+    # imported here because it takes seconds, and the App loads this module for its first page
     from promerge_fo.dataset.review.agreement import (
         agreement_attribute,
         measure_agreement,
@@ -126,12 +128,12 @@ def _measured(samples: Any, path: str, label_field: str, other_field: str | None
     require_other(label_field, other_field)
     attribute = agreement_attribute(str(other_field))
     absent = {"$eq": [{"$type": f"$$label.{attribute}"}, "missing"]}
-    missing: list[Json] = [
+    find_missing: list[Json] = [
         {"$project": {"missing": each_label(path, {"$and": [is_undecided("$$label"), absent]})}},
         {"$match": {"missing": True}},
         {"$limit": 1},
     ]
-    if next(iter(aggregate(samples, missing)), None) is not None:
+    if next(iter(aggregate(samples, find_missing)), None) is not None:
         source = storage_of(samples) if is_patches(samples) else samples
         measure_agreement(source, label_field, str(other_field))
         if is_patches(samples):
@@ -140,7 +142,7 @@ def _measured(samples: Any, path: str, label_field: str, other_field: str | None
 
 
 def _median_log_area(samples: Any, path: str) -> float:
-    """The median of the natural logarithm of the labels' areas; 0 where there are none."""
+    """The median of the natural logarithms of the labels' areas; 0 if there are no labels."""
     step = {"$floor": {"$multiply": [_STEPS, {"$ln": area_of("$$label")}]}}
     pipeline: list[Json] = [
         {"$project": {"step": each_label(path, step)}},

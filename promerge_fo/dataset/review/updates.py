@@ -1,13 +1,16 @@
-"""Decisions on labels as updates that the database makes by itself.
+"""Decisions on labels, as update pipelines that MongoDB runs by itself.
 
-A label's document gets ``review``, ``reviewer`` and ``reviewed_at``; the decision that these
-replace, if any, becomes the first of its list ``review_past``. The labels of a sample are a list;
-in patches, each label is a document of its own: both are changed by the same expressions.
+Each decision sets ``review``, ``reviewer`` and ``reviewed_at`` in the label's document. The earlier
+decision, if any, goes to the front of the label's list ``review_past``.
+
+A sample's document holds its labels as a list; a patch's document holds a single label. In the
+expressions below, ``$$label`` stands for one label in either case.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 import fiftyone as fo
@@ -42,9 +45,9 @@ __all__ = [
     "ids_of",
     "is_undecided",
     "label_path",
-    "only",
+    "select_attributes",
     "take_back",
-    "update",
+    "update_labels",
 ]
 
 ATTRIBUTES = {
@@ -52,19 +55,23 @@ ATTRIBUTES = {
     "reviewer": fo.StringField,
     "reviewed_at": fo.DateTimeField,
 }
-_PAST = "review_past"  # not in the schema: nothing that the App should filter
-_KEPT = 20  # earlier decisions that a label keeps
-_TINY = 1e-9  # the area of nothing: it has a logarithm
+_PAST = "review_past"  # not declared in the schema, because the App should not filter by it
+_MAX_PAST = 20  # earlier decisions that a label keeps
+_MIN_AREA = 1e-9  # in place of an area of 0, which has no logarithm
 
 Json = dict[str, Any]
 
 
 def label_path(samples: Any, label_field: str) -> str:
-    """The path of a field's labels: "promerge.detections", or "promerge" in patches of it.
+    """The path of a field's labels: "promerge.detections", or "promerge" in its patches views.
+
+    Args:
+        samples: a dataset, a view or a patches view.
+        label_field: a field with detections.
 
     Raises:
-        fiftyone.core.media.MediaTypeError: the samples have no images.
-        ValueError: a field that does not hold detections.
+        fiftyone.core.media.MediaTypeError: the samples are not images.
+        ValueError: the field does not hold detections.
     """
     require_images(samples)
     if is_patches(samples):
@@ -76,20 +83,24 @@ def label_path(samples: Any, label_field: str) -> str:
 
 
 def declare(samples: Any, label_field: str) -> None:
-    """Have the attributes in the schemas of the samples and of where their labels are stored."""
+    """Add the review attributes to the schema; for patches, also to that of their source."""
     places = [(storage_of(samples), f"{label_field}.detections")]
     if is_patches(samples):
         places.append((samples, label_path(samples, label_field)))
     for collection, path in places:
-        known = dataset_of(collection).get_field
+        declared = dataset_of(collection).get_field
         fields = {f"{path}.{name}": kind for name, kind in ATTRIBUTES.items()}
-        add_fields(collection, {at: kind for at, kind in fields.items() if known(at) is None})
+        add_fields(collection, {f: kind for f, kind in fields.items() if declared(f) is None})
 
 
 def decision(review: str, reviewer: str | None) -> Json:
-    """What a decision that is made now changes in a label, by expressions of ``$$label``.
+    """The attributes that a decision sets in a label, as expressions of ``$$label``.
 
-    The time is the database's own: one clock for all who review.
+    The time is the database's, so that all reviewers use the same clock.
+
+    Args:
+        review: "accepted" or "rejected".
+        reviewer: the name of the person who decides.
     """
     present = {name: f"$$label.{name}" for name in ATTRIBUTES}
     past = {"$concatArrays": [[present], {"$ifNull": [f"$$label.{_PAST}", []]}]}
@@ -97,121 +108,117 @@ def decision(review: str, reviewer: str | None) -> Json:
         "review": review,
         "reviewer": {"$literal": reviewer},
         "reviewed_at": database_time(),
-        _PAST: {"$cond": [is_undecided("$$label"), "$$REMOVE", {"$slice": [past, _KEPT]}]},
+        _PAST: {"$cond": [is_undecided("$$label"), "$$REMOVE", {"$slice": [past, _MAX_PAST]}]},
     }
 
 
 def decide_listed(samples: Any, path: str, ids: Collection[str] | None, change: Json) -> int:
-    """Change the labels with these ids, or all of some patches; one update a sample.
+    """Decide on the labels with these ids, by one update per sample.
 
     Args:
-        samples: a dataset, a view or patches.
-        path: of the labels.
-        ids: of labels; those that the samples do not have are left alone.
+        samples: a dataset, a view or a patches view.
+        path: the path of the labels.
+        ids: the ids of the labels; ids that the samples do not contain are ignored. None takes all
+            labels of the samples.
         change: from :func:`decision`.
 
     Returns:
-        How many labels were changed.
+        The number of labels that were changed.
 
     Raises:
-        ValueError: what is no id.
+        ValueError: ``ids`` has something that is not an id.
     """
-    found = _find(samples, path, ids)
-    home = storage_of(samples)
-    at = _path_at_home(path) if is_patches(samples) else path
-    _update_each(home, at, change, "sample", found)
+    found = _find_labels(samples, path, ids)
+    _update_listed(storage_of(samples), _stored_path(path), change, "sample", found)
     if is_patches(samples):
-        _update_each(samples, path, change, "_id", found)
+        _update_listed(samples, path, change, "_id", found)
     propagate(samples, path.removesuffix(".detections"))
     return len({label for row in found for label in row["labels"]})
 
 
 def decide_all(samples: Any, path: str, change: Json) -> int:
-    """Change all labels of a dataset or a view, not of patches, without reading them here.
+    """Decide on all labels of a dataset or a view, but not of patches, without loading them.
 
     Returns:
-        How many labels were changed.
+        The number of labels that were changed.
     """
     count = int(samples.count(path))
     chosen = [{"$project": {"chosen": ids_of(path)}}]
-    not_yet = {"$ne": ["$$label.reviewed_at", change["reviewed_at"]]}  # should one be met twice
-    _merge(samples, path, chosen, not_yet, change)
+    # in case a document comes up twice
+    not_yet = {"$ne": ["$$label.reviewed_at", change["reviewed_at"]]}
+    _update_chosen(samples, path, chosen, not_yet, change)
     propagate(samples, path.removesuffix(".detections"))
     return count
 
 
 def take_back(samples: Any, path: str) -> int:
-    """Give the labels of the last decision the attributes that they had before.
+    """Give the labels of the last decision the attributes that they had before it.
 
     Args:
-        samples: a dataset or a view; patches stand for all of where they were cut from.
-        path: of the labels.
+        samples: a dataset or a view. A patches view stands for all samples of its source.
+        path: the path of the labels.
 
     Returns:
-        How many labels were changed; 0 where no decision is left.
+        The number of labels that were changed; 0 if no decision is left.
     """
-    home, at, whole = storage_of(samples), path, samples
-    if is_patches(samples):
-        at, whole = _path_at_home(path), home
-
-    def find(pipeline: list[Json]) -> Any:
-        if whole is home:
-            return aggregate_stored(home, pipeline)
-        return aggregate(samples, pipeline)
-
+    storage, stored_at = storage_of(samples), _stored_path(path)
+    takes_all = is_patches(samples) or samples is storage
+    find = partial(aggregate_stored, storage) if takes_all else partial(aggregate, samples)
     newest: list[Json] = [
-        {"$project": {"last": {"$max": f"${at}.reviewed_at"}}},
+        {"$project": {"last": {"$max": f"${stored_at}.reviewed_at"}}},
         {"$group": {"_id": None, "last": {"$max": "$last"}}},
     ]
     last = next((row["last"] for row in find(newest)), None)
     if last is None:
         return 0
     decided_then = {"$eq": ["$$label.reviewed_at", last]}
-    chosen = {"$filter": {"input": f"${at}", "as": "label", "cond": decided_then}}
-    found = [{"$match": {f"{at}.reviewed_at": last}}, {"$project": {"labels": chosen}}]
+    chosen = {"$filter": {"input": f"${stored_at}", "as": "label", "cond": decided_then}}
+    found = [{"$match": {f"{stored_at}.reviewed_at": last}}, {"$project": {"labels": chosen}}]
     counted = [*found, {"$group": {"_id": None, "count": {"$sum": {"$size": "$labels"}}}}]
     count = next((int(row["count"]) for row in find(counted)), 0)
-    change = _as_before()
-    if whole is home:
-        update_all(home, {f"{at}.reviewed_at": last}, update(at, decided_then, change))
+    change = _previous_decision()
+    restored = update_labels(stored_at, decided_then, change)
+    if takes_all:
+        update_all(storage, {f"{stored_at}.reviewed_at": last}, restored)
     else:
         ids = [*found, {"$project": {"chosen": "$labels._id"}}]
-        _merge(samples, at, ids, decided_then, change)
+        _update_chosen(samples, stored_at, ids, decided_then, change)
     if is_patches(samples):
-        update_all(samples, {f"{path}.reviewed_at": last}, update(path, decided_then, change))
+        restored = update_labels(path, decided_then, change)
+        update_all(samples, {f"{path}.reviewed_at": last}, restored)
     propagate(samples, path.removesuffix(".detections"))
     return count
 
 
 def each_label(path: str, value: Any) -> Json:
-    """The list of what an expression of ``$$label`` gives for each label of a sample or patch."""
+    """The expression for a list: what an expression of ``$$label`` gives for each label."""
     labels = f"${path}" if _is_list(path) else [f"${path}"]
     return {"$map": {"input": {"$ifNull": [labels, []]}, "as": "label", "in": value}}
 
 
-def only(path: str, *attributes: str) -> Json:
-    """The stage that reads the labels' ids and these attributes, and not their masks."""
+def select_attributes(path: str, *attributes: str) -> Json:
+    """The stage that selects the labels' ids and these attributes, so that no masks are read."""
     return {"$project": {f"{path}.{name}": 1 for name in ("_id", *attributes)}}
 
 
 def area_of(label: str) -> Json:
-    """A label's ``area``, its mask's share of the image, or else that of its box; above 0."""
+    """The expression for a label's ``area``, or that of its box if it has none; always above 0."""
     sides = [{"$arrayElemAt": [f"{label}.bounding_box", i]} for i in (2, 3)]
-    return {"$max": [{"$ifNull": [f"{label}.area", {"$multiply": sides}]}, _TINY]}
+    return {"$max": [{"$ifNull": [f"{label}.area", {"$multiply": sides}]}, _MIN_AREA]}
 
 
 def is_undecided(label: str) -> Json:
-    """Whether nobody has accepted or rejected a label."""
+    """The expression for whether a label is neither accepted nor rejected."""
     return {"$eq": [{"$ifNull": [f"{label}.review", None]}, None]}
 
 
 def ids_of(path: str) -> Any:
-    """The ids of the labels of a sample or patch."""
+    """The expression for the ids of the labels of a sample or patch."""
     return {"$ifNull": [f"${path}._id", []]} if _is_list(path) else [f"${path}._id"]
 
 
-def _path_at_home(path: str) -> str:
-    """The path of the labels that patches were cut from."""
+def _stored_path(path: str) -> str:
+    """The path of the labels where they are stored; it differs for patches."""
     return f"{path.removesuffix('.detections')}.detections"
 
 
@@ -219,12 +226,13 @@ def _is_list(path: str) -> bool:
     return path.endswith(".detections")
 
 
-def _find(samples: Any, path: str, ids: Collection[str] | None) -> list[Json]:
-    """Which of these labels, or of all, each sample has.
+def _find_labels(samples: Any, path: str, ids: Collection[str] | None) -> list[Json]:
+    """Find the labels with these ids, or all labels if ``ids`` is None.
 
     Returns:
-        Of each one that has some: ``_id``, ``sample`` (the same; of a patch, the id of the sample
-        or frame that it was cut from) and ``labels`` (their ids).
+        One row for each sample or patch with such labels: its ``_id``; ``sample``, the id of the
+        sample or frame that stores the labels (``_id`` itself, except for patches); and
+        ``labels``, the ids of the labels.
     """
     pipeline: list[Json] = []
     wanted = None
@@ -244,34 +252,50 @@ def _find(samples: Any, path: str, ids: Collection[str] | None) -> list[Json]:
     return [row for row in rows if row["labels"]]
 
 
-def _update_each(stored_in: Any, path: str, change: Json, key: str, found: list[Json]) -> None:
-    """Change labels that were found, where they are stored ("sample") or in patches ("_id")."""
+def _update_listed(samples: Any, path: str, change: Json, key: str, found: list[Json]) -> None:
+    """Change the labels that :func:`_find_labels` found.
+
+    Args:
+        samples: what holds the documents to update.
+        path: the path of the labels in these documents.
+        change: attributes, as expressions of ``$$label``.
+        key: which entry of the rows is the document's id: "sample", or "_id" for patches.
+        found: the rows.
+    """
     labels: dict[ObjectId, list[ObjectId]] = {}
     for row in found:
         labels.setdefault(row[key], []).extend(row["labels"])
     updates = [
-        UpdateOne({"_id": sample}, update(path, {"$in": ["$$label._id", chosen]}, change))
-        for sample, chosen in labels.items()
+        UpdateOne({"_id": sample}, update_labels(path, {"$in": ["$$label._id", ids]}, change))
+        for sample, ids in labels.items()
     ]
-    bulk_update(stored_in, updates)
+    bulk_update(samples, updates)
 
 
-def _merge(samples: Any, path: str, chosen: list[Json], condition: Json, change: Json) -> None:
-    """Change labels of a dataset or a view, not of patches, in the database alone.
+def _update_chosen(
+    samples: Any, path: str, chosen: list[Json], condition: Json, change: Json
+) -> None:
+    """Change labels of a dataset or a view, but not of patches, without loading anything.
 
     Args:
-        samples: what the pipeline runs on.
-        path: of the labels.
-        chosen: a pipeline that gives the ids of each sample's labels, ``chosen``.
-        condition: what must hold for such a ``$$label``, besides.
-        change: attributes, by expressions of ``$$label``.
+        samples: a dataset or a view.
+        path: the path of the labels.
+        chosen: a pipeline that gives, for each sample, the ids of its labels as ``chosen``.
+        condition: an expression; of the chosen labels, those for which it is true are changed.
+        change: attributes, as expressions of ``$$label``.
     """
     condition = {"$and": [{"$in": ["$$label._id", "$$new.chosen"]}, condition]}
-    merge_updates(samples, chosen, update(path, condition, change))
+    merge_updates(samples, chosen, update_labels(path, condition, change))
 
 
-def update(path: str, condition: Json, change: Json) -> list[Json]:
-    """The update of a sample or a patch that changes its labels for which a condition holds."""
+def update_labels(path: str, condition: Json, change: Json) -> list[Json]:
+    """The update pipeline that changes the labels of a document for which a condition is true.
+
+    Args:
+        path: the path of the labels.
+        condition: an expression of ``$$label``.
+        change: attributes, as expressions of ``$$label``.
+    """
     label = {"$cond": [condition, {"$mergeObjects": ["$$label", change]}, "$$label"]}
     value: Json
     if _is_list(path):
@@ -281,8 +305,8 @@ def update(path: str, condition: Json, change: Json) -> list[Json]:
     return [{"$set": {path: value, "last_modified_at": "$$NOW"}}]
 
 
-def _as_before() -> Json:
-    """The attributes of a label before its last decision."""
+def _previous_decision() -> Json:
+    """The attributes that a label had before its last decision, as expressions of ``$$label``."""
     past = {"$ifNull": [f"$$label.{_PAST}", []]}
     before = {"$arrayElemAt": [past, 0]}
     change: Json = {

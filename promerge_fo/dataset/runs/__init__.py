@@ -1,1 +1,1 @@
-"""Runs: images get masks, and what made them is on record."""
+"""Runs: give images masks, and keep a record of the settings and software that made them."""

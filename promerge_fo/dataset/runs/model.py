@@ -18,7 +18,7 @@ import fiftyone.utils.torch as fout
 import torch
 
 from promerge_fo.config import METHODS, Config
-from promerge_fo.dataset.database import collection_of, patiently
+from promerge_fo.dataset.database import collection_of, retry_while_unreachable
 from promerge_fo.dataset.labels import complete_field, to_detections
 from promerge_fo.dataset.runs.recorder import RunRecorder
 from promerge_fo.dataset.samples import VIDEO_REFUSED
@@ -27,16 +27,9 @@ from promerge_fo.encoder.base import Encoder, Facet, Precision, ResizeMode
 from promerge_fo.pipeline import ImageLike, Pipeline, Prepare, Prepared, pipeline_of
 from promerge_fo.run_record import RunRecord
 
-__all__ = [
-    "METHODS",
-    "OutOfStepError",
-    "ProMergeModel",
-    "load_model",
-    "model_of_run",
-    "preset_encoder",
-]
+__all__ = ["OutOfStepError", "ProMergeModel", "load_model", "model_of_run", "preset_encoder"]
 
-# Below FiftyOne's own logger: shown wherever, and as long as, FiftyOne's messages are.
+# A child of FiftyOne's logger, so that its messages are shown wherever FiftyOne's are.
 logger = logging.getLogger("fiftyone.promerge")
 
 
@@ -53,30 +46,31 @@ def load_model(
     resize: ResizeMode = "square",
     compile: bool = False,
 ) -> ProMergeModel:
-    """A method as a model that ``dataset.apply_model`` runs.
+    """Load a method and an encoder as a model for ``dataset.apply_model``.
 
     Args:
-        method: ``"promerge"``, ``"maskcut"`` or ``"tokencut"``; None is the configuration's, and
-            ProMerge without one.
+        method: ``"promerge"``, ``"maskcut"`` or ``"tokencut"``; None takes the method of
+            ``config``, or ProMerge if there is no ``config``.
         preset: a preset of the method, see :class:`promerge_fo.ProMergeConfig`; ``"fast"`` also
             takes the encoder ``"vit_small_patch16_224.dino"``, which suits laptops.
         config: the method's parameters, instead of a preset.
-        encoder: the name of an encoder (see :func:`promerge_fo.load_encoder`), or an encoder that
-            is loaded already, to which the arguments below do not apply;
-            ``"vit_base_patch8_224.dino"`` by default.
-        checkpoint: a local file with the encoder's weights; None downloads them, once.
-        facet: which features: ``"key"``, ``"query"``, ``"value"`` or ``"token"``.
-        device: a torch device; None is CUDA where there is one, else the CPU.
+        encoder: the name of an encoder (see :func:`promerge_fo.load_encoder`;
+            ``"vit_base_patch8_224.dino"`` by default), or an encoder that is already loaded, for
+            which the arguments below cannot be given.
+        checkpoint: a local file with the encoder's weights; None downloads them once.
+        facet: the features to use: ``"key"``, ``"query"``, ``"value"`` or ``"token"``.
+        device: a torch device; None takes CUDA if available, else the CPU.
         precision: ``"fp32"``, ``"bf16"`` or ``"auto"``.
-        image_size: side in pixels at which images are encoded and masks refined; None is the
-            configuration's, 480 by default.
-        resize: ``"square"``, or ``"aspect"``, which keeps the images' aspect ratio.
+        image_size: side in pixels at which images are encoded and masks refined; None takes it
+            from the configuration (480 by default).
+        resize: ``"square"``, or ``"aspect"`` to keep the aspect ratio of the images.
         compile: compile the encoder at the first batch; meant for GPUs.
 
     Raises:
-        TypeError: a configuration that is none.
-        ValueError: an unknown method, preset or encoder, or arguments that contradict each other.
-        promerge_fo.encoder.WeightsError: no way to the weights.
+        TypeError: ``config`` is not a configuration.
+        ValueError: the method, preset or encoder is unknown, or arguments contradict each other.
+        promerge_fo.encoder.WeightsError: the weights are neither on this machine nor can they be
+            downloaded.
 
     Examples:
         >>> model = load_model(preset="fast")  # doctest: +SKIP
@@ -84,7 +78,7 @@ def load_model(
         ...     model, label_field="promerge", batch_size=8, num_workers=0
         ... )
     """
-    config = _chosen(method, preset, config, image_size)
+    config = _choose_config(method, preset, config, image_size)
     if isinstance(encoder, Encoder):
         given = {
             "checkpoint": checkpoint is not None,
@@ -117,23 +111,28 @@ def model_of_run(
     checkpoint: str | Path | None = None,
     device: str | torch.device | None = None,
 ) -> ProMergeModel:
-    """The model that made a run, to go on with it or to do it again.
+    """The model that made a run, to continue or to repeat it.
 
     Args:
-        record: what :func:`promerge_fo.dataset.load_run` gives.
-        checkpoint: the file with the encoder's weights, where the run had one.
-        device: a torch device; None is CUDA where there is one, else the CPU.
+        record: the record of the run, from :func:`promerge_fo.dataset.load_run`.
+        checkpoint: the file with the encoder's weights, if the run used one.
+        device: a torch device; None takes CUDA if available, else the CPU.
 
     Raises:
-        ValueError: the weights are not those of the run, or the method cannot be run again.
-        promerge_fo.encoder.WeightsError: no way to the weights.
+        ValueError: the weights are not those of the run, or the run was an import, which no model
+            made.
+        promerge_fo.encoder.WeightsError: the weights are neither on this machine nor can they be
+            downloaded.
     """
     if record["method"] == "import":
-        raise ValueError(f"this run was imported from {record['file']}; no model of ours made it")
+        raise ValueError(
+            f"this run was imported from {record['file']}, so no model can be loaded for it; give "
+            "the record of a run that segmented images"
+        )
     return ProMergeModel(pipeline_of(record, checkpoint, device))
 
 
-def _chosen(
+def _choose_config(
     method: str | None, preset: str, config: Config | None, image_size: int | None
 ) -> Config:
     """The configuration that the arguments of :func:`load_model` ask for."""
@@ -168,17 +167,18 @@ def _chosen(
 
 
 def preset_encoder(preset: str) -> str:
-    """The encoder that a preset takes where none is named."""
+    """The name of the encoder that a preset uses by default."""
     return "vit_small_patch16_224.dino" if preset == "fast" else "vit_base_patch8_224.dino"
 
 
 class OutOfStepError(BaseException):
-    """FiftyOne is about to give an image the labels of another one.
+    """Raised when FiftyOne is about to store the labels of one image on the sample of another.
 
-    It reads samples and images apart, and counts on both coming in the same order. Where the
-    server drops its cursor (after ten minutes, or as it starts anew), FiftyOne goes on at the same
-    position; but a view of what is left to do has other samples there by then. FiftyOne would
-    take an ``Exception`` for a bad batch and go on, so this is none.
+    FiftyOne reads samples and images separately, and relies on both coming in the same order. When
+    the database server drops a cursor (after ten minutes, or when it restarts), FiftyOne resumes at
+    the same position of the view. But a view of unfinished images holds other samples at that
+    position by then. The class does not derive from ``Exception``, because FiftyOne takes an
+    ``Exception`` for a bad batch and continues.
     """
 
 
@@ -188,47 +188,47 @@ class ProMergeModel(
     fomo.TorchModelMixin,  # type: ignore[misc]
     fomo.Model,  # type: ignore[misc]
 ):
-    """A pipeline as FiftyOne wants its models.
+    """A pipeline with the interface of a FiftyOne model.
 
-    ``apply_model`` goes through :meth:`promerge_fo.Pipeline.run`: while FiftyOne stores the labels
-    of one batch, the next ones are read, encoded and segmented already. A GPU encodes
-    ``batch_size`` images at once (FiftyOne's default is one). Threads read the images, so
-    ``num_workers=0`` is best: FiftyOne's worker processes would hand on paths alone. The labels
+    ``apply_model`` uses :meth:`promerge_fo.Pipeline.run`: while FiftyOne stores the labels of one
+    batch, the next batches are already read, encoded and segmented. A GPU encodes ``batch_size``
+    images together (FiftyOne's default is 1). The pipeline's own threads read the images, so
+    ``num_workers=0`` is best: FiftyOne's worker processes would only pass paths along. The labels
     are those of :func:`promerge_fo.dataset.to_detections`. An image that cannot be read or
-    computed costs no other image anything: its labels are empty, with ``status`` "failed" and the
-    reason in ``error``. Every image's labels are replaced, so nothing of an earlier run stays.
+    segmented does not affect the others: its labels are empty, with ``status`` "failed" and the
+    reason in ``error``. The labels of every image are replaced, so none of an earlier run remain.
 
-    When the run ends, or is interrupted, a line tells the images by status, the labels'
-    attributes become filterable, and the run's record is written
+    When the run ends or is interrupted, the model logs the number of images by status, makes the
+    labels' attributes filterable in the App, and writes the record of the run
     (:func:`promerge_fo.dataset.load_run`).
 
-    With ``output_dir``, masks are written there as PNG files instead of to the database. FiftyOne
-    never overwrites files: a second run writes new ones beside the old, which no label points to
-    any more and which are yours to delete.
+    With ``output_dir``, masks are written to that folder as PNG files instead of to the database.
+    FiftyOne never overwrites files: a second run writes new files beside the old ones, which no
+    label refers to any more. Delete them yourself.
 
     Args:
-        pipeline: encoder and configuration.
+        pipeline: the encoder and the configuration.
 
     Attributes:
-        pipeline: encoder and configuration.
-        counts: images of the last run by status, while it goes on, too.
-        instances: masks that the last run stored.
+        pipeline: the encoder and the configuration.
+        counts: the number of images of the current or last run, by status.
+        instances: the number of masks that the last run stored.
     """
 
     media_type = "image"
-    ragged_batches = False  # else FiftyOne takes no notice of batch_size
+    ragged_batches = False  # with True, FiftyOne ignores batch_size
     has_collate_fn = True  # the inherited one, which leaves a batch as a list
-    preprocess = True  # FiftyOne switches it off where its data loader prepares the images
+    preprocess = True  # FiftyOne sets it to False if its data loader prepares the images
 
     def __init__(self, pipeline: Pipeline) -> None:
         fomo.SamplesMixin.__init__(self)
         self.pipeline = pipeline
         self.counts: dict[str, int] = {}
         self.instances = 0
-        self._idle_fields = self.needs_fields
+        self._default_fields = self.needs_fields
         self._get_item = _GetItem()
         self._recorder: RunRecorder | None = None
-        self._ahead: _ReadAhead | None = None
+        self._read_ahead: _ReadAhead | None = None
         self._refusal: Exception | None = None
 
     @property
@@ -243,7 +243,7 @@ class ProMergeModel(
 
     @property
     def transforms(self) -> Prepare:
-        """What makes an image ready for the encoder."""
+        """The function that reads an image and resizes it for the encoder."""
         return self.pipeline.prepare
 
     @property
@@ -251,97 +251,97 @@ class ProMergeModel(
         return self.pipeline.encoder.device.type == "cuda"
 
     def build_get_item(self, field_mapping: dict[str, str] | None = None) -> fout.GetItem:
-        """What FiftyOne's data loader runs in its workers."""
+        """The function with which FiftyOne's data loader gets images from samples."""
         self._get_item = _GetItem(field_mapping)
         return self._get_item
 
     def predict(self, arg: ImageLike | Prepared, sample: Any = None) -> fo.Detections:
-        """Labels of one image.
+        """The labels of one image.
 
         Args:
-            arg: a path, a PIL image, an array (H, W, 3) uint8, or what :attr:`transforms` gave.
-            sample: the image's sample, as FiftyOne passes it.
+            arg: a path, a PIL image, an array (H, W, 3) uint8, or a result of :attr:`transforms`.
+            sample: the sample of the image, if FiftyOne calls.
         """
         return self.predict_all([arg], None if sample is None else [sample])[0]
 
     def predict_all(
         self, args: Iterable[ImageLike | Prepared], samples: Sequence[Any] | None = None
     ) -> list[fo.Detections]:
-        """Labels of a batch of images, in order.
+        """The labels of a batch of images, in order.
 
         Args:
-            args: as in :meth:`predict`.
-            samples: the images' samples, as FiftyOne passes them.
+            args: images, as in :meth:`predict`.
+            samples: the samples of the images, if FiftyOne calls.
 
         Raises:
             fiftyone.core.media.MediaTypeError: the samples are frames of a video.
-            ValueError: a view of frames (``to_frames``) or patches, without workers.
-            OutOfStepError: samples and images do not belong together.
+            ValueError: the samples are a view of frames (``to_frames``) or of patches, and the data
+                loader has no workers.
+            OutOfStepError: an image is not the one of its sample.
         """
-        if samples:
-            self._require_storable(samples[0])
         batch = list(args)
         if samples:
-            self._require_step(batch, samples)
+            self._require_storable(samples[0])
+            self._require_own_images(batch, samples)
         try:
             if self._recorder is not None and samples:
-                labels = self._foreseen(batch, samples)
+                labels = self._labels_read_ahead(batch, samples)
             else:
-                labels = list(self._run(max(len(batch), 1), batch))
-        except Exception:  # FiftyOne warns and goes on with the next batch
+                labels = list(self._segment(max(len(batch), 1), batch))
+        except Exception:  # FiftyOne warns and continues with the next batch
             if self._recorder is not None:
-                self._recorder.lost += len(batch)
+                self._recorder.not_stored += len(batch)
             raise
         if self._recorder is not None and samples is not None:
             self._recorder.add(samples, labels)
         return labels
 
-    def _run(
+    def _segment(
         self, batch_size: int, images: Iterable[ImageLike | Prepared]
     ) -> Generator[fo.Detections, None, None]:
         return self.pipeline.run(images, batch_size, then=partial(to_detections, run=self.hash))
 
-    def _foreseen(self, batch: list[Any], samples: Sequence[Any]) -> list[fo.Detections]:
-        """Labels of a batch within apply_model, where the batches that follow are known."""
-        if self._ahead is None:
+    def _labels_read_ahead(self, batch: list[Any], samples: Sequence[Any]) -> list[fo.Detections]:
+        """The labels of a batch within apply_model, while the batches after it are computed."""
+        if self._read_ahead is None:
             paths = collection_of(samples[0]).values("filepath")
-            self._ahead = _ReadAhead(paths, partial(self._run, len(batch)))
-        return self._ahead.take(batch)
+            self._read_ahead = _ReadAhead(paths, partial(self._segment, len(batch)))
+        return self._read_ahead.take(batch)
 
-    def _require_step(self, batch: Sequence[Any], samples: Sequence[Any]) -> None:
-        """Refuse images that are not those of their samples."""
+    def _require_own_images(self, batch: Sequence[Any], samples: Sequence[Any]) -> None:
+        """Refuse a batch in which an image is not the one of its sample."""
         if self._get_item.field_mapping["filepath"] != "filepath":
             return
         for image, sample in zip(batch, samples, strict=True):
             if isinstance(image, str) and image != sample.filepath:
                 raise OutOfStepError(
-                    f"FiftyOne has come to the sample of {sample.filepath}, but to the image "
-                    f"{image}; what was done is kept, run the same again"
+                    f"FiftyOne is at the sample of {sample.filepath}, but at the image {image}; "
+                    "what was done is kept, run the same again"
                 )
 
     def _require_storable(self, sample: Any) -> None:
-        """Refuse samples whose labels FiftyOne would lose."""
+        """Refuse samples whose labels FiftyOne cannot store."""
         if isinstance(sample, (fof.Frame, fof.FrameView)):
             self._refusal = fom.MediaTypeError(VIDEO_REFUSED)
             raise self._refusal
-        # FiftyOne reloads a generated dataset where it reads it. In this process, that leaves it
-        # with samples of the old schema, whose new fields it stores but never declares: neither
-        # the view nor the dataset can be read any more.
+        # FiftyOne reloads a generated dataset in the process that reads its images. If that is
+        # this process, it keeps samples with the old schema. It stores their new fields, but never
+        # declares them, and then neither the view nor the dataset can be read any more.
         generated = isinstance(sample, fos.SampleView) and type(sample) is not fos.SampleView
         if generated and self._get_item.used_here:
             self._refusal = ValueError(
-                "num_workers is 0, but FiftyOne loses the labels of frames and patches then; "
+                "num_workers is 0, but then FiftyOne loses the labels of frames and patches; "
                 "give num_workers=1 or more"
             )
             raise self._refusal
 
     def __enter__(self) -> ProMergeModel:
-        # FiftyOne reads whole images through a data loader, and switches preprocessing off for
-        # it. Where it announces samples and leaves preprocessing on, it is about to cut videos
-        # into frames, and would turn every refusal of a frame into a warning.
-        if self.needs_fields is not self._idle_fields and self.preprocess:
+        # FiftyOne reads images through a data loader, and sets preprocess to False for it. If it
+        # sets the fields of samples, but leaves preprocess True, it is about to read the frames of
+        # videos. Refused here, as it would turn the error for a frame into a mere warning.
+        if self.needs_fields is not self._default_fields and self.preprocess:
             raise fom.MediaTypeError(VIDEO_REFUSED)
-        device = _name(self.pipeline.encoder.device)
+        device = _describe(self.pipeline.encoder.device)
         self._recorder = RunRecorder(self.hash, self.pipeline.identity(), device)
         self.counts, self.instances, self._refusal = self._recorder.counts, 0, None
         return self
@@ -353,31 +353,32 @@ class ProMergeModel(
         traceback: TracebackType | None,
     ) -> None:
         recorder, self._recorder = self._recorder, None
-        if self._ahead is not None:
-            self._ahead.close()
-            self._ahead = None
+        if self._read_ahead is not None:
+            self._read_ahead.close()
+            self._read_ahead = None
         if recorder is None:
             return
         if error is None and self._refusal is not None:
             raise self._refusal
-        record = patiently(lambda: recorder.finish(interrupted=error is not None))
+        record = retry_while_unreachable(lambda: recorder.finish(interrupted=error is not None))
         if record is not None:
             self.instances = record.instances
             field = str(record.label_field)
-            patiently(lambda: complete_field(recorder.collection, field))
+            retry_while_unreachable(lambda: complete_field(recorder.collection, field))
             logger.info(_summary(record))
-        if recorder.lost and error is None:
+        if recorder.not_stored and error is None:
             logger.warning(
-                "promerge: FiftyOne did not store the labels of %d images; it says why above",
-                recorder.lost,
+                "promerge: FiftyOne did not store the labels of %d images; its messages above say "
+                "why",
+                recorder.not_stored,
             )
 
 
 class _GetItem(fout.GetItem):  # type: ignore[misc]
-    """Hands on the path of a sample's image; it holds no model, so that workers start quickly."""
+    """Gets the path of a sample's image. It holds no model, so that workers start quickly."""
 
     def __init__(self, field_mapping: dict[str, str] | None = None) -> None:
-        self.used_here = False  # workers have copies
+        self.used_here = False  # whether this process calls it; workers call copies
         super().__init__(field_mapping=field_mapping)
 
     @property
@@ -390,45 +391,45 @@ class _GetItem(fout.GetItem):  # type: ignore[misc]
 
 
 class _ReadAhead:
-    """Labels of images that FiftyOne is going to ask for, made in the background before it does.
+    """Computes the labels of images in the background, before FiftyOne asks for them.
 
     Args:
-        paths: the images, in the order in which FiftyOne will ask for them.
-        run: makes the labels of the images that it is given, one after the other.
+        paths: the image files, in the order in which FiftyOne will ask for them.
+        segment: yields the labels of the images that it is given, in order.
     """
 
     def __init__(
         self,
         paths: Sequence[str],
-        run: Callable[[Sequence[str]], Generator[fo.Detections, None, None]],
+        segment: Callable[[Sequence[str]], Generator[fo.Detections, None, None]],
     ) -> None:
         self._paths = paths
-        self._run = run
-        self._next = 0  # the image that the next labels are of
+        self._segment = segment
+        self._next = 0  # the index of the image whose labels come next
         self._labels: Generator[fo.Detections, None, None] | None = None
 
     def take(self, batch: Sequence[str]) -> list[fo.Detections]:
         """The labels of the next batch."""
         try:
-            return [self._take(path) for path in batch]
+            return [self._labels_of(path) for path in batch]
         except BaseException:
             self.close()
             raise
 
-    def _take(self, path: str) -> fo.Detections:
+    def _labels_of(self, path: str) -> fo.Detections:
         try:
-            place = self._paths.index(path, self._next)
-        except ValueError:  # someone else is changing the dataset
-            return next(self._run([path]))
+            index = self._paths.index(path, self._next)
+        except ValueError:  # the dataset was changed during the run
+            return next(self._segment([path]))
         if self._labels is None:
-            self._labels, self._next = self._run(self._paths[place:]), place
-        for _ in range(self._next, place):  # FiftyOne left these out
+            self._labels, self._next = self._segment(self._paths[index:]), index
+        for _ in range(self._next, index):  # FiftyOne skipped these images
             next(self._labels)
-        self._next = place + 1
+        self._next = index + 1
         return next(self._labels)
 
     def close(self) -> None:
-        """Stop what is under way."""
+        """Stop the computation in the background."""
         if self._labels is not None:
             self._labels.close()
             self._labels = None
@@ -446,7 +447,7 @@ def _summary(record: RunRecord) -> str:
     return "promerge was interrupted; " + text if record.interrupted else text
 
 
-def _name(device: torch.device) -> str:
+def _describe(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"{device} ({torch.get_num_threads()} threads)"

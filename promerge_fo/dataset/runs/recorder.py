@@ -1,4 +1,4 @@
-"""Follows a run while FiftyOne applies the model, and writes its record."""
+"""Counts what FiftyOne stores while it applies the model, and writes the record of the run."""
 
 from __future__ import annotations
 
@@ -9,22 +9,28 @@ from typing import Any
 import fiftyone as fo
 
 from promerge_fo.dataset.database import collection_of, root_dataset
-from promerge_fo.dataset.provenance import keep_rate, register
+from promerge_fo.dataset.provenance import register, remember_rate
 from promerge_fo.run_record import RunClock, RunRecord
 
 __all__ = ["RunRecorder"]
 
 
 class RunRecorder:
-    """Follows one run over a dataset and writes its record.
+    """Counts the labels that FiftyOne stores during one run, and writes the record of the run.
 
-    FiftyOne tells a model neither the field that it fills nor whether it kept the labels, so the
-    samples of each batch are looked at once FiftyOne is done with them.
+    FiftyOne does not tell a model which field it fills, nor whether it stored the labels. So the
+    recorder looks at the samples of each batch after FiftyOne has processed them.
 
     Args:
         run: the run hash.
-        identity: everything that decides the masks, as JSON can hold it.
-        device: what the masks are calculated on, for people to read.
+        identity: everything that decides the masks, as values that JSON can hold.
+        device: a description of the device that computes the masks, for people to read.
+
+    Attributes:
+        counts: the number of images whose labels were stored, by status.
+        not_stored: the number of images whose labels FiftyOne did not store.
+        label_field: the field that is filled; None until the first labels are stored.
+        collection: the dataset or view that is segmented; None until the first batch.
     """
 
     def __init__(self, run: str, identity: dict[str, Any], device: str) -> None:
@@ -32,38 +38,25 @@ class RunRecorder:
         self._identity = identity
         self._device = device
         self._clock = RunClock()
-        self._batch: list[tuple[Any, fo.Detections]] = []
+        self._batch: list[tuple[fo.Sample, fo.Detections]] = []
         self._batch_size = 0
         self._instances = 0
-        self.counts: Counter[str] = Counter()  #: stored images by status
-        self.lost = 0  #: images whose labels FiftyOne did not store
-        self.label_field: str | None = None  #: the field that is being filled, once known
-        self.collection: Any = None  #: the view that is being segmented, once known
+        self.counts: Counter[str] = Counter()
+        self.not_stored = 0
+        self.label_field: str | None = None
+        self.collection: Any = None
 
-    def add(self, samples: Sequence[Any], labels: Sequence[fo.Detections]) -> None:
-        """Note one batch: samples and the labels that FiftyOne is about to give them."""
-        self.settle()
+    def add(self, samples: Sequence[fo.Sample], labels: Sequence[fo.Detections]) -> None:
+        """Note the samples of a batch, and the labels that FiftyOne will store on them next."""
+        self._count_last_batch()
         self._batch = list(zip(samples, labels, strict=True))
         self._batch_size = max(self._batch_size, len(self._batch))
         if self._batch:
             self.collection = collection_of(self._batch[0][0])
 
-    def settle(self) -> None:
-        """Count the last batch, which FiftyOne has stored by now."""
-        for sample, labels in self._batch:
-            names = sample.field_names
-            field = next((name for name in names if sample[name] is labels), None)
-            if field is None:
-                self.lost += 1
-                continue
-            self.label_field = field
-            self.counts[labels.status] += 1
-            self._instances += len(labels.detections)
-        self._batch = []
-
     def finish(self, interrupted: bool) -> RunRecord | None:
-        """Write the record, and return it; None where nothing was stored."""
-        self.settle()
+        """Write the record to the dataset and return it; None if nothing was stored."""
+        self._count_last_batch()
         if self.label_field is None:
             return None
         record = self._clock.record(
@@ -77,5 +70,18 @@ class RunRecorder:
             batch_size=self._batch_size,
         )
         register(root_dataset(self.collection), record)
-        keep_rate(record)
+        remember_rate(record)
         return record
+
+    def _count_last_batch(self) -> None:
+        """Count what FiftyOne stored of the last batch, which it has processed by now."""
+        for sample, labels in self._batch:
+            names = sample.field_names
+            field = next((name for name in names if sample[name] is labels), None)
+            if field is None:
+                self.not_stored += 1
+                continue
+            self.label_field = field
+            self.counts[labels.status] += 1
+            self._instances += len(labels.detections)
+        self._batch = []

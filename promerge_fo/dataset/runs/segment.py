@@ -1,4 +1,4 @@
-"""Segment a folder or a dataset: what the command line, the demo and the App's operator call."""
+"""Segment a dataset: called by the command line, the demo and the App's operator."""
 
 from __future__ import annotations
 
@@ -11,41 +11,37 @@ from typing import Any
 
 import fiftyone as fo
 import fiftyone.core.utils as fou
+from pymongo.errors import ConnectionFailure
 
 from promerge_fo.dataset.database import (
-    AWAY,
     is_generated,
-    patiently,
+    retry_while_unreachable,
     root_dataset,
     wait_for_database,
 )
 from promerge_fo.dataset.labels import declare_field
 from promerge_fo.dataset.provenance import find_records, register
 from promerge_fo.dataset.runs.model import OutOfStepError, ProMergeModel
-from promerge_fo.dataset.runs.resume import finished, images_of_other_runs, outstanding, start_anew
+from promerge_fo.dataset.runs.resume import finished, start_run, unfinished
 from promerge_fo.dataset.runs.status import Heartbeat
 from promerge_fo.dataset.samples import require_images
 from promerge_fo.progress import Bar, ShowProgress, progress_bar
 
-__all__ = [
-    "Report",
-    "segment_dataset",
-    "warn_of_other_runs",
-]
+__all__ = ["Report", "segment_dataset"]
 
 logger = logging.getLogger("fiftyone.promerge")
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a run did.
+    """Summary of a run.
 
     Attributes:
-        counts: images by status.
-        skipped: images that were done before with the very same settings.
-        instances: masks that were stored.
-        seconds: time that the run took.
-        interrupted: stopped by the user; what was done is kept.
+        counts: the number of images by status, without those skipped.
+        skipped: the number of images that were done before with exactly the same settings.
+        instances: the number of masks stored.
+        seconds: the duration of the run.
+        interrupted: whether the user stopped the run; what was done is kept.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -81,57 +77,63 @@ def segment_dataset(
 ) -> Report:
     """Give the images of a dataset or view instance masks.
 
-    Images whose field holds masks of the same run hash are skipped, and so are images that failed
-    with these settings. A database that goes away is waited for; what it has lost is done again.
+    Images whose field already holds masks of the same run hash are skipped, and so are images that
+    failed with the same settings. If the database becomes unreachable, the run waits for it, and
+    redoes the images whose labels were lost.
 
     Args:
         samples: a ``fiftyone.Dataset`` or view of images.
-        model: what ``load_model`` gives.
+        model: the model, from :func:`promerge_fo.load_model`.
         label_field: the field for the masks.
-        batch_size: images that a GPU encodes together.
-        output_dir: where masks are kept as PNGs; in the database by default.
-        limit: only the first so many images.
+        batch_size: the number of images that a GPU encodes together.
+        output_dir: a folder to write the masks to as PNG files; by default the masks are stored in
+            the database.
+        limit: use only this number of images, the first ones.
         overwrite: redo images that are done.
         retry_failed: redo images that failed, and no others.
-        progress: whether to show a bar (None: as FiftyOne's config says), or what makes one; see
-            :data:`promerge_fo.progress.ShowProgress`.
+        progress: whether to show a progress bar (None: as FiftyOne's config says), or a function
+            that makes one; see :data:`promerge_fo.progress.ShowProgress`.
 
     Returns:
-        What the run did; after Ctrl-C too, when what was done is kept.
+        A summary of the run, also if Ctrl-C stopped it; what was done until then is kept.
 
     Raises:
-        ValueError: video, 3D or grouped samples, with what to select instead; ``overwrite`` and
-            ``retry_failed`` together.
-        pymongo.errors.ConnectionFailure: the database was away for more than ten minutes.
+        fiftyone.core.media.MediaTypeError: the samples are videos, 3D scenes or groups; the
+            message says what to select instead.
+        ValueError: both ``overwrite`` and ``retry_failed`` are given.
+        pymongo.errors.ConnectionFailure: the database was unreachable for more than ten minutes.
     """
     require_images(samples)
-    if not is_generated(samples):  # or else a run that is killed would leave labels of no known run
+    run = model.hash
+    if not is_generated(samples):  # before the run: if it is killed, its labels have a run hash
         declare_field(samples, label_field)
-    view = samples if limit is None else samples.limit(limit)
-    run = model.pipeline.hash
-    warn_of_other_runs(view, label_field, run)
-    view = start_anew(view, label_field, run, overwrite=overwrite, retry_failed=retry_failed)
-    total, before = len(view), finished(view, label_field, run)
-    left = total - sum(before.values())
+    start = start_run(
+        samples, label_field, run, limit=limit, overwrite=overwrite, retry_failed=retry_failed
+    )
+    view, total, before, left = start.view, start.total, start.finished, start.left
     if left == 0:
         return Report(skipped=total)
     counts, instances, passes, interrupted = Counter[str](), 0, 0, False
     started = time.perf_counter()
 
-    def so_far() -> tuple[int, int]:
-        both = counts + Counter(model.counts)
-        return sum(both.values()), before["failed"] + both["failed"]
+    def count_images() -> tuple[int, int]:
+        so_far = counts + Counter(model.counts)
+        return so_far.total(), before["failed"] + so_far["failed"]
 
     model.counts = {}
-    beat = Heartbeat(root_dataset(samples), label_field, run, "local", total, total - left, so_far)
-    with progress_bar(progress, left) as bar, beat:
+    heartbeat = Heartbeat(
+        root_dataset(samples), label_field, run, "local", total, total - left, count_images
+    )
+    with progress_bar(progress, left) as bar, heartbeat:
         while left and not interrupted:
-            work = outstanding(view, label_field, run)
             try:
-                _apply(work, model, label_field, batch_size, output_dir, bar)
+                _apply_model(
+                    unfinished(view, label_field, run),
+                    model, label_field, batch_size, output_dir, bar,
+                )  # fmt: skip
             except KeyboardInterrupt:
                 interrupted = True
-            except AWAY as error:
+            except ConnectionFailure as error:
                 wait_for_database(error)
             except OutOfStepError as error:
                 logger.warning("%s", error)
@@ -139,70 +141,54 @@ def segment_dataset(
             instances += model.instances
             counts.update(model.counts)
             model.counts, model.instances = {}, 0
-            if is_generated(view):  # its samples are copies, of which FiftyOne makes new ones
+            if is_generated(view):  # FiftyOne would generate these samples anew for a second pass
                 break
-            after = finished(view, label_field, run)
-            stuck = left == total - sum(after.values())
-            left = total - sum(after.values())
-            counts = after - before  # a database that broke off may have lost some
-            if stuck:  # what stands in the way stays there: FiftyOne's log has it
+            # Counted in the database, which may have lost labels when the connection broke.
+            done = finished(view, label_field, run)
+            counts = done - before
+            left, left_before = total - done.total(), left
+            if left == left_before:  # FiftyOne cannot store the rest; its log says why
                 break
     model.counts, model.instances = dict(counts), instances
     seconds = time.perf_counter() - started
     if passes > 1:
-        _complete_record(samples, label_field, run, model, seconds, interrupted)
-    skipped = sum(before.values())
-    return Report(dict(counts), skipped, instances, seconds, interrupted)
+        _update_record(samples, label_field, run, model, seconds, interrupted)
+    return Report(dict(counts), before.total(), instances, seconds, interrupted)
 
 
-def warn_of_other_runs(samples: Any, label_field: str, run: str) -> None:
-    """Say in the log that labels of other settings are about to be replaced, if there are any."""
-    others = images_of_other_runs(samples, label_field, run)
-    if not others:
-        return
-    shown = ", ".join(
-        f"{n} of run {other}" if other else f"{n} of no run" for other, n in others.items()
-    )
-    logger.warning(
-        "the field %r holds labels of other settings (images: %s); run %s replaces them. To keep "
-        "both, give another field",
-        label_field, shown, run,
-    )  # fmt: skip
-
-
-def _apply(
-    work: Any,
+def _apply_model(
+    view: Any,
     model: ProMergeModel,
     label_field: str,
     batch_size: int,
     output_dir: str | None,
     bar: Bar,
 ) -> None:
-    with fou.SetAttributes(fo.config, show_progress_bars=False):  # FiftyOne's own, beside this one
-        work.apply_model(
+    with fou.SetAttributes(fo.config, show_progress_bars=False):  # only this bar, not FiftyOne's
+        view.apply_model(
             model,
             label_field=label_field,
             batch_size=batch_size,
-            # Threads of the pipeline read the images; but frames and patches need a worker.
-            num_workers=int(is_generated(work)),
+            # The pipeline's threads read the images; but frames and patches need a worker process.
+            num_workers=int(is_generated(view)),
             output_dir=output_dir,
-            progress=_steps_of(bar),
+            progress=_bar_updater(bar),
         )
 
 
-def _steps_of(bar: Bar) -> Callable[[Any], None]:
-    """What FiftyOne calls at every step of its progress, to move a bar."""
+def _bar_updater(bar: Bar) -> Callable[[Any], None]:
+    """A callback for FiftyOne's progress, which moves the bar to the same step."""
     shown = 0
 
-    def step(progress: Any) -> None:
+    def update(progress: Any) -> None:
         nonlocal shown
         bar.update(progress.iteration - shown)
         shown = progress.iteration
 
-    return step
+    return update
 
 
-def _complete_record(
+def _update_record(
     samples: Any,
     label_field: str,
     run: str,
@@ -210,15 +196,15 @@ def _complete_record(
     seconds: float,
     interrupted: bool,
 ) -> None:
-    """Let the record of a run that the database broke off speak of all of it."""
-    record = patiently(lambda: find_records(samples, label_field, [run])).get(run)
-    if record is None:  # stopped before there was one
+    """Write the totals of all passes to the record, which holds those of the last pass only."""
+    record = retry_while_unreachable(lambda: find_records(samples, label_field, [run])).get(run)
+    if record is None:  # the run stopped before there was a record
         return
-    whole = replace(
+    updated = replace(
         record,
         seconds=round(seconds, 3),
         interrupted=interrupted,
         counts=model.counts,
         instances=model.instances,
     )
-    patiently(lambda: register(root_dataset(samples), whole))
+    retry_while_unreachable(lambda: register(root_dataset(samples), updated))

@@ -1,4 +1,4 @@
-"""How far a run is: kept in the database while it goes on, for whoever asks."""
+"""The progress of a run, written to the database so that other processes can show it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+import fiftyone as fo
 from pymongo.errors import PyMongoError
 
 from promerge_fo.dataset.database import root_dataset, store
@@ -18,28 +19,30 @@ from promerge_fo.words import duration
 
 __all__ = ["Heartbeat", "RunStatus", "run_statuses"]
 
-_PREFIX = "status "
-_BEAT_S = 2.0
-_DEAD_S = 120.0  #: without a sign of life; longer than a database may take to answer again
+_KEY_PREFIX = "status "
+_INTERVAL_S = 2.0
+_LOST_AFTER_S = 120.0  #: seconds without a heartbeat; a restart of the database takes less
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How far a run is, or was.
+    """The progress of a run.
+
+    The attributes are stored in databases, so their names stay.
 
     Attributes:
-        label_field: that it fills.
+        label_field: the field that the run fills.
         run: the run hash.
         engine: "local" or "ray".
-        host: of the process that leads it.
-        pid: of this process.
-        total: images that it is to have done in the end.
-        before: images of these that were done before it started.
-        done: images that it has done since, failed ones included.
-        failed: images that failed, before or since.
-        started: Unix time in seconds.
-        updated: of the last sign of life.
-        ended: how it ended; None while it goes on, or if nobody could say.
+        total: the number of images that the run covers.
+        before: the number of them that were done before it started.
+        done: the number of images that it has done, failed ones included.
+        failed: the number of images that failed, in this run or before.
+        started: when it started, Unix time in seconds.
+        updated: when it last wrote its status, Unix time in seconds.
+        host: the machine of the process that leads the run.
+        pid: the id of this process.
+        ended: how the run ended; None while it goes on, or if its process was killed.
     """
 
     label_field: str
@@ -57,20 +60,20 @@ class RunStatus:
 
     @property
     def state(self) -> Literal["running", "finished", "stopped", "lost"]:
-        """What to make of it; "lost" is a run that has given no sign of life for two minutes."""
+        """The state of the run; "lost" if it has not written its status for two minutes."""
         if self.ended is not None:
             return self.ended
-        return "running" if time.time() - self.updated < _DEAD_S else "lost"
+        return "running" if time.time() - self.updated < _LOST_AFTER_S else "lost"
 
     @property
     def images_per_second(self) -> float:
-        """Over all of the run; 0 at its start."""
+        """The mean rate since the start; 0 at the start."""
         seconds = self.updated - self.started
         return self.done / seconds if seconds > 0 else 0.0
 
     @property
     def seconds_left(self) -> float | None:
-        """At this rate; None where there is none yet."""
+        """The time left at the mean rate, in seconds; None as long as the rate is 0."""
         rate = self.images_per_second
         return (self.total - self.before - self.done) / rate if rate else None
 
@@ -81,9 +84,9 @@ class RunStatus:
         states = {
             "running": "is running",
             "finished": "is finished",
-            "stopped": "was stopped; the same command goes on",
-            "lost": f"has said nothing for {duration(time.time() - self.updated)}; if it is gone, "
-            "the same command goes on",
+            "stopped": "was stopped; run the same command again to go on",
+            "lost": f"has not reported for {duration(time.time() - self.updated)}; if its process "
+            "is gone, run the same command again to go on",
         }
         lines = [
             f"field {self.label_field!r}, run {self.run} ({where}) {states[self.state]}",
@@ -99,78 +102,73 @@ class RunStatus:
 
 
 class Heartbeat:
-    """Writes a run's status every two seconds, for as long as it goes on; a context manager.
+    """A context manager that writes the status of a run to the database every two seconds.
 
-    A database that is away costs the run nothing.
+    If the database cannot be reached, the run goes on without it.
 
     Args:
-        dataset: the dataset itself.
-        label_field: that the run fills.
+        dataset: the dataset itself, not a view.
+        label_field: the field that the run fills.
         run: the run hash.
         engine: "local" or "ray".
-        total: images that it is to have done in the end.
-        before: images of these that are done already.
-        look: gives the images that are done since, and the number of those that failed at all.
+        total: the number of images that the run covers.
+        before: the number of them that were done before it started.
+        count_images: returns the number of images done since the start, and the number of images
+            that failed, in this run or before.
     """
 
     def __init__(
         self,
-        dataset: Any,
+        dataset: fo.Dataset,
         label_field: str,
         run: str,
         engine: str,
         total: int,
         before: int,
-        look: Callable[[], tuple[int, int]],
+        count_images: Callable[[], tuple[int, int]],
     ) -> None:
         self._store = store(dataset)
-        self._look = look
-        self._fixed: dict[str, Any] = {
-            "label_field": label_field,
-            "run": run,
-            "engine": engine,
-            "total": total,
-            "before": before,
-            "started": time.time(),
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-        }
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="promerge-status", daemon=True)
+        self._count_images = count_images
+        self._initial = RunStatus(
+            label_field, run, engine, total, before,
+            started=time.time(), host=socket.gethostname(), pid=os.getpid(),
+        )  # fmt: skip
+        self._stop = threading.Event()
+        self._thread = threading.Thread(
+            target=self._write_repeatedly, name="promerge-status", daemon=True
+        )
 
     def __enter__(self) -> Heartbeat:
         self._thread.start()
         return self
 
     def __exit__(self, *reason: object) -> None:
-        """Say how it ended: "finished" only where all images are done."""
-        self._over.set()
+        """Write how the run ended: "finished" if all images are done, else "stopped"."""
+        self._stop.set()
         self._thread.join()
-        done = self._fixed["before"] + self._look()[0]
-        self._write("finished" if done >= self._fixed["total"] else "stopped")
+        done = self._initial.before + self._count_images()[0]
+        self._write("finished" if done >= self._initial.total else "stopped")
 
-    def _beat(self) -> None:
+    def _write_repeatedly(self) -> None:
         while True:
             self._write(None)
-            if self._over.wait(_BEAT_S):
+            if self._stop.wait(_INTERVAL_S):
                 return
 
     def _write(self, ended: Literal["finished", "stopped"] | None) -> None:
-        done, failed = self._look()
-        status = RunStatus(
-            **self._fixed, done=done, failed=failed, updated=time.time(), ended=ended
-        )
+        done, failed = self._count_images()
+        status = replace(self._initial, done=done, failed=failed, updated=time.time(), ended=ended)
         with suppress(PyMongoError):
-            self._store.set(_PREFIX + status.label_field, asdict(status))
+            self._store.set(_KEY_PREFIX + status.label_field, asdict(status))
 
 
 def run_statuses(dataset: Any) -> Iterator[RunStatus]:
-    """The status of the last run of each field of a dataset.
+    """The status of the last run on each field of a dataset.
 
     Args:
         dataset: a dataset, or a view of one.
     """
-    kept = store(root_dataset(dataset))
-    for key in sorted(kept.list_keys()):
-        if key.startswith(_PREFIX):
-            yield RunStatus(**kept.get(key))
+    statuses = store(root_dataset(dataset))
+    for key in sorted(statuses.list_keys()):
+        if key.startswith(_KEY_PREFIX):
+            yield RunStatus(**statuses.get(key))

@@ -64,7 +64,7 @@ def test_a_bootstrap_in_which_every_image_is_drawn_once_gives_the_figures(
     comparison = pfo.compare_fields(dataset, ["found", "other"], "truth", resamples=3)
     for field in ("found", "other"):
         scores = comparison.scores[field]
-        once = bootstrap(scores.sweeps, np.ones((1, 8), np.int64))
+        once = bootstrap(scores.ranked, np.ones((1, 8), np.int64))
         for name in METRICS:
             if scores.metrics[name] == -1:
                 assert np.isnan(once[name][0])
@@ -82,7 +82,7 @@ def test_drawing_an_image_twice_is_having_it_twice(fo, dataset, tmp_path):
     dataset.add_samples([s.copy() for s in samples])
     dataset.clone_sample_field("found", "other")
     scores = pfo.compare_fields(dataset, ["found", "other"], "truth", resamples=2).scores["found"]
-    drawn = bootstrap(scores.sweeps, np.array([[2, 1, 0, 1, 3]]))
+    drawn = bootstrap(scores.ranked, np.array([[2, 1, 0, 1, 3]]))
     dataset.clear()
     picked = [samples[i].copy() for i in (0, 0, 1, 3, 4, 4, 4)]
     for sample in picked:

@@ -183,7 +183,7 @@ def test_matching_is_pycocotools_on_crowded_boxes(seed):
     found = []
     for image in images:
         truth["images"].append({"id": image.number})
-        for records, into in ((image.truth, truth["annotations"]), (image.found, found)):
+        for records, into in ((image.truth, truth["annotations"]), (image.predictions, found)):
             for record in records:
                 numbers = {"id": len(into) + 1, "image_id": image.number, "category_id": 1}
                 into.append({**record, **numbers})
@@ -296,7 +296,7 @@ def test_views_are_evaluated_alone(fo, small):
     assert one.metrics() == pfo.evaluate_instances(small, "found", "truth").metrics()
 
 
-@pytest.mark.parametrize("when", ["read_labels", "_for_the_panel", "save_run_results"])
+@pytest.mark.parametrize("when", ["read_labels", "_panel_metrics", "save_run_results"])
 def test_a_run_that_fails_leaves_no_trace(fo, small, monkeypatch, when):
     from promerge_fo.dataset.evaluation import evaluate as evaluation
 

@@ -12,7 +12,12 @@ from promerge_fo.config import MaskCutConfig, ProMergeConfig, TokenCutConfig
 from promerge_fo.dataset import tune
 from promerge_fo.dataset.evaluation.coco_metrics import ImageRecords, evaluate
 from promerge_fo.dataset.experiments.settings import grid, settings_of
-from promerge_fo.dataset.experiments.tuning import SEARCH, cross_validate, deal, search_space
+from promerge_fo.dataset.experiments.tuning import (
+    SEARCH,
+    assign_folds,
+    cross_validate,
+    search_space,
+)
 from promerge_fo.dataset.experiments.tuning_result import mean_interval
 from promerge_fo.dataset.runs.model import load_model
 from promerge_fo.dataset.runs.segment import segment_dataset
@@ -107,7 +112,7 @@ def test_cross_validation_by_hand():
             ImageRecords(n, [one(0)], [{**one(0 if n in images else 200), "score": 1.0}])
             for n in range(4)
         ]
-        return evaluate(records, "bbox").sweeps
+        return evaluate(records, "bbox").ranked
 
     each_out = np.eye(4, dtype=np.int64)
     picks, worth, before = cross_validate([found(3), found(0, 1, 2)], each_out, "AR100")
@@ -139,13 +144,13 @@ def test_intervals_are_those_of_the_corrected_t_test():
 
 def test_images_are_dealt_evenly():
     objects = np.arange(23) % 3 > 0  # 15 of 23
-    dealt = deal(objects, 5, 4, seed=2)
+    dealt = assign_folds(objects, 5, 4, seed=2)
     assert dealt.shape == (20, 23)
     assert (dealt.reshape(4, 5, 23).sum(axis=1) == 1).all()
     assert set(dealt.sum(axis=1)) == {4, 5}
     assert set(dealt[:, objects].sum(axis=1)) == {3}
     assert not np.array_equal(dealt[:5], dealt[5:10])
-    np.testing.assert_array_equal(dealt, deal(objects, 5, 4, seed=2))
+    np.testing.assert_array_equal(dealt, assign_folds(objects, 5, 4, seed=2))
 
 
 def test_search_spaces():

@@ -123,14 +123,14 @@ def test_a_database_that_stays_away_ends_the_run(fo, monkeypatch):
             raise AutoReconnect("broken off")
         return 7
 
-    assert patience.patiently(once) == 7
+    assert patience.retry_while_unreachable(once) == 7
     monkeypatch.setattr(patience, "WAIT_S", 0.0)
 
     def never():
         raise AutoReconnect("gone")
 
     with pytest.raises(AutoReconnect, match="gone"):
-        patience.patiently(never)
+        patience.retry_while_unreachable(never)
 
 
 def test_labels_never_reach_the_sample_of_another_image(fo, dataset, model, photographs):

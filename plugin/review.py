@@ -16,6 +16,7 @@ ORDERS = {
     "disagreement": ("Greatest disagreement", "what another field does not confirm"),
     "size": ("Odd size", "what is much larger or smaller than the others"),
 }
+NO_MASKS = "No field of this dataset holds masks. **Segment instances** makes some."
 DEFAULTS: dict[str, Any] = {
     "label_field": None,
     "order": "score",
@@ -124,7 +125,7 @@ def decide(what: str, chosen: Chosen, reviewer: str | None) -> int:
     return count
 
 
-def take_back(ctx: Any, samples: Any, label_field: str) -> int:
+def undo_last(ctx: Any, samples: Any, label_field: str) -> int:
     """Undo the last decision on these samples, or say that there is none; returns how many."""
     from promerge_fo.dataset.review.decisions import undo
 
