@@ -3,6 +3,8 @@
 # make soak    fifty kills of workers, driver and database in a run on Ray; fifteen minutes
 # make oldest  the tests that use FiftyOne, with the oldest that is supported
 # make lint    ruff and mypy
+# make types   mypy alone
+# make coverage  the tests, and how much of the code they run
 # make clean   remove the environments and what was built
 #
 # Everything happens in .venv, made on first use; PYTHON=python3.12 chooses its Python (3.10 to 3.13).
@@ -11,10 +13,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+EXTRAS ?= dev
+PIP := python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
 OLDEST := .venv-oldest
+# Operators and plugin are one package in FiftyOne; linked together, they are one for mypy, too.
+PLUGIN := build/mypy/promerge_plugin
+# Processes that run tests side by side; each has a database of its own.
+WORKERS ?= 2
+PYTEST := -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak oldest lint wheel clean
+.PHONY: help demo test coverage soak oldest lint types wheel clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -23,7 +32,7 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or sys.exit(f"Python 3.10 to 3.13 is wanted, $(PYTHON) is {v[0]}.{v[1]}: try make PYTHON=python3.12")'
 	@echo "Making the environment $(VENV): PyTorch and FiftyOne, some 5 GB, a few minutes the first time"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@$(BIN)/$(PIP) -e '.[$(EXTRAS)]'
 	@echo "Looking for FiftyOne's database server"
 	@$(BIN)/promerge doctor --install-mongod
 	@echo "Compiling the kernels, once, and looking at what works here"
@@ -37,33 +46,40 @@ demo: $(READY)
 test: $(READY)
 	@$(BIN)/python -c 'import ray.data' 2>/dev/null || { \
 		echo "Installing Ray, for the tests of runs on several machines"; \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cluster]' \
+		$(BIN)/$(PIP) -e '.[cluster]' \
 			|| echo "It could not be installed; the tests that need it will skip"; \
 	}
 	@if command -v c++ >/dev/null && $(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 13))' \
 		&& ! $(BIN)/python -c 'import pydensecrf' 2>/dev/null; then \
 		echo "Compiling the reference CRF, to compare with"; \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[crf-reference]' \
+		$(BIN)/$(PIP) -e '.[crf-reference]' \
 			|| echo "It did not compile; the tests that compare with it will skip"; \
 	fi
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python $(PYTEST) $(ARGS)
+
+coverage: ARGS += --cov --cov-report=term:skip-covered
+coverage: test
 
 soak: $(READY)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cluster]'
+	@$(BIN)/$(PIP) -e '.[cluster]'
 	@$(BIN)/python -m benchmarks soak
 
 # The first FiftyOne with a brush for masks, and two packages that it needs and does not declare.
 oldest:
 	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
-	@$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+	@$(OLDEST)/bin/$(PIP) \
 		-e '.[dev,app-tests]' 'fiftyone==1.18.0' 'graphql-core<3.3' 'protobuf>=7.35'
 	@$(OLDEST)/bin/promerge doctor --install-mongod
-	@$(OLDEST)/bin/python -m pytest tests/dataset tests/operators tests/app $(ARGS)
+	@$(OLDEST)/bin/python $(PYTEST) tests/dataset tests/operators tests/app $(ARGS)
 
-lint: $(READY)
+lint: $(READY) types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy -p promerge_fo
+
+types: $(READY)
+	@rm -rf build/mypy && mkdir -p $(PLUGIN)
+	@ln -s $(CURDIR)/plugin/*.py $(CURDIR)/operators $(PLUGIN)
+	@MYPYPATH=build/mypy $(BIN)/mypy -p promerge_fo -p promerge_plugin -p benchmarks
 
 wheel: $(READY)
 	@$(BIN)/python -m build --quiet --wheel

@@ -92,15 +92,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", choices=("cpu", "cuda"), help="cpu; for gpu: cuda")
     add("--quick", action="store_true", help="see that it runs, in seconds")
     add("--full", action="store_true", help="also what takes long")
-    add("--images", type=Path, help="crf: a folder of images to compare masks on; coco_accuracy")
+    add("--images", type=Path, help="crf, coco_accuracy: a folder of images")
     add("--annotations", type=Path, help="coco_accuracy: a file in COCO's format for the images")
-    add("--encoder", help="coco_accuracy: its name")
-    add("--presets", nargs="+", help="coco_accuracy: of ProMerge")
-    add("--models", nargs="+", help="precision: vision transformers")
-    add("--checkpoint", type=Path, help="coco_accuracy, and precision of one model: weights")
+    add("--encoder", help="coco_accuracy: the encoder's name")
+    add("--presets", nargs="+", help="coco_accuracy: presets of ProMerge")
+    add("--models", nargs="+", help="precision: names of vision transformers")
+    add("--checkpoint", type=Path, help="coco_accuracy, precision: its weights")
     add("--photographs", type=int, help="precision: how many, up to 4")
-    add("--seeds", type=int, help="precision: of the noise")
-    add("--repetitions", type=int, help="precision, presets")
+    add("--seeds", type=int, help="precision: draws of noise for each image")
+    add("--repetitions", type=int, help="precision, presets: rounds that count")
     results = Path(__file__).parent / "results"
     add("--output-dir", type=Path, default=results, help="for the results")
     add("--list", action="store_true", default=False, help="say what there is")
@@ -128,16 +128,8 @@ def _run(name: str, given: dict[str, Any], folder: Path) -> int:
         return 2
     # Figures of a GPU lie beside those of a CPU, not in their place.
     path = folder / f"{name}{'-cuda' if settings.on_gpu and name != 'gpu' else ''}.json"
-    write(
-        path,
-        {
-            "benchmark": name,
-            "device": settings.device,
-            "quick": settings.quick,
-            "full": settings.full,
-            "results": results,
-        },
-    )
+    how = {"device": settings.device, "quick": settings.quick, "full": settings.full}
+    write(path, {"benchmark": name, **how, "results": results})
     print(f"{name}: {path.name} is written", flush=True)
     failed = [k for k, v in results.items() if isinstance(v, dict) and "error" in v]
     if failed:

@@ -17,7 +17,6 @@ from benchmarks.settings import Settings
 from benchmarks.timing import measure
 
 RUNS = ("eval_first", "eval_second")
-PANELS = ("promerge_compare", "promerge_review", "promerge_sample")
 
 
 def run(settings: Settings) -> dict[str, Any]:
@@ -55,7 +54,9 @@ def of_count(images: int) -> dict[str, Any]:
     seconds = {
         f"form of {operator.name}": measure(partial(form, operator), REPETITIONS)
         for operator in foo.list_operators(builtin=False)
-        if operator.uri.startswith("@promerge/") and operator.name not in ("stop_runs", *PANELS)
+        if operator.uri.startswith("@promerge/")
+        and operator.name != "stop_runs"
+        and not isinstance(operator, foo.Panel)
     }
     panel = foo.get_operator("@promerge/promerge/promerge_compare")
     seconds["panel promerge_compare"] = measure(partial(compare, panel), REPETITIONS)

@@ -172,9 +172,9 @@ def compare(pairs: Sequence[tuple[Instances, Instances]]) -> dict[str, Any]:
 
 def best_ious(masks: NDArray[np.bool_], others: NDArray[np.bool_]) -> NDArray[np.float64]:
     """(n,): the best IoU of each mask (n, h, w) with one of the others (m, h, w); 0 for none."""
+    if len(masks) == 0 or len(others) == 0:
+        return np.zeros(len(masks))
     a, b = (each.reshape(len(each), -1).astype(np.float64) for each in (masks, others))
-    if len(a) == 0 or len(b) == 0:
-        return np.zeros(len(a))
     shared = a @ b.T
     ious: NDArray[np.float64] = shared / (a.sum(axis=1)[:, None] + b.sum(axis=1) - shared)
     return np.asarray(ious.max(axis=1))

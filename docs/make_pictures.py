@@ -76,13 +76,13 @@ def comparison(folder: Path, encoder: str) -> None:
 def ablations(folder: Path, encoder: str) -> None:
     dataset = demo(folder, encoder)
     from promerge_fo.dataset import tune
-    from promerge_fo.dataset.experiments import reproduction
+    from promerge_fo.dataset.experiments.reproduction import reproduce
     from promerge_fo.encoder import load_encoder
 
     loaded = load_encoder(encoder)
     parts = []
     for name in ("table3", "table4a", "table4b", "table5", "table6", "fig5", "fig6"):
-        outcome = reproduction.reproduce(name, dataset, encoder=loaded, folder=folder)
+        outcome = reproduce(name, dataset, encoder=loaded, folder=folder)
         title = outcome.experiment["title"]
         parts += [f"### {title}", outcome.table()]
         parts += [f"Left out: {each}: {why}." for each, why in outcome.left_out.items()]

@@ -361,24 +361,28 @@ def gpu() -> str:
 
 
 def _table(part: Record | list[Record]) -> str:
-    """A Markdown table with all figures of one or more records."""
+    """A Markdown table with all figures of one or more records, a row for each of their batches."""
     records = part if isinstance(part, list) else [part]
-    found = [row for record in records for row in _flat(record)]
+    found = [
+        {**_flat(record), **_flat(batch)}
+        for record in records
+        for batch in record.get("batches", [{}])
+    ]
     heads = list(dict.fromkeys(head for row in found for head in row))
     lines = [heads, ["---"] * len(heads)]
     lines += [[show(row.get(head, "")) for head in heads] for row in found]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _flat(record: Record) -> list[Record]:
-    """A record's figures by their places in it; a row for each batch where it has several."""
+def _flat(record: Record, above: str = "") -> Record:
+    """The figures of a record by their places, without those in lists."""
     row: Record = {}
     for key, value in record.items():
         if isinstance(value, dict):
-            row |= {f"{key}.{place}": inner for place, inner in _flat(value)[0].items()}
+            row |= _flat(value, f"{above}{key}.")
         elif not isinstance(value, list):
-            row[key] = value
-    return [{**row, **_flat(batch)[0]} for batch in record.get("batches", [{}])]
+            row[above + key] = value
+    return row
 
 
 #: What stands in front of a place in place of a benchmark.

@@ -98,7 +98,7 @@ def scale(axes: Any) -> None:
     lines = {
         "all steps": "images_per_s",
         "masks to database": "masks_to_database",
-        "database to json": "database_to_json",
+        "database to JSON": "database_to_json",
     }
     draw_lines(axes[0], rows, "images", lines)
     axes[0].set(xscale="log", xlabel="images", ylabel="images/s", title="speed, two cores")

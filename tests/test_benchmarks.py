@@ -250,6 +250,18 @@ conditions()
     assert done.returncode == 0, done.stderr
 
 
+def test_the_page_shows_what_was_measured_on_a_gpu(quick, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    figures = importlib.import_module("speed_figures")
+    assert "python -m benchmarks gpu" in figures.gpu()
+    monkeypatch.setattr(figures, "read", lambda name: quick[name])
+    shown = figures.gpu()
+    for section in quick["gpu"]["results"]:
+        assert f"`{section}`:\n\n| " in shown
+    batch = quick["gpu"]["results"]["encoder"]["encoders"][0]["batches"][0]
+    assert f"| {figures.show(batch['product']['tflop_per_s'])} |" in shown
+
+
 def test_the_page_is_what_the_results_give():
     done = run("docs/make_speed.py", "--check")
     assert done.returncode == 0, done.stderr

@@ -205,19 +205,13 @@ class Comparison:
     def table(self) -> str:
         """Metrics and their intervals as a Markdown table."""
         first = self.fields[0]
-        rows = [
-            [field]
-            + [
-                _cell(self.scores[field].metrics[name], *self.interval(field, name))
-                for name in METRICS
-            ]
-            for field in self.fields
-        ]
-        rows += [
-            [f"{field} - {first}"]
-            + [_cell(*self.difference(field, name), sign="+") for name in METRICS]
-            for field in self.fields[1:]
-        ]
+        rows = []
+        for field in self.fields:
+            values = self.scores[field].metrics
+            rows.append([field, *(_cell(values[m], *self.interval(field, m)) for m in METRICS)])
+        for field in self.fields[1:]:
+            differences = (_cell(*self.difference(field, m), sign="+") for m in METRICS)
+            rows.append([f"{field} - {first}", *differences])
         return markdown_table(["", *METRICS], rows)
 
     def __str__(self) -> str:

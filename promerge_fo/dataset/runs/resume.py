@@ -94,6 +94,8 @@ def unfinished(samples: Any, label_field: str, run: str) -> Any:
         label_field: the field with the masks.
         run: the run hash.
     """
+    if not samples.has_field(f"{label_field}.run"):
+        return samples.view()
     return samples.match(F(f"{label_field}.run") != run)
 
 

@@ -7,10 +7,10 @@ import csv
 import numpy as np
 import pytest
 from PIL import Image
-from tests.dataset.evaluation.test_evaluation import Scene
 
 from promerge_fo import dataset as pfo
 from promerge_fo.dataset.evaluation.coco_metrics import METRICS, bootstrap
+from tests.dataset.evaluation.test_evaluation import Scene
 
 SIZE = (48, 64)
 

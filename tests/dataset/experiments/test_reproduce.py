@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.dataset.evaluation.test_benchmark_sets import MAKERS
 
 from promerge_fo import cli
 from promerge_fo.config import ProMergeConfig
@@ -17,6 +16,7 @@ from promerge_fo.dataset.experiments.reproduction import (
 )
 from promerge_fo.dataset.experiments.settings import settings_of
 from promerge_fo.dataset.provenance import list_runs, load_run
+from tests.dataset.evaluation.test_benchmark_sets import MAKERS
 
 
 @pytest.fixture
