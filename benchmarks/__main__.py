@@ -31,7 +31,7 @@ class Benchmark(NamedTuple):
     in_all: bool = True
 
 
-BENCHMARKS = {
+PIPELINE = {
     "segmentation": Benchmark("features to merged masks, against the product that bounds it", "1"),
     "normalized_cut": Benchmark(
         "MaskCut's cuts against scipy's dense eigh, one thread", "6; --full 10"
@@ -42,6 +42,11 @@ BENCHMARKS = {
     "prompts": Benchmark("segmentation and refinement against the number of prompts", "1"),
     "table2": Benchmark("seconds an image by the protocol of the paper's Table 2", "5"),
     "count": Benchmark("images/s and memory against the number of images", "3; --full 20"),
+    "precision": Benchmark("what bf16 does to features, masks and time", "10"),
+    "presets": Benchmark('what the preset "fast" saves', "2"),
+    "gpu": Benchmark("all that a GPU can do, in one run", "8, on a GPU", in_all=False),
+}
+DATASET = {
     "writing": Benchmark("labels into FiftyOne's database, up to 10,000 images", "4"),
     "exporting": Benchmark("pseudo-labels out, predictions in, up to 100,000 images", "8"),
     "evaluation": Benchmark("evaluate_instances on 5,000 images, database and all", "3"),
@@ -51,16 +56,12 @@ BENCHMARKS = {
     "soak": Benchmark(
         "fifty kills of workers, driver and database in a run on Ray", "15", in_all=False
     ),
-    "precision": Benchmark("what bf16 does to features, masks and time", "10"),
-    "presets": Benchmark('what the preset "fast" saves', "2"),
-    "gpu": Benchmark("all that a GPU can do, in one run", "8, on a GPU", in_all=False),
     "coco_accuracy": Benchmark(
         "AP and AR on images with COCO annotations", "by the images", in_all=False
     ),
 }
-NEED_FIFTYONE = (
-    "writing", "exporting", "evaluation", "review", "panels", "scale", "soak", "coco_accuracy",
-)  # fmt: skip
+#: By their names: those of the pipeline alone, and those that need FiftyOne.
+BENCHMARKS = {**PIPELINE, **DATASET}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -145,12 +146,12 @@ def _measure(name: str, settings: Settings) -> dict[str, Any]:
             f"torch {torch.__version__} finds no CUDA device here. On a machine with one: "
             f"python -m benchmarks {name} --device cuda; to see it run: --device cpu --quick"
         )
-    run = importlib.import_module(f"benchmarks.{name}").run
-    if name not in NEED_FIFTYONE:
-        return dict(run(settings))
+    if name in PIPELINE:
+        return dict(importlib.import_module(f"benchmarks.pipeline.{name}").run(settings))
     from benchmarks.database import why_not
 
     missing = why_not()
+    run = importlib.import_module(f"benchmarks.dataset.{name}").run
     return {"fiftyone_missing": missing, **({} if missing else run(settings))}
 
 

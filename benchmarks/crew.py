@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import psutil  # type: ignore[import-untyped]
 
-from benchmarks.database import mongod
+from benchmarks.database import mongod, samples_of
 from benchmarks.memory import environment
 
 ROOT = Path(__file__).parents[1]
@@ -197,9 +197,7 @@ def labels_of(uri: str, database: str, name: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     ids = set()
     with MongoClient[Any](uri) as client:
-        server = client[database]
-        (dataset,) = server["datasets"].find({"name": name})
-        for document in server[dataset["sample_collection_name"]].find({}):
+        for document in samples_of(client[database], name).find({}):
             labels = document[FIELD]
             for label in labels["detections"]:
                 assert label["_id"] not in ids

@@ -85,6 +85,12 @@ def mongod(root: Path) -> tuple[list[str], str]:
     return command, f"mongodb://127.0.0.1:{port}"
 
 
+def samples_of(server: Any, dataset: str) -> Any:
+    """The collection that holds a dataset's samples, in a database of FiftyOne's."""
+    (stored,) = server["datasets"].find({"name": dataset})
+    return server[stored["sample_collection_name"]]
+
+
 def multiply(
     dataset: Any, count: int, field: str, labels: Callable[[list[dict[str, Any]]], Any]
 ) -> None:
@@ -96,9 +102,10 @@ def multiply(
         field: with their detections.
         labels: makes a copy's detections, as they are stored, from those of its original.
     """
+    import fiftyone as fo
     from bson import ObjectId
 
-    collection = dataset._sample_collection
+    collection = samples_of(fo.core.odm.get_db_conn(), dataset.name)
     originals = list(collection.find({}))
     collection.delete_many({})
     for first in range(0, count, 1000):

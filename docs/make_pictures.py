@@ -186,12 +186,12 @@ def opened(dataset: Any) -> Iterator[Any]:
     import fiftyone as fo
     from playwright.sync_api import sync_playwright
 
-    from tests.app.conftest import FLAGS, App
+    from tests.app.page import FLAGS, App
 
     session = fo.launch_app(dataset, remote=True, address="127.0.0.1", port=5302)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
-        app = App(browser.new_page(viewport={"width": 1400, "height": 860}), session)
+        app = App(browser.new_page(viewport={"width": 1400, "height": 860}), session.url)
         app.open()
         yield app
         browser.close()

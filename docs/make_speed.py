@@ -8,8 +8,9 @@ around them is written by hand. docs/speed_figures.py explains the places:
 
 - ``<!--=PLACE-->2.3<!--/-->`` is a figure in a sentence or in a table's head. No line may start
   with one: what follows would be no Markdown any more.
-- ``<!-- made by docs/make_speed.py: PLACE: {a} | {b:share} -->``, and a table up to
-  ``<!-- end -->``: its rows, each of a record of the list at that place.
+- ``<!-- made by docs/make_speed.py: PLACE: {a} | {b:share} -->`` stands above a table that ends
+  with ``<!-- end -->``. Its head is written by hand; it has a row for each record of the list at
+  that place, with what the record has at ``a`` and at ``b``.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """The figures of docs/speed.md and docs/planning.md, from the JSON that the benchmarks wrote.
 
-A figure has a place, such as ``crf.traffic.copy_gb_per_s``: a benchmark, then keys, and indices of
-lists. In front of them may stand, in place of a benchmark, a function of this file that calculates
-something from several results. After a colon comes how the figure is shown: a style of
-:data:`STYLES` or a format of Python's. Without one, numbers have three significant digits.
+A figure is named by its place, such as ``crf.traffic.copy_gb_per_s``: a benchmark, then keys of its
+results, and indices of lists. What is calculated from several results has the name of a function of
+this file where others have the benchmark: ``image.gflop``. After a colon comes how the figure is
+shown: a style of :data:`STYLES`, or a format of Python's. Without one, numbers have three
+significant digits.
 """
 
 from __future__ import annotations
@@ -385,7 +386,7 @@ def _flat(record: Record, above: str = "") -> Record:
     return row
 
 
-#: What stands in front of a place in place of a benchmark.
+#: The functions that a place may begin with.
 CALCULATED: dict[str, Callable[[], Any]] = {
     function.__name__: function
     for function in (

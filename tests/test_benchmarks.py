@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.__main__ import BENCHMARKS, main
+from benchmarks.__main__ import BENCHMARKS, DATASET, PIPELINE, main
 
 ROOT = Path(__file__).parents[1]
 
@@ -128,7 +128,7 @@ def test_the_crf_is_held_against_the_reference_where_there_is_one(quick):
 
 
 def test_the_gpu_run_has_all_sections(quick):
-    from benchmarks.gpu import SECTIONS
+    from benchmarks.pipeline.gpu import SECTIONS
 
     results = quick["gpu"]["results"]
     assert list(results) == list(SECTIONS)
@@ -143,7 +143,7 @@ def test_flops_are_those_that_torch_counts():
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    from benchmarks.encoder import count_flops
+    from benchmarks.pipeline.encoder import count_flops
     from benchmarks.subjects import TINY, photographs, random_vit
 
     encoder = random_vit(TINY, device="cpu", image_size=64)
@@ -180,15 +180,15 @@ def test_list_names_what_there_is(capsys):
         assert main(arguments) == 0
         listed = capsys.readouterr().out
         assert all(f"\n{name} " in listed for name in BENCHMARKS)
-    for name in BENCHMARKS:
-        assert callable(importlib.import_module(f"benchmarks.{name}").run)
+    for room, benchmarks in (("pipeline", PIPELINE), ("dataset", DATASET)):
+        for name in benchmarks:
+            assert callable(importlib.import_module(f"benchmarks.{room}.{name}").run)
 
 
 def test_every_benchmark_is_listed():
-    shared = {"__init__", "__main__", "settings", "timing", "record", "memory", "subjects"}
-    parts = {"crew", "database"}
-    files = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
-    assert files - shared - parts == set(BENCHMARKS)
+    for room, benchmarks in (("pipeline", PIPELINE), ("dataset", DATASET)):
+        files = {path.stem for path in (ROOT / "benchmarks" / room).glob("*.py")}
+        assert files - {"__init__"} == set(benchmarks)
 
 
 def test_an_unknown_name_is_refused_with_the_list(capsys):
@@ -242,7 +242,7 @@ class Blocked:
         if name.split(".")[0] in {"fiftyone", "eta", "pycocotools", "pydensecrf", "matplotlib"}:
             raise ImportError(f"{name} is blocked")
 sys.meta_path.insert(0, Blocked())
-import benchmarks.gpu
+import benchmarks.pipeline.gpu
 from benchmarks.record import conditions
 conditions()
 """
@@ -253,6 +253,7 @@ conditions()
 def test_the_page_shows_what_was_measured_on_a_gpu(quick, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     figures = importlib.import_module("speed_figures")
+    monkeypatch.setattr(figures, "read", lambda name: None)
     assert "python -m benchmarks gpu" in figures.gpu()
     monkeypatch.setattr(figures, "read", lambda name: quick[name])
     shown = figures.gpu()

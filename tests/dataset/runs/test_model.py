@@ -321,7 +321,7 @@ def test_other_methods_fill_a_dataset(fo, dataset, photographs, method):
         ({"method": "maskcut", "preset": "paper"}, ValueError, "no preset 'paper'"),
         ({"image_size": 240, "encoder": load_encoder("texture")}, ValueError, "give image_size to"),
     ],
-    ids=str,
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else None,
 )
 def test_contradictions_are_refused(fo, arguments, error, message):
     with pytest.raises(error, match=message):

@@ -38,8 +38,8 @@ def run(settings: Settings) -> dict[str, Any]:
         "masks_per_image": MASKS,
         "size": list(SIZE),
         "batch": BATCH,
-        "parts": apart("benchmarks.writing:parts", images=settings.pick(400, 16)),
-        "counts": [apart("benchmarks.writing:of_count", count=count) for count in counts],
+        "parts": apart(f"{__name__}:parts", images=settings.pick(400, 16)),
+        "counts": [apart(f"{__name__}:of_count", count=count) for count in counts],
     }
 
 

@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 import numpy as np
+import timm
 import torch
 from numpy.typing import NDArray
 
@@ -18,7 +19,6 @@ from benchmarks.settings import Settings
 from benchmarks.subjects import PHOTOGRAPHS, TINY, photographs, random_vit
 from benchmarks.timing import summarise, synchronise, take_turns
 from promerge_fo.encoder.base import Encoder
-from promerge_fo.encoder.vit import VitEncoder
 
 MODELS = ("vit_small_patch16_224.dino", "vit_small_patch8_224.dino", "vit_base_patch8_224.dino")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -111,8 +111,8 @@ def count_flops(encoder: Encoder) -> dict[str, int]:
     projections of attention, its products QK and AV, and two of the perceptron. Norms, softmax and
     activations are not counted.
     """
-    assert isinstance(encoder, VitEncoder)
-    trunk: Any = encoder._parts["trunk"].model
+    with torch.device("meta"):  # its sizes, without its memory
+        trunk = timm.create_model(encoder.name, num_classes=0)
     patches = (encoder.image_size // encoder.patch_size) ** 2
     tokens, width = patches + trunk.num_prefix_tokens, trunk.embed_dim
     hidden = trunk.blocks[0].mlp.fc1.out_features

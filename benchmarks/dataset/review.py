@@ -32,7 +32,7 @@ def run(settings: Settings) -> dict[str, Any]:
         "labels_per_image": PER_IMAGE,
         "page": PAGE,
         "load_average_before": round(os.getloadavg()[0], 1),
-        "counts": [apart("benchmarks.review:of_count", images=count) for count in counts],
+        "counts": [apart(f"{__name__}:of_count", images=count) for count in counts],
     }
 
 

@@ -27,7 +27,7 @@ SAMPLES = 20  #: looks at the memory in a run
 def run(settings: Settings) -> dict[str, Any]:
     counts = settings.pick(FULL_COUNTS if settings.full else COUNTS, (4,))
     device = settings.device
-    return {"counts": [apart("benchmarks.count:of_count", count=n, device=device) for n in counts]}
+    return {"counts": [apart(f"{__name__}:of_count", count=n, device=device) for n in counts]}
 
 
 def of_count(count: int, device: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from benchmarks import count, crf, encoder, end_to_end, prompts, segmentation, table2
+from benchmarks.pipeline import count, crf, encoder, end_to_end, prompts, segmentation, table2
 from benchmarks.settings import Settings, UsageError
 
 SECONDS = 8 * 60

@@ -1,7 +1,7 @@
 """Forms and panels over a million labels: how long they take to open.
 
 Every operator's form, and the compare panel with two evaluations, on the labels of
-benchmarks/review.py; what the review's panel takes is there.
+benchmarks/dataset/review.py; what the review's panel takes is there.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any
 
 from benchmarks.database import start
+from benchmarks.dataset.review import COUNTS, FIELD, REPETITIONS, fill
 from benchmarks.memory import apart
-from benchmarks.review import COUNTS, FIELD, REPETITIONS, fill
 from benchmarks.settings import Settings
 from benchmarks.timing import measure
 
@@ -23,7 +23,7 @@ def run(settings: Settings) -> dict[str, Any]:
     counts = settings.pick(COUNTS, (100,))
     return {
         "load_average_before": round(os.getloadavg()[0], 1),
-        "counts": [apart("benchmarks.panels:of_count", images=count) for count in counts],
+        "counts": [apart(f"{__name__}:of_count", images=count) for count in counts],
     }
 
 
@@ -72,6 +72,7 @@ def evaluate(dataset: Any) -> None:
     """Two evaluations as they are stored, of figures and counts that are made up."""
     import fiftyone as fo
 
+    from promerge_fo.dataset.database import update_all
     from promerge_fo.dataset.evaluation.coco_metrics import METRICS
     from promerge_fo.dataset.evaluation.evaluate import InstanceEvaluationConfig
 
@@ -88,5 +89,5 @@ def evaluate(dataset: Any) -> None:
         for suffix in ("_tp", "_fp", "_fn"):
             dataset.add_sample_field(f"{key}{suffix}", fo.IntField)
             counts[f"{key}{suffix}"] = {"$floor": {"$multiply": [{"$rand": {}}, 6]}}
-        dataset._sample_collection.update_many({}, [{"$set": counts}])
+        update_all(dataset, {}, [{"$set": counts}])
     dataset.reload()

@@ -18,7 +18,7 @@ from benchmarks.settings import Settings
 from benchmarks.timing import rates, timed
 
 COUNTS = (1000, 10_000, 100_000)
-MASKS = 5  # as of benchmarks.writing, which is not imported here: it brings torch, and 500 MB
+MASKS = 5  # as of writing.py, which is not imported here: it brings torch, and 500 MB
 FIELD = "promerge"
 
 
@@ -26,7 +26,7 @@ def run(settings: Settings) -> dict[str, Any]:
     counts = settings.pick(COUNTS, (48,))
     return {
         "masks_per_image": MASKS,
-        "counts": [apart("benchmarks.exporting:of_count", count=count) for count in counts],
+        "counts": [apart(f"{__name__}:of_count", count=count) for count in counts],
     }
 
 
@@ -37,7 +37,7 @@ def of_count(count: int) -> dict[str, Any]:
     from promerge_fo.dataset.exchange.imports import import_predictions
 
     # elsewhere, as what makes the masks stays in memory
-    dataset = fo.load_dataset(apart("benchmarks.exporting:fill", count=count)["dataset"])
+    dataset = fo.load_dataset(apart(f"{__name__}:fill", count=count)["dataset"])
     small = dataset.limit(20)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "pseudo.json")
@@ -70,7 +70,7 @@ def fill(count: int) -> dict[str, str]:
     """Make a dataset of so many samples with masks, most of them not by way of FiftyOne."""
     import fiftyone as fo
 
-    from benchmarks.writing import SIZE, stored_instances
+    from benchmarks.dataset.writing import SIZE, stored_instances
     from promerge_fo.dataset.labels import to_detections
 
     dataset = fo.Dataset("stubs", persistent=True)

@@ -29,7 +29,7 @@ SAMPLES = 40  #: looks at memory and database in a run
 
 def run(settings: Settings) -> dict[str, Any]:
     counts = settings.pick(COUNTS, (300,))
-    return {"side": SIDE, "counts": [apart("benchmarks.scale:of_count", count=n) for n in counts]}
+    return {"side": SIDE, "counts": [apart(f"{__name__}:of_count", count=n) for n in counts]}
 
 
 @dataclass(frozen=True)

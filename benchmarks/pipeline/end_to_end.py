@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.crf import refine
 from benchmarks.memory import gpu_peak_mb, now_mb, peak_mb, reset_gpu_peak, reset_peak
+from benchmarks.pipeline.crf import refine
 from benchmarks.settings import Settings
 from benchmarks.subjects import (
     ENCODERS,

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.crf import refine
+from benchmarks.pipeline.crf import refine
 from benchmarks.settings import Settings
 from benchmarks.subjects import golden_features, photographs
 from benchmarks.timing import one_thread, summarise, take_turns

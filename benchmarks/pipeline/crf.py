@@ -104,7 +104,7 @@ def first_calls() -> dict[str, float]:
     """Seconds of the first calls of a process: the first one ever, and with compiled kernels."""
     with tempfile.TemporaryDirectory() as folder:
         ever, later = (
-            apart("benchmarks.crf:call_first", {"NUMBA_CACHE_DIR": folder}) for _ in range(2)
+            apart(f"{__name__}:call_first", {"NUMBA_CACHE_DIR": folder}) for _ in range(2)
         )
     return {"compiling_s": ever["seconds"], "later_s": later["seconds"]}
 
@@ -186,7 +186,7 @@ def of_size(megapixels: float, with_reference: bool) -> dict[str, Any]:
     """
     result: dict[str, Any] = {"megapixels": megapixels, "masks": MASKS_OF_A_SIZE}
     with tempfile.TemporaryDirectory() as folder:
-        crf = partial(apart, "benchmarks.crf:on_size", megapixels=megapixels, folder=folder)
+        crf = partial(apart, f"{__name__}:on_size", megapixels=megapixels, folder=folder)
         result["numba"] = crf(name="numba")
         if not with_reference:
             return {**result, "pydensecrf": None, "iou": None}

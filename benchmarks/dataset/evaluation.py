@@ -27,7 +27,7 @@ def run(settings: Settings) -> dict[str, Any]:
     images = settings.pick(IMAGES, 20)
     return {
         "size": list(SIZE),
-        "evaluation": apart("benchmarks.evaluation:of_images", images=images),
+        "evaluation": apart(f"{__name__}:of_images", images=images),
     }
 
 

@@ -41,7 +41,7 @@ def run(settings: Settings) -> dict[str, Any]:
         "patches": settings.pick(60, 20) ** 2,
         "threads": [
             apart(
-                "benchmarks.normalized_cut:on_threads",
+                f"{__name__}:on_threads",
                 dict.fromkeys(LIBRARIES, str(count)),
                 count=count,
                 device=settings.device,

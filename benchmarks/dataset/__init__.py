@@ -1,0 +1,1 @@
+"""Benchmarks of what needs FiftyOne and its database server."""

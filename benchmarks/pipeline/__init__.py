@@ -1,0 +1,1 @@
+"""Benchmarks of the pipeline, which need no FiftyOne."""
