@@ -227,8 +227,8 @@ def _check_layout(
         )
     if is_file and (splits or images != "refer" or format == "yolo"):
         raise ValueError(
-            f"{target} is one file; for splits, linked or copied images, or YOLO's format, give a "
-            "folder: a path that does not end in .json"
+            f"{target} is one file; for splits, images or YOLO's format, give a folder: a path "
+            "that does not end in .json"
         )
     if is_file and target.is_dir():
         raise FileExistsError(f"{target} is a folder; give another path")

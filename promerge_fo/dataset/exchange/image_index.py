@@ -59,7 +59,7 @@ class ImageIndex:
         """The position of the sample with an id; None if no sample, or more than one, has it."""
         if isinstance(image_id, int):
             return self._numbers.get(image_id)
-        position, _ = self._find_path(image_id)
+        position, _ = self._by_path(image_id)
         if position is None:
             stems = self._stems.get(image_id, [])
             position = stems[0] if len(stems) == 1 else None
@@ -78,7 +78,7 @@ class ImageIndex:
         """The parts of each path from the last to the first, with its position; sorted."""
         return sorted((PurePath(p).parts[::-1], position) for position, p in enumerate(self._paths))
 
-    def _find_path(self, name: str) -> tuple[int | None, int]:
+    def _by_path(self, name: str) -> tuple[int | None, int]:
         """The position of the sample that a path finds, and how many parts they have in common."""
         parts = PurePosixPath(name.replace("\\", "/")).parts[::-1]
         at = bisect_left(self._reversed_paths, (parts, -1))
@@ -106,7 +106,7 @@ class ImageIndex:
                         f"{path} has two images of the id {number}; give a file with unique ids"
                     )
                 seen.add(number)
-                position, common = self._find_path(name)
+                position, common = self._by_path(name)
                 if position is not None:
                     claims[position].append((common, number))
             elif section == "categories" and isinstance(value, dict):
