@@ -9,22 +9,42 @@ import numpy as np
 import pytest
 
 from benchmarks.database import isolate, start_server, why_not
+from promerge_fo.cpus import available_cpus
 from tests.needs import missing
 
-# FiftyOne reads this when it is imported, which some test modules do as soon as they are collected.
-_ROOT = isolate(f"promerge_test_{uuid.uuid4().hex}")
-_WHY_NOT = None
-if "FIFTYONE_DATABASE_URI" not in os.environ:
-    _WHY_NOT = why_not()
-    if _WHY_NOT is None:
-        os.environ["FIFTYONE_DATABASE_URI"] = start_server(_ROOT)
+WHY_NOT = pytest.StashKey()  # what FiftyOne lacks here, or None
+
+# Tests that take minutes, most of them waiting: they begin first, so that no process ends alone.
+LONGEST = ("tests/app", "tests/cluster", "tests/test_benchmarks.py")
+
+
+def pytest_configure(config):
+    """Give each process that runs tests a database and its share of the CPU's cores.
+
+    FiftyOne and PyTorch read this when they are imported: by test modules, as they are collected.
+    """
+    if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
+        return  # this process only hands out the tests
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    if processes > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // processes)))
+    root = isolate(f"promerge_test_{uuid.uuid4().hex}")
+    config.stash[WHY_NOT] = None
+    if "FIFTYONE_DATABASE_URI" not in os.environ:
+        config.stash[WHY_NOT] = why_not()
+        if config.stash[WHY_NOT] is None:
+            os.environ["FIFTYONE_DATABASE_URI"] = start_server(root)
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 @pytest.fixture(scope="session")
-def fo():
+def fo(pytestconfig):
     """The fiftyone module, connected to an empty database, which is dropped at the end."""
-    if _WHY_NOT is not None:
-        missing(_WHY_NOT)
+    if pytestconfig.stash[WHY_NOT] is not None:
+        missing(pytestconfig.stash[WHY_NOT])
     import fiftyone
 
     yield fiftyone

@@ -51,7 +51,7 @@ def mask_record(
 
     Examples:
         >>> mask_record(np.ones((1, 2), dtype=bool), 0, 1, (2, 4))
-        {'area': 2, 'bbox': [1, 0, 2, 1], 'segmentation': {'size': [2, 4], 'counts': '2112'}}
+        {'area': 2, 'bbox': [1, 0, 2, 1], 'segmentation': {'size': [2, 4], 'counts': '21102'}}
     """
     counts, area, x0, y0, x1, y1 = _run_lengths(np.ascontiguousarray(crop.T), top, left, *size)
     if area == 0:

@@ -28,7 +28,7 @@ ALL_DRAWN = """() => {
     const images = [...document.querySelectorAll('[data-cy="looker"]')];
     return images.length > 0 && images.every(image => image.querySelector('canvas[canvas-loaded]'));
 }"""
-DEBOUNCE_S = 0.6  # the App waits half a second before it asks the server about a changed form
+QUIET_S = 0.6  # longer than the App waits before it tells the server of a change
 
 
 def wait_until(condition, seconds):
@@ -44,12 +44,12 @@ class App:
 
     def __init__(self, page, url):
         self.page, self.url = page, url
-        self._asked = self._answered = 0  # how often the server was asked about a form
+        self._asked = set()  # requests to operators and panels that have no answer yet
         self._answered_at = 0.0
-        self._params = None  # what the form held the last time
-        page.on("request", self._count)
-        page.on("requestfinished", self._count_answer)
-        page.on("requestfailed", self._count_answer)
+        self._params = None  # what the form held when the server was last asked about it
+        page.on("request", self._ask)
+        page.on("requestfinished", self._answer)
+        page.on("requestfailed", self._answer)
 
     def __getitem__(self, name):
         return self.page.locator(f'[data-cy="{name}"]').first
@@ -73,9 +73,10 @@ class App:
         return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
     def panel(self, label):
-        """Open a panel from the menu beside the panels' tabs."""
+        """Open a panel from the menu beside the panels' tabs, and wait until it is complete."""
         self["new-panel-btn"].click()
         self.page.get_by_text(label, exact=True).first.click()
+        self.settle()
 
     def operator(self, label):
         """Open an operator's form from the operator browser, and wait until it is complete."""
@@ -84,9 +85,13 @@ class App:
         self["operators-browser-search"].fill(label)
         self["operators-browser"].get_by_text(label, exact=True).click()
         self.form.wait_for(timeout=60_000)
-        wait = self.page.wait_for_timeout  # which lets the page's events through
-        while self._asked > self._answered or time.monotonic() < self._answered_at + DEBOUNCE_S:
-            wait(50)
+        self.settle()
+
+    def settle(self):
+        """Wait until the server has answered all that operators and panels asked of it."""
+        self._answered_at = time.monotonic()
+        while self._asked or time.monotonic() < self._answered_at + QUIET_S:
+            self.page.wait_for_timeout(50)  # lets the page's events through
 
     @property
     def form(self):
@@ -140,14 +145,15 @@ class App:
             yield
         response.value.finished()
 
-    def _count(self, request):
+    def _ask(self, request):
+        if "/operators/" in request.url:
+            self._asked.add(request)
         if _is_form(request):
-            self._asked += 1
             self._params = request.post_data_json["params"]
 
-    def _count_answer(self, request):
-        if _is_form(request):
-            self._answered += 1
+    def _answer(self, request):
+        if request in self._asked:
+            self._asked.remove(request)
             self._answered_at = time.monotonic()
 
 

@@ -13,7 +13,7 @@ def test_figures_stand_in_the_model_evaluation_panel(app, dataset, photographs, 
     page = app(dataset)
 
     page.panel("Model Evaluation")
-    page.page.get_by_text("ours", exact=True).first.click()
+    page["panel-content-model_evaluation_panel_builtin"].get_by_text("ours", exact=True).click()
     text = page.page.locator("body")
     wait_until(lambda: "AR100 (masks)" in text.inner_text(), 60)
     shown = text.inner_text()

@@ -80,7 +80,8 @@ def test_from_images_to_a_comparison(app, photographed, fo, tmp_path):
     figures = pfo.list_evaluations(dataset)["eval_promerge"].figures["segm"]
     assert f"{figures['AR100']:.2f}" in told
     page.panel("Model Evaluation")
-    page.page.get_by_text("eval_promerge", exact=True).last.click()
+    evaluations = page["panel-content-model_evaluation_panel_builtin"]
+    evaluations.get_by_text("eval_promerge", exact=True).click()
     wait_until(lambda: "AR100 (masks)" in body.inner_text(), 60)
     page.picture("walk-5-figures")
 

@@ -67,10 +67,10 @@ def compare_fields(
             detections, or no image can be read.
 
     Examples:
-        >>> comparison = compare_fields(dataset, ["maskcut", "promerge"])  # doctest: +SKIP
-        >>> print(comparison)  # doctest: +SKIP
-        >>> session.view = comparison.gains("promerge")  # doctest: +SKIP
-        >>> comparison.report("comparison/")  # doctest: +SKIP
+        >>> comparison = compare_fields(dataset, ["maskcut", "promerge"])
+        >>> print(comparison)
+        >>> session.view = comparison.gains("promerge")
+        >>> comparison.report("comparison/")
     """
     fields = list(fields)
     if len(fields) < 2 or len(set(fields)) < len(fields):

@@ -99,13 +99,13 @@ def ablate(
     Examples:
         >>> from promerge_fo import ProMergeConfig, load_encoder
         >>> from promerge_fo.dataset import grid
-        >>> ablation = ablate(  # doctest: +SKIP
+        >>> ablation = ablate(
         ...     dataset,
         ...     grid(ProMergeConfig(), stride=[4, 6], tau_b=[0.1, 0.2]),
         ...     encoder=load_encoder(),
         ...     folder="ablation/",
         ... )
-        >>> print(ablation.table())  # doctest: +SKIP
+        >>> print(ablation.table())
     """
     if not settings:
         raise ValueError("there are no settings to try; give some configurations by name")

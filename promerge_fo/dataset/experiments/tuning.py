@@ -92,9 +92,12 @@ def tune(
             :func:`~promerge_fo.dataset.ablate`.
 
     Examples:
-        >>> tuning = tune(dataset, encoder=encoder, folder="tuning/")  # doctest: +SKIP
-        >>> print(tuning)  # doctest: +SKIP
-        >>> model = load_model(config=tuning.config, encoder=encoder)  # doctest: +SKIP
+        >>> from promerge_fo import load_encoder, load_model
+        >>> encoder = load_encoder()
+        >>> settings = search_space(ProMergeConfig(), tau_b=[0.1, 0.2])
+        >>> tuning = tune(dataset, settings, encoder=encoder, folder="tuning/", folds=2)
+        >>> print(tuning)
+        >>> model = load_model(config=tuning.config, encoder=encoder)
     """
     if metric not in METRICS:
         raise ValueError(f"there is no metric {metric!r}; the metrics are: {', '.join(METRICS)}")

@@ -103,11 +103,12 @@ def accept(
         ValueError: the field does not hold detections, or ``ids`` has something that is not an id.
 
     Examples:
-        >>> accept(dataset, "promerge", [label.id], reviewer="Ada")  # doctest: +SKIP
+        >>> from fiftyone import ViewField as F
+        >>> accept(dataset, "promerge", [label.id], reviewer="Ada")
         1
-        >>> sure = dataset.filter_labels("promerge", F("confidence") > 0.9)  # doctest: +SKIP
-        >>> accept(sure, "promerge", reviewer="Ada")  # doctest: +SKIP
-        203112
+        >>> sure = dataset.filter_labels("promerge", F("confidence") > 0.8)
+        >>> accept(sure, "promerge", reviewer="Ada")
+        4
     """
     return _decide(samples, label_field, ACCEPTED, ids, reviewer)
 
@@ -192,8 +193,10 @@ def review_progress(samples: Any, label_field: str) -> Progress:
         ValueError: the field does not hold detections.
 
     Examples:
-        >>> print(review_progress(dataset, "promerge"))  # doctest: +SKIP
-        412 of 1,903, 38 % accepted
+        >>> accept(dataset, "promerge", [label.id])
+        1
+        >>> print(review_progress(dataset, "promerge"))
+        1 of 8, 100 % accepted
     """
     path = label_path(samples, label_field)
     reviews = each_label(path, "$$label.review")

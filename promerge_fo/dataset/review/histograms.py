@@ -133,9 +133,10 @@ def select_between(
         ValueError: the field does not hold detections, or there is no such quantity.
 
     Examples:
-        >>> doubtful = select_between(dataset, "promerge", "score", high=0.2)  # doctest: +SKIP
-        >>> reject(doubtful, "promerge", reviewer="Ada")  # doctest: +SKIP
-        41207
+        >>> from promerge_fo.dataset import reject
+        >>> doubtful = select_between(dataset, "promerge", "score", high=0.5)
+        >>> reject(doubtful, "promerge", reviewer="Ada")
+        4
     """
     label_path(samples, label_field)
     if quantity == "masks":

@@ -62,8 +62,9 @@ def review_queue(
             1, or the order is "disagreement" and there is no other field.
 
     Examples:
-        >>> session.view = review_queue(dataset, "promerge")  # doctest: +SKIP
-        >>> accept(session.view, "promerge", session.selected, "Ada")  # doctest: +SKIP
+        >>> from promerge_fo.dataset import accept
+        >>> session.view = review_queue(dataset, "promerge")
+        >>> accept(session.view, "promerge", session.selected, "Ada")
         3
     """
     path = label_path(samples, label_field)

@@ -73,10 +73,8 @@ def load_model(
             downloaded.
 
     Examples:
-        >>> model = load_model(preset="fast")  # doctest: +SKIP
-        >>> dataset.apply_model(  # doctest: +SKIP
-        ...     model, label_field="promerge", batch_size=8, num_workers=0
-        ... )
+        >>> model = load_model(preset="fast")
+        >>> dataset.apply_model(model, label_field="promerge", batch_size=8, num_workers=0)
     """
     config = _choose_config(method, preset, config, image_size)
     if isinstance(encoder, Encoder):
