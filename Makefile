@@ -18,9 +18,10 @@ PIP := python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
 OLDEST := .venv-oldest
 # Operators and plugin are one package in FiftyOne; linked together, they are one for mypy, too.
 PLUGIN := build/mypy/promerge_plugin
-# Processes that run tests side by side; each has a database of its own.
-WORKERS ?= 2
-PYTEST := -m pytest -n $(WORKERS) --dist worksteal
+# Processes that run tests side by side, each with a database of its own: one more than cores, as
+# many tests wait for others.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() + 1, 5))')
+PYTEST = -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test coverage soak oldest lint types wheel clean

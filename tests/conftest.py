@@ -14,8 +14,16 @@ from tests.needs import missing
 
 WHY_NOT = pytest.StashKey()  # what FiftyOne lacks here, or None
 
-# Tests that take minutes, most of them waiting: they begin first, so that no process ends alone.
-LONGEST = ("tests/app", "tests/cluster", "tests/test_benchmarks.py")
+# What takes longest begins first, so that no process is left to end alone.
+LONGEST = (
+    "tests/app/",
+    "tests/cluster/test_faults.py",
+    "tests/cluster/",
+    "tests/dataset/runs/test_faults.py",
+    "tests/test_benchmarks.py",
+    "tests/encoder/test_vit.py",
+    "tests/",
+)
 
 
 def pytest_configure(config):
@@ -37,7 +45,23 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+    def place(item):
+        return next((i for i, start in enumerate(LONGEST) if item.nodeid.startswith(start)), 0)
+
+    items.sort(key=place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """One process for the tests of a file, and one for all in the App: they share what is made."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return "tests/app" if nodeid.startswith("tests/app/") else nodeid.split("::")[0]
+
+    config.option.loadscopereorder = False  # the order is ours
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -90,7 +90,8 @@ def predict(
         num_workers: processes that read images; None is one for each CPU core, 8 at most.
         config: size of images and number of detections; None is that of the training, where its
             record lies beside the checkpoint.
-        progress: whether to show a progress bar (None is FiftyOne's setting), or what makes one.
+        progress: whether to show a progress bar (None: as FiftyOne's config says), or a function
+            that makes one; see :data:`promerge_fo.progress.ShowProgress`.
 
     Raises:
         ImportError: detectron2 cannot be imported.

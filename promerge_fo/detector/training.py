@@ -69,9 +69,10 @@ def train(
         checkpoint_every: iterations between two checkpoints.
         pictures_every: iterations between two looks at sample predictions.
         say: takes lines of progress; with several GPUs, something that can be pickled.
-        progress: whether to show a bar of each round's iterations, or what makes one. Where its
-            ``update`` raises KeyboardInterrupt, the training ends with a checkpoint. Not for
-            several GPUs.
+        progress: whether to show a progress bar of each round's iterations (None: as FiftyOne's
+            config says), or a function that makes one; see
+            :data:`promerge_fo.progress.ShowProgress`. If its ``update`` raises
+            KeyboardInterrupt, the training ends with a checkpoint. With one process only.
 
     Returns:
         The path of the trained detector.

@@ -165,7 +165,11 @@ def _fiftyone() -> _Found:
             "see the line on the database; a database that a newer mongod has opened cannot be "
             "opened by an older one: set FIFTYONE_DATABASE_DIR to another folder",
         )
-    return "ok", f"{fiftyone.__version__}, {datasets} datasets"
+    from promerge_fo.dataset.database import untested
+
+    found = f"{fiftyone.__version__}, {datasets} datasets"
+    warning = untested(fiftyone.__version__)
+    return ("ok", found) if warning is None else ("note", found, warning)
 
 
 @_check("detector")

@@ -78,6 +78,25 @@ class App:
         self.page.get_by_text(label, exact=True).first.click()
         self.settle()
 
+    def evaluation(self, key):
+        """Open an evaluation in FiftyOne's own panel, and return the text that is shown then.
+
+        The panel draws its list several times while it opens; a click between two of them goes
+        nowhere, and is made again, as a user would.
+        """
+        self.panel("Model Evaluation")
+        panel = self["panel-content-model_evaluation_panel_builtin"]
+        row = panel.get_by_text(key, exact=True).first
+        table = self.page.get_by_text("AR100 (masks)", exact=True).first
+        clicked, until = 0.0, time.monotonic() + 60
+        while not table.is_visible():
+            assert time.monotonic() < until, f"the evaluation {key} did not open"
+            if row.is_visible() and time.monotonic() > clicked + 5:
+                row.click()
+                clicked = time.monotonic()
+            self.page.wait_for_timeout(100)
+        return self.page.locator("body").inner_text()
+
     def operator(self, label):
         """Open an operator's form from the operator browser, and wait until it is complete."""
         self.page.mouse.move(700, 700)

@@ -1,7 +1,6 @@
 """An evaluation, seen in the App's Model Evaluation panel."""
 
 from promerge_fo import dataset as pfo
-from tests.app.page import wait_until
 
 
 def test_figures_stand_in_the_model_evaluation_panel(app, dataset, photographs, fo):
@@ -11,12 +10,7 @@ def test_figures_stand_in_the_model_evaluation_panel(app, dataset, photographs, 
     dataset.clone_sample_field("truth", "found")
     pfo.evaluate_instances(dataset, "found", "truth", "ours")
     page = app(dataset)
-
-    page.panel("Model Evaluation")
-    page["panel-content-model_evaluation_panel_builtin"].get_by_text("ours", exact=True).click()
-    text = page.page.locator("body")
-    wait_until(lambda: "AR100 (masks)" in text.inner_text(), 60)
-    shown = text.inner_text()
+    shown = page.evaluation("ours")
     lines = [line.strip() for line in shown.splitlines() if line.strip()]
     for label in ("AP (masks)", "AP50 (boxes)", "AR100 (masks)"):
         assert lines[lines.index(label) + 1] == "100", label  # the field against itself

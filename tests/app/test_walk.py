@@ -79,10 +79,7 @@ def test_from_images_to_a_comparison(app, photographed, fo, tmp_path):
     dataset.reload()
     figures = pfo.list_evaluations(dataset)["eval_promerge"].figures["segm"]
     assert f"{figures['AR100']:.2f}" in told
-    page.panel("Model Evaluation")
-    evaluations = page["panel-content-model_evaluation_panel_builtin"]
-    evaluations.get_by_text("eval_promerge", exact=True).click()
-    wait_until(lambda: "AR100 (masks)" in body.inner_text(), 60)
+    page.evaluation("eval_promerge")
     page.picture("walk-5-figures")
 
     exported = tmp_path / "accepted.json"

@@ -359,6 +359,13 @@ def test_doctor_names_the_remedy(monkeypatch, tmp_path, capsys):
     assert main(["doctor"]) == 1
 
 
+def test_doctor_notes_a_fiftyone_that_nobody_has_tested(fo, monkeypatch):
+    monkeypatch.setattr(fo, "__version__", "99.0.0")
+    finding = next(f for f in doctor.examine() if f.subject == "FiftyOne")
+    assert finding.state == "note"
+    assert "FiftyOne 99.0.0 is newer than" in finding.remedy
+
+
 def test_plugin_install(fo, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(fo.config, "plugins_dir", str(tmp_path / "plugins"))
     assert main(["plugin", "install"]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -26,25 +27,57 @@ def cluster():
     ray.shutdown()
 
 
+@pytest.fixture(scope="module")
+def five(fo, photographs, tmp_path_factory):
+    """A dataset of four photographs and an image that cannot be read."""
+    broken = tmp_path_factory.mktemp("broken") / "broken.jpg"
+    broken.write_bytes(b"no image")
+    dataset = fo.Dataset()
+    paths = [photographs[0], str(broken), *photographs[1:]]
+    dataset.add_samples([fo.Sample(filepath=path) for path in paths])
+    yield dataset
+    dataset.delete()
+
+
 @pytest.fixture
-def segment(cluster, dataset, recipe, tmp_path):
-    """Segments the dataset: ``segment(field, **options)``."""
+def images(five):
+    """A dataset of its own for a test."""
+    clone = five.clone()
+    yield clone
+    clone.delete()
+
+
+@pytest.fixture
+def segment(cluster, recipe, tmp_path):
+    """Segments a dataset: ``segment(images, **options)``."""
     from promerge_fo.cluster import segment_on_ray
 
-    def do(field="ray", **options):
+    def do(images, **options):
         options = {"shards": tmp_path / "shards", "workers": 1, "shard_size": 2, **options}
-        return segment_on_ray(dataset, recipe, field, **options)
+        return segment_on_ray(images, recipe, "ray", **options)
 
     return do
 
 
+@pytest.fixture(scope="module")
+def finished(cluster, five, recipe, tmp_path_factory):
+    """The dataset as one worker has segmented it, and the folder of the shards."""
+    from promerge_fo.cluster import segment_on_ray
+
+    folder, clone = tmp_path_factory.mktemp("finished"), five.clone()
+    segment_on_ray(clone, recipe, "ray", shards=folder, workers=1, shard_size=2)
+    yield clone, folder
+    clone.delete()
+
+
 @pytest.fixture
-def images(fo, dataset, photographs, tmp_path):
-    broken = tmp_path / "broken.jpg"
-    broken.write_bytes(b"no image")
-    paths = [photographs[0], str(broken), *photographs[1:]]
-    dataset.add_samples([fo.Sample(filepath=path) for path in paths])
-    return dataset
+def segmented(finished, tmp_path):
+    """The same for a test of its own: its shards are in ``tmp_path / "shards"``."""
+    source, folder = finished
+    shutil.copytree(folder, tmp_path / "shards")
+    clone = source.clone()
+    yield clone
+    clone.delete()
 
 
 def test_labels_are_those_of_a_local_run_and_a_second_run_does_nothing(
@@ -67,7 +100,7 @@ def test_labels_are_those_of_a_local_run_and_a_second_run_does_nothing(
         def close(self):
             steps.append("closed")
 
-    report = segment(progress=Bar, workers=2)
+    report = segment(images, progress=Bar, workers=2)
     expected = labels_of(images, "local")
     assert labels_of(images, "ray") == expected
     assert sum(len(labels["detections"]) for labels in expected.values()) > 3
@@ -89,71 +122,72 @@ def test_labels_are_those_of_a_local_run_and_a_second_run_does_nothing(
 
     ids = images.values("ray.detections.id")
     ages = [path.stat().st_mtime_ns for path in written]
-    again = segment()
+    again = segment(images)
     assert (again.skipped, again.counts) == (5, {})
     images.reload()
     assert images.values("ray.detections.id") == ids
     assert [path.stat().st_mtime_ns for path in written] == ages
 
 
-def test_what_is_in_shards_is_not_computed_again(segment, images, labels_of, run, tmp_path):
+def test_what_is_in_shards_is_not_computed_again(segment, segmented, labels_of, run, tmp_path):
     """As after a loss of the database; a shard that is damaged is set aside and made anew."""
-    segment()
-    expected = labels_of(images, "ray")
+    expected = labels_of(segmented, "ray")
     shards = sorted((tmp_path / "shards" / run).glob("*.parquet"))
     ages = [path.stat().st_mtime_ns for path in shards]
     whole = shards[1].read_bytes()
     shards[1].write_bytes(whole[: len(whole) // 2])
-    images.delete_sample_field("ray")
-    report = segment()
+    segmented.delete_sample_field("ray")
+    report = segment(segmented)
     assert sum(report.counts.values()) == 5
-    assert labels_of(images, "ray") == expected
+    assert labels_of(segmented, "ray") == expected
     assert shards[1].with_suffix(".damaged").read_bytes() == whole[: len(whole) // 2]
     for number in (0, 2):
         assert shards[number].stat().st_mtime_ns == ages[number]
 
 
-def test_failed_images_are_run_again_alone(segment, images, run, labels_of, tmp_path):
+def test_failed_images_are_run_again_alone(segment, images, labels_of, tmp_path):
     from PIL import Image
 
-    segment(limit=3)
+    mended = tmp_path / "mended.jpg"
+    mended.write_bytes(b"no image yet")
+    sample = images.skip(1).first()
+    sample.filepath = str(mended)
+    sample.save()
+    segment(images, limit=3)
     before = labels_of(images, "ray")
     statuses = images.values("ray.status")
     assert (statuses[1], statuses[3:]) == ("failed", [None, None])
-    Image.open(images.first().filepath).save(tmp_path / "broken.jpg")
-    assert segment(limit=3).skipped == 3
-    report = segment(retry_failed=True)
+    Image.open(images.first().filepath).save(mended)
+    assert segment(images, limit=3).skipped == 3
+    report = segment(images, retry_failed=True)
     assert sum(report.counts.values()) == 1
     after = labels_of(images, "ray")
-    mended = str(tmp_path / "broken.jpg")
-    assert len(after.pop(mended)["detections"]) > 0
-    before.pop(mended)
+    assert len(after.pop(str(mended))["detections"]) > 0
+    before.pop(str(mended))
     assert after == before
     images.delete_sample_field("ray")  # the old failure is in a shard still, and does not win
-    segment()
+    segment(images)
     assert "failed" not in images.count_values("ray.status")
 
 
-def test_other_settings_have_other_shards(segment, images, recipe, tmp_path):
+def test_other_settings_have_other_shards(cluster, segmented, recipe, tmp_path):
     from promerge_fo.cluster import Recipe, segment_on_ray
 
-    segment()
     changed = {**recipe.identity, "config": {**recipe.identity["config"], "tau_b": 0.3}}
     report = segment_on_ray(
-        images, Recipe(changed), "ray", shards=tmp_path / "shards", workers=1
+        segmented, Recipe(changed), "ray", shards=tmp_path / "shards", workers=1
     )  # fmt: skip
     assert sum(report.counts.values()) == 5
-    assert len(images.count_values("ray.run")) == 1
+    assert len(segmented.count_values("ray.run")) == 1
     assert len(list((tmp_path / "shards").iterdir())) == 2
 
 
-def test_overwriting_makes_all_anew(segment, images, labels_of):
-    segment()
-    expected, ids = labels_of(images, "ray"), images.values("ray.detections.id")
-    report = segment(overwrite=True)
+def test_overwriting_makes_all_anew(segment, segmented, labels_of):
+    expected, ids = labels_of(segmented, "ray"), segmented.values("ray.detections.id")
+    report = segment(segmented, overwrite=True)
     assert sum(report.counts.values()) == 5
-    assert labels_of(images, "ray") == expected
-    assert images.values("ray.detections.id") != ids
+    assert labels_of(segmented, "ray") == expected
+    assert segmented.values("ray.detections.id") != ids
 
 
 def test_the_command(cluster, fo, photographs, tmp_path, capsys):

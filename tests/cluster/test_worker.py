@@ -108,21 +108,35 @@ def test_a_full_disk_is_waited_for_and_then_reported(
 def test_an_image_that_kills_workers_fails_alone(recipe, photographs, run, tmp_path):
     """Each process dies at the photograph, as one that runs out of memory does."""
     script = f"""
-import os, sys
+import os
 from pathlib import Path
 from promerge_fo.cluster.worker import Recipe, Segmenter
-made = Segmenter(Recipe({recipe.identity!r}), Path({str(tmp_path)!r}), "cpu", 1, 8)
-prepare = made._pipeline.prepare
-def deadly(path):
-    if path == {photographs[1]!r}:
-        os._exit(9)
-    return prepare(path)
-made._pipeline.prepare = deadly
-made({{"shard": {TASK!r}, "paths": {photographs!r}}})
+
+def work():
+    made = Segmenter(Recipe({recipe.identity!r}), Path({str(tmp_path)!r}), "cpu", 1, 8)
+    prepare = made._pipeline.prepare
+    def deadly(path):
+        if path == {photographs[1]!r}:
+            os._exit(9)
+        return prepare(path)
+    made._pipeline.prepare = deadly
+    made({{"shard": {TASK!r}, "paths": {photographs!r}}})
+
+deaths = 0
+while True:
+    process = os.fork()  # so that Python and PyTorch start once
+    if process == 0:
+        work()
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    if code != 9:
+        print(code, deaths)
+        break
+    deaths += 1
 """
-    deaths = 0
-    while subprocess.run([sys.executable, "-c", script]).returncode == 9:
-        deaths += 1
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    code, deaths = map(int, done.stdout.split())
+    assert code == 0, done.stderr
     assert deaths == 5  # two with all images under way, three with it alone
     rows, _ = read_shard(tmp_path / TASK, run)
     assert [row["status"] for row in rows].count("failed") == 1

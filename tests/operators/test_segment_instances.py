@@ -187,7 +187,7 @@ def test_a_delegated_run_that_is_killed_goes_on(operator, launch, images, fo, ph
 
     from promerge_fo.dataset.runs.status import run_statuses
 
-    images.add_samples([fo.Sample(filepath=path) for path in photographs * 50])
+    images.add_samples([fo.Sample(filepath=path) for path in photographs * 25])
     segment = operator("segment_instances")
     segment(images, label_field="undisturbed", **RUN)
     asked = {"delegate": True, "label_field": "killed", "batch_size": 4, **RUN}
@@ -205,11 +205,11 @@ def test_a_delegated_run_that_is_killed_goes_on(operator, launch, images, fo, ph
     images.reload()
     (run,) = images.exists("killed.run").distinct("killed.run")
     before = label_ids(images.exists("killed.run"))
-    assert 20 <= len(before) < 204
+    assert 20 <= len(before) < 104
     service = DelegatedOperationService()
     assert service.get(queued).status.progress is not None  # what the App's page of runs shows
     status = {s.label_field: s for s in run_statuses(images)}["killed"]
-    assert (status.run, status.total, status.ended) == (run, 204, None)
+    assert (status.run, status.total, status.ended) == (run, 104, None)
 
     launch(segment(images, **asked))
     images.reload()
@@ -217,10 +217,10 @@ def test_a_delegated_run_that_is_killed_goes_on(operator, launch, images, fo, ph
     assert {k: after[k] for k in before} == before  # kept, not made again
     for part in ("bounding_box", "mask", "confidence", "area"):
         then, now = (images.values(f"{f}.detections.{part}") for f in ("undisturbed", "killed"))
-        assert len(then) == len(now) == 204
+        assert len(then) == len(now) == 104
         if part == "mask":
             then, now = ([[m.tolist() for m in masks] for masks in x] for x in (then, now))
         assert then == now
     status = {s.label_field: s for s in run_statuses(images)}["killed"]
-    assert (status.total, status.before, status.done) == (204, len(before), 204 - len(before))
+    assert (status.total, status.before, status.done) == (104, len(before), 104 - len(before))
     assert status.state == "finished"
