@@ -13,7 +13,7 @@ need("ray.data", "pip install 'promerge-fo[cluster]'")
 need("pyarrow", "pip install 'promerge-fo[cluster]'")
 
 from promerge_fo.cluster.shards import read_shard
-from promerge_fo.cluster.worker import Segmenter
+from promerge_fo.cluster.worker import Recipe, Segmenter
 
 
 @pytest.fixture
@@ -45,8 +45,8 @@ def segment(driver, images, recipe, tmp_path, monkeypatch):
                 yield spoil(folder / task["shard"], worker(task))
 
         monkeypatch.setattr(driver, "_run_tasks", results)
-        options = {"shards": tmp_path / "shards", "shard_size": 1, **options}
-        return driver.segment_on_ray(images, recipe, **options)
+        options = {"recipe": recipe, "shards": tmp_path / "shards", "shard_size": 1, **options}
+        return driver.segment_on_ray(images, **options)
 
     return do
 
@@ -167,3 +167,22 @@ def test_workers_are_dealt_out_by_gpus_or_machines(driver, monkeypatch):
     assert driver._plan_workers(2, None) == driver._WorkerPlan(2, 1, "cpu")
     nodes({"CPU": 4.0})  # of a cluster that is to grow
     assert driver._plan_workers(16, "cuda") == driver._WorkerPlan(16, 1, "cuda")
+
+
+def test_other_settings_have_other_shards(segment, images, recipe, tmp_path):
+    segment()
+    changed = {**recipe.identity, "config": {**recipe.identity["config"], "tau_b": 0.3}}
+    report = segment(recipe=Recipe(changed))
+    assert sum(report.counts.values()) == 4
+    images.reload()
+    assert len(images.count_values("promerge.run")) == 1
+    assert len(list((tmp_path / "shards").iterdir())) == 2
+
+
+def test_overwriting_makes_all_anew(segment, images, labels_of):
+    segment()
+    expected, ids = labels_of(images, "promerge"), images.values("promerge.detections.id")
+    report = segment(overwrite=True)
+    assert sum(report.counts.values()) == 4
+    assert labels_of(images, "promerge") == expected
+    assert images.values("promerge.detections.id") != ids

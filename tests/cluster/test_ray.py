@@ -170,26 +170,6 @@ def test_failed_images_are_run_again_alone(segment, images, labels_of, tmp_path)
     assert "failed" not in images.count_values("ray.status")
 
 
-def test_other_settings_have_other_shards(cluster, segmented, recipe, tmp_path):
-    from promerge_fo.cluster import Recipe, segment_on_ray
-
-    changed = {**recipe.identity, "config": {**recipe.identity["config"], "tau_b": 0.3}}
-    report = segment_on_ray(
-        segmented, Recipe(changed), "ray", shards=tmp_path / "shards", workers=1
-    )  # fmt: skip
-    assert sum(report.counts.values()) == 5
-    assert len(segmented.count_values("ray.run")) == 1
-    assert len(list((tmp_path / "shards").iterdir())) == 2
-
-
-def test_overwriting_makes_all_anew(segment, segmented, labels_of):
-    expected, ids = labels_of(segmented, "ray"), segmented.values("ray.detections.id")
-    report = segment(segmented, overwrite=True)
-    assert sum(report.counts.values()) == 5
-    assert labels_of(segmented, "ray") == expected
-    assert segmented.values("ray.detections.id") != ids
-
-
 def test_the_command(cluster, fo, photographs, tmp_path, capsys):
     from promerge_fo.cli import main
 
