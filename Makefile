@@ -4,7 +4,7 @@
 # make oldest  the tests that use FiftyOne, with the oldest that is supported
 # make lint    ruff and mypy
 # make types   mypy alone
-# make coverage  the tests, and how much of the code they run
+# make coverage  the tests, and how much of the code they run; what CI runs
 # make clean   remove the environments and what was built
 #
 # Everything happens in .venv, made on first use; PYTHON=python3.12 chooses its Python (3.10 to 3.13).
@@ -60,7 +60,7 @@ test: $(READY)
 	fi
 	@$(BIN)/python $(PYTEST) $(ARGS)
 
-coverage: ARGS += --cov --cov-report=term:skip-covered
+coverage: ARGS += --cov
 coverage: test
 
 soak: $(READY)
