@@ -60,7 +60,7 @@ test: $(READY)
 	fi
 	@$(BIN)/python $(PYTEST) $(ARGS)
 
-coverage: ARGS += --cov
+coverage: override ARGS += --cov
 coverage: test
 
 soak: $(READY)
