@@ -22,6 +22,14 @@ GROUPS = {
     "Background": ("background_vote", "min_background_area"),
     "Filtering": ("filtering", "tau_ioa_bg", "tau_f_bg", "nms_iou"),
     "Merging": ("merge_rule", "tau_overlap_merge", "tau_ioa_merge", "tau_f_merge"),
+    "Proposals": (
+        "levels",
+        "low_tau_b",
+        "high_tau_b",
+        "min_mask_area",
+        "duplicate_iou",
+        "max_masks",
+    ),
     "Refinement": ("image_size", "refine", "fill_holes", "min_refined_iou"),
     "Score": ("score",),
 }

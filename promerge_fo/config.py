@@ -26,6 +26,7 @@ __all__ = [
     "Score",
     "SplitComponents",
     "TokenCutConfig",
+    "has_levels",
     "run_hash",
 ]
 
@@ -87,6 +88,7 @@ class Score(str, Enum):
     """The meaning of a mask's confidence."""
 
     QUALITY = "quality"  #: stability x contrast with the background x agreement (see scoring)
+    OBJECTNESS = "objectness"  #: size x contrast x agreement; ranks masks of several levels
     CONSTANT = "constant"  #: 1 for every mask, as in the papers and in their released code
 
 
@@ -101,6 +103,7 @@ _fill_holes = partial(parameter, meaning="fill the holes of refined masks")
 _min_refined_iou = partial(
     parameter, meaning="IoU with the unrefined mask below which a mask is dropped", low=0, high=1
 )
+_later = partial(parameter, source="this package", later=True)
 _score = partial(parameter, Score.QUALITY, "meaning of the confidence", "this package")
 
 
@@ -117,6 +120,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "min_refined_iou": 0.0,
     },
     "fast": {"stride": 2},
+    "proposals": {
+        "stride": 2,
+        "levels": 4,
+        "tau_f_bg": 0.3,
+        "min_mask_area": 0.003,
+        "duplicate_iou": 0.75,
+        "max_masks": 100,
+        "score": Score.OBJECTNESS,
+    },
 }
 """The changes that each preset makes to ProMerge's defaults; see :class:`ProMergeConfig`."""
 
@@ -138,7 +150,8 @@ class ProMergeConfig(Parameters):
     The presets are ``"official"``, the authors' released code, and ``"paper"``, Algorithm 1, both
     complete, with their constant scores; ``"default"``, the same as ``ProMergeConfig()``; and
     ``"fast"``, the default for an encoder with 16-pixel patches (30 x 30 patches need stride 2 for
-    225 prompts).
+    225 prompts). ``"proposals"`` is for all objects in place of the few that merging leaves: masks
+    at several levels of similarity, ranked, without near-duplicates.
 
     Examples:
         >>> config = ProMergeConfig.preset("official").replace(stride=6, tau_b=0.3)
@@ -205,6 +218,20 @@ class ProMergeConfig(Parameters):
     )
     tau_ioa_merge: float = parameter(0.1, "IoA above which masks may merge", "App. A", 0, 1)
     tau_f_merge: float = parameter(0.1, "similarity from which masks may merge", "Sec. 4.3", -1, 1)
+    levels: int = _later(
+        1, "levels of similarity with masks; those of the first alone are merged", low=1, high=16
+    )
+    low_tau_b: float = _later(0.4, "tau_b of the second level", low=-1, high=1)
+    high_tau_b: float = _later(0.75, "tau_b of the last level", low=-1, high=1)
+    min_mask_area: float = _later(
+        0.0, "share of the image below which a mask is dropped, before refinement", low=0, high=1
+    )
+    duplicate_iou: float = _later(
+        1.0, "IoU with a better mask above which a mask is dropped", low=0, high=1
+    )
+    max_masks: int = _later(
+        0, "masks of an image that are kept, the best ones; 0 keeps all", low=0, high=1000
+    )
     refine: Refine = _refine("Sec. 4.1")
     fill_holes: bool = _fill_holes(True, source="released code")
     min_refined_iou: float = _min_refined_iou(0.5, source="released code")
@@ -214,6 +241,13 @@ class ProMergeConfig(Parameters):
     def wants_prompt_scores(self) -> bool:
         """Whether the encoder must give prompt scores."""
         return self.prompting is Prompting.ATTENTION
+
+    @property
+    def has_proposals(self) -> bool:
+        """Whether masks are ranked and selected, as those of several levels are."""
+        return bool(
+            self.levels > 1 or self.min_mask_area or self.duplicate_iou < 1 or self.max_masks
+        )
 
 
 @dataclass(frozen=True)
@@ -289,6 +323,12 @@ class MaskCutConfig(Parameters):
 Config = ProMergeConfig | MaskCutConfig | TokenCutConfig
 """The parameters of any method."""
 
+
+def has_levels(config: Config) -> bool:
+    """Whether the masks of a configuration are proposals, which have levels and parents."""
+    return isinstance(config, ProMergeConfig) and config.has_proposals
+
+
 METHODS: dict[str, type[Config]] = {
     config.method: config for config in (ProMergeConfig, MaskCutConfig, TokenCutConfig)
 }
@@ -300,11 +340,15 @@ def run_hash(parts: dict[str, Any]) -> str:
 
     Args:
         parts: method, configuration, encoder, facet, weights' SHA-256, precision, image size and
-            resize, in types that JSON has.
+            resize, in types that JSON has. Parameters that were added to a method later count only
+            if they are used: the masks of older runs keep their names.
 
     Returns:
         16 hexadecimal digits of the SHA-256 of the canonical JSON.
     """
+    method = METHODS.get(str(parts.get("method")))
+    if method is not None and "config" in parts:
+        parts = {**parts, "config": method.from_dict(parts["config"]).hashed()}
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -27,6 +27,10 @@ class Instances:
         background: (h, w) bool: patches of the voted background; None if the configuration has
             no background step, or the image no background.
         error: the reason for the status "failed"; else None.
+        levels: (n,) int64: the level of similarity of each mask, from 1 (merged) to the strictest;
+            None unless the configuration has proposals.
+        parents: (n,) int64: the index of the smallest mask in which each mask lies, or -1; None
+            unless the configuration has proposals.
     """
 
     masks: NDArray[np.bool_]
@@ -34,6 +38,8 @@ class Instances:
     status: Status = "ok"
     background: NDArray[np.bool_] | None = None
     error: str | None = None
+    levels: NDArray[np.int64] | None = None
+    parents: NDArray[np.int64] | None = None
 
     @classmethod
     def failed(cls, error: str, size: tuple[int, int] = (0, 0)) -> Instances:

@@ -22,6 +22,8 @@ def parameter(
     source: str,
     low: float | None = None,
     high: float | None = None,
+    *,
+    later: bool = False,
 ) -> Any:
     """A field of :class:`Parameters`.
 
@@ -31,10 +33,11 @@ def parameter(
         source: a section of a paper, or "released code".
         low: the smallest value, if it is a number.
         high: the largest value, if it is a number.
+        later: whether it was added after the first runs were made; see :meth:`Parameters.hashed`.
     """
     return field(
         default=default,
-        metadata={"meaning": meaning, "source": source, "low": low, "high": high},
+        metadata={"meaning": meaning, "source": source, "low": low, "high": high, "later": later},
     )
 
 
@@ -82,6 +85,18 @@ class Parameters:
             f.name: v.value if isinstance(v := getattr(self, f.name), Enum) else v
             for f in dataclasses.fields(self)
         }
+
+    def hashed(self) -> dict[str, Any]:
+        """What the run hash is made of: :meth:`to_dict`, without later parameters at their default.
+
+        A parameter that was added later, and is not used, does not change the hash of a run.
+        """
+        unused = [
+            f.name
+            for f in dataclasses.fields(self)
+            if f.metadata["later"] and getattr(self, f.name) == f.default
+        ]
+        return {name: value for name, value in self.to_dict().items() if name not in unused}
 
     @classmethod
     def from_dict(cls, parameters: dict[str, Any]) -> Self:
@@ -133,8 +148,9 @@ class Parameters:
             choices = [c.value for c in type(f.default)] if isinstance(f.default, Enum) else None
             default = f.default.value if isinstance(f.default, Enum) else f.default
             kind = "choice" if choices else type(f.default).__name__
+            shown = {key: f.metadata[key] for key in ("low", "high", "meaning", "source")}
             records.append(
-                {"name": f.name, "type": kind, "default": default, "choices": choices, **f.metadata}
+                {"name": f.name, "type": kind, "default": default, "choices": choices, **shown}
             )
         return records
 

@@ -36,6 +36,7 @@ from promerge_fo.segment import trace_segmentation
 from promerge_fo.segment.normalized_cut import CutTrace
 from promerge_fo.segment.promerge import Trace
 from promerge_fo.segment.prompting import load_finch
+from promerge_fo.segment.proposals import drop_duplicates, find_parents
 from promerge_fo.segment.scoring import with_agreement
 
 if TYPE_CHECKING:
@@ -348,7 +349,18 @@ class Pipeline:
         status: Status = patches.status
         if status == "ok" and len(refined) == 0:
             status = "all_rejected"
-        return Instances(refined.masks, scores, status, patches.background)
+        if patches.levels is None or not isinstance(self.config, ProMergeConfig):
+            return Instances(refined.masks, scores, status, patches.background)
+        kept = drop_duplicates(refined.masks, scores, self.config)
+        masks = refined.masks[kept]
+        return Instances(
+            masks,
+            scores[kept],
+            status,
+            patches.background,
+            levels=patches.levels[refined.kept[kept]],
+            parents=find_parents(masks),
+        )
 
 
 def pipeline_of(
@@ -374,10 +386,12 @@ def pipeline_of(
     """
     wanted = identity["encoder"]
     settings = {k: wanted[k] for k in ("name", "facet", "precision", "image_size", "resize")}
+    settings["block"] = wanted.get("block")  # only where it is not the last
     encoder = load_encoder(checkpoint=checkpoint, device=device, compile=compile, **settings)
     found = encoder.identity()
     if found != wanted:
-        apart = [f"{k}: {found[k]} here, {wanted[k]} then" for k in wanted if found[k] != wanted[k]]
+        names = [k for k in {**wanted, **found} if found.get(k) != wanted.get(k)]
+        apart = [f"{k}: {found.get(k)} here, {wanted.get(k)} then" for k in names]
         raise ValueError(
             f"the encoder is not the run's ({'; '.join(apart)}); give the run's weights as "
             "checkpoint"

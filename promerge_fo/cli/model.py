@@ -6,7 +6,7 @@ import argparse
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from promerge_fo.cli.arguments import add, add_parameters, flag_of
+from promerge_fo.cli.arguments import add, add_parameters, flag_of, positive
 from promerge_fo.config import METHODS, Config
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_model_options", "config_of", "model_of"]
 
-_PASSED_ON = ("checkpoint", "facet", "device", "precision", "resize", "compile")
+_PASSED_ON = ("checkpoint", "facet", "block", "device", "precision", "resize", "compile")
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -25,8 +25,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add(group, "--preset", presets, "settings to start from", default="default")
     add(group, "--encoder")
     add(group, "--checkpoint")
-    facets = ("key", "query", "value", "token")
-    add(group, "--facet", facets, "which features of the last layer are taken", default="key")
+    facets = ("key", "query", "value", "token", "normed_token")
+    add(group, "--facet", facets, "which features of the block are taken", default="key")
+    add(group, "--block", positive, "block whose features are taken, from 1 (the last)")
     add(group, "--device")
     precisions = ("fp32", "bf16", "auto")
     add(group, "--precision", precisions, "numbers that the encoder calculates in", default="fp32")

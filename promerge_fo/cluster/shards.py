@@ -32,6 +32,8 @@ _SCHEMA = pa.schema(
         ("error", pa.string()),
         ("scores", pa.list_(pa.float32())),
         ("counts", pa.list_(pa.string())),
+        ("levels", pa.list_(pa.int32())),  # of proposals; else null
+        ("parents", pa.list_(pa.int32())),  # places in these lists, or -1
     ]
 )
 
@@ -51,6 +53,8 @@ def row_of(instances: Instances) -> dict[str, Any]:
         "error": instances.error,
         "scores": [record["score"] for record in records],
         "counts": [record["segmentation"]["counts"] for record in records],
+        "levels": None if instances.levels is None else instances.levels.tolist(),
+        "parents": None if instances.parents is None else instances.parents.tolist(),
     }
 
 

@@ -33,6 +33,9 @@ _ATTRIBUTES = {
 }
 
 
+_OF_LEVELS = {"detections.level": fo.IntField, "detections.parent": fo.StringField}
+
+
 def to_detections(instances: Instances, run: str) -> fo.Detections:
     """Convert the instances of one image to labels.
 
@@ -43,29 +46,34 @@ def to_detections(instances: Instances, run: str) -> fo.Detections:
     Returns:
         One detection per mask, in the order of the masks. Each has the label "fg", ``confidence``,
         ``bounding_box`` (relative XYWH of the tight box), ``mask`` (bool, the pixels of the box)
-        and the attributes ``area`` (share of the image, in [0, 1]) and ``touches_border`` (bool).
+        and the attributes ``area`` (share of the image, in [0, 1]) and ``touches_border`` (bool);
+        proposals also have ``level`` (1 is merged, higher ones are stricter) and ``parent`` (the id
+        of the label of the smallest mask in which this one lies, or None).
         The Detections object has the attributes ``status``, ``error`` (the reason if the image
         failed, else None) and ``run``. Masks without a pixel are left out. If there are no masks,
         or the image failed, the Detections are empty; they still replace those of an earlier run.
     """
     height, width = instances.masks.shape[1:]
-    detections = []
+    made: dict[int, fo.Detection] = {}
     found = zip(instances.masks, instances.boxes.tolist(), instances.scores, strict=True)
-    for mask, (x0, y0, x1, y1), score in found:
+    for number, (mask, (x0, y0, x1, y1), score) in enumerate(found):
         if x1 == x0:
             continue
         crop = mask[y0:y1, x0:x1].copy()
-        detections.append(
-            fo.Detection(
-                label=LABEL,
-                confidence=float(score),
-                mask=crop,
-                area=int(np.count_nonzero(crop)) / (width * height),
-                **place_of((x0, y0, x1, y1), (height, width)),
-            )
+        made[number] = fo.Detection(
+            label=LABEL,
+            confidence=float(score),
+            mask=crop,
+            area=int(np.count_nonzero(crop)) / (width * height),
+            **place_of((x0, y0, x1, y1), (height, width)),
         )
+    if instances.levels is not None and instances.parents is not None:
+        for number, detection in made.items():
+            parent = made.get(int(instances.parents[number]))
+            detection["level"] = int(instances.levels[number])
+            detection["parent"] = None if parent is None else parent.id
     return fo.Detections(
-        detections=detections, status=instances.status, error=instances.error, run=run
+        detections=list(made.values()), status=instances.status, error=instances.error, run=run
     )
 
 
@@ -183,18 +191,19 @@ def _stored_mask(detection: fo.Detection) -> NDArray[np.bool_]:
     return np.asarray(mask != 0, dtype=np.bool_)
 
 
-def declare_field(samples: Any, label_field: str) -> None:
+def declare_field(samples: Any, label_field: str, with_levels: bool = False) -> None:
     """Add a field for masks to a dataset, if it is missing, and declare the labels' attributes.
 
     Args:
         samples: a dataset or a view of images.
         label_field: a field of detections, or a new one.
+        with_levels: whether the labels will be proposals, with levels and parents.
     """
     add_fields(samples, {label_field: fo.EmbeddedDocumentField}, embedded_doc_type=fo.Detections)
-    complete_field(samples, label_field)
+    complete_field(samples, label_field, with_levels)
 
 
-def complete_field(collection: Any, label_field: str) -> None:
+def complete_field(collection: Any, label_field: str, with_levels: bool = False) -> None:
     """Make the labels' attributes available for filtering in the App.
 
     They are declared in the dataset's schema. ``status`` and ``error`` are also added to the App's
@@ -206,8 +215,10 @@ def complete_field(collection: Any, label_field: str) -> None:
     Args:
         collection: the dataset or view that was segmented.
         label_field: the field with the labels.
+        with_levels: whether they are proposals, with levels and parents.
     """
-    fields = {f"{label_field}.{name}": kind for name, kind in _ATTRIBUTES.items()}
+    attributes = {**_ATTRIBUTES, **(_OF_LEVELS if with_levels else {})}
+    fields = {f"{label_field}.{name}": kind for name, kind in attributes.items()}
     add_fields(dataset_of(collection), fields)
     if is_frames(collection) and not is_patches(collection):
         propagate(collection, label_field)

@@ -31,6 +31,7 @@ def load_encoder(
     image_size: int = 480,
     resize: ResizeMode = "square",
     compile: bool = False,
+    block: int | None = None,
 ) -> Encoder:
     """An encoder by its name.
 
@@ -39,8 +40,9 @@ def load_encoder(
             demonstration aid, see :class:`~promerge_fo.encoder.texture.TextureEncoder`.
         checkpoint: a local file with weights, in timm's or DINO's layout; None downloads timm's
             weights, once.
-        facet: ``"key"`` (the paper's choice), ``"query"``, ``"value"`` or ``"token"``; ignored
-            by the texture encoder.
+        facet: ``"key"`` (the paper's choice), ``"query"``, ``"value"``, ``"token"`` (the block's
+            output) or ``"normed_token"`` (that after the model's final norm); ignored by the
+            texture encoder.
         device: a torch device; None is CUDA if there is one, else the CPU.
         precision: ``"fp32"``, which gives the reference's masks, ``"bf16"``, or ``"auto"``: bf16
             on devices that are fast at it. The texture encoder is always fp32.
@@ -50,6 +52,7 @@ def load_encoder(
         compile: compile the transformer at the first batch, which makes later ones faster; see
             :class:`~promerge_fo.encoder.vit.VitEncoder` for its costs and requirements. The
             features are the same up to rounding.
+        block: the block whose facet is taken, from 1; None is the last.
 
     Raises:
         ValueError: an unknown or unsuitable model, or an argument out of its range.
@@ -68,7 +71,11 @@ def load_encoder(
             raise ValueError(
                 "compile is True, but the encoder 'texture' has no model to compile; leave it out"
             )
+        if block is not None:
+            raise ValueError(f"block is {block}, but the encoder 'texture' has no blocks")
         return TextureEncoder(device=device, image_size=image_size, resize=resize)
     from promerge_fo.encoder.vit import VitEncoder
 
-    return VitEncoder(name, checkpoint, facet, device, precision, image_size, resize, compile)
+    return VitEncoder(
+        name, checkpoint, facet, device, precision, image_size, resize, compile, block
+    )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_ASPECT", "Encoder", "Facet", "PerImage", "Precision", "Resize", "ResizeMode"]
 
-Facet: TypeAlias = Literal["key", "query", "value", "token"]
+Facet: TypeAlias = Literal["key", "query", "value", "token", "normed_token"]
 Precision: TypeAlias = Literal["fp32", "bf16", "auto"]
 ResizeMode: TypeAlias = Literal["square", "aspect"]
 PerImage: TypeAlias = "torch.Tensor | list[torch.Tensor]"
@@ -90,8 +90,8 @@ class Encoder(ABC):
 
     Attributes:
         name: the encoder's name, as :func:`promerge_fo.load_encoder` takes it.
-        facet: which features: ``"key"``, ``"query"``, ``"value"`` or ``"token"``; the texture
-            encoder has ``"texture"``.
+        facet: which features: ``"key"``, ``"query"``, ``"value"``, ``"token"`` or
+            ``"normed_token"``; the texture encoder has ``"texture"``.
         precision: ``"fp32"`` or ``"bf16"``: of the calculation. Features are always float32.
         image_size: side in pixels of a square image, in whole patches.
         resize: ``"square"`` or ``"aspect"``.

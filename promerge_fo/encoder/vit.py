@@ -25,13 +25,13 @@ _POST_NORM = ("ResPostBlock", "EvaBlockPostNorm")  # attention reads x
 
 
 class VitEncoder(Encoder):
-    """A vision transformer, up to its last block's keys (or queries, values, tokens).
+    """A vision transformer, up to the keys (or queries, values, tokens) of one of its blocks.
 
-    Keys, queries and values are the linear projections of the last block's attention, heads
-    concatenated, before any normalisation or rotation (RoPE) that a model applies to them; tokens
-    are the last block's output, before the model's final norm. Class and register tokens are
-    dropped. The layers after the chosen facet are neither calculated nor kept in memory. Attention
-    uses torch's fused kernels.
+    Keys, queries and values are the linear projections of the block's attention, heads
+    concatenated, before any normalisation or rotation (RoPE) that a model applies to them. Tokens
+    are the block's output; normed tokens are that after the model's final norm. Class and register
+    tokens are dropped. The layers after the chosen facet are neither calculated nor kept in memory.
+    Attention uses torch's fused kernels.
 
     DINO's models ("....dino") interpolate their position embeddings exactly as DINO's own code
     does, other models as timm does. Images are normalised by the model's own mean and deviation.
@@ -43,7 +43,8 @@ class VitEncoder(Encoder):
     Args:
         name: a timm model name, with or without a pretraining tag.
         checkpoint: a local file with weights; None downloads timm's, once.
-        facet: ``"key"`` (the paper's choice), ``"query"``, ``"value"`` or ``"token"``.
+        facet: ``"key"`` (the paper's choice), ``"query"``, ``"value"``, ``"token"`` or
+            ``"normed_token"``.
         device: a torch device; None is CUDA if there is one, else the CPU.
         precision: ``"fp32"``, ``"bf16"``, or ``"auto"``: bf16 where the device is fast at it
             (CUDA devices of compute capability 8.0 and up, and CPUs with AMX or AVX512-BF16),
@@ -56,6 +57,7 @@ class VitEncoder(Encoder):
             needs a C++ compiler on a CPU, and Triton on CUDA. If compiling fails there is one
             warning, and the encoder goes on without it. The features are the same up to rounding,
             so this is no part of :meth:`identity`.
+        block: the block whose facet is taken, from 1; None is the last.
 
     Raises:
         ValueError: an unknown or unsuitable model, or an argument out of its range.
@@ -73,6 +75,7 @@ class VitEncoder(Encoder):
         image_size: int = 480,
         resize: ResizeMode = "square",
         compile: bool = False,
+        block: int | None = None,
     ) -> None:
         if facet not in get_args(Facet):
             raise ValueError(f"facet is {facet!r}, but must be one of {get_args(Facet)}")
@@ -81,6 +84,7 @@ class VitEncoder(Encoder):
         model = _create(name)
         transform = Resize(image_size, model.patch_embed.patch_size[0], resize)
         weights = load_weights(model, name, checkpoint)
+        self._block = _cut_at(model, name, block)
         super().__init__(
             name=name,
             facet=facet,
@@ -98,16 +102,20 @@ class VitEncoder(Encoder):
         self._prefix_tokens = int(model.num_prefix_tokens)
         self._has_class_token = getattr(model, "cls_token", None) is not None
 
-        for block in model.blocks:
-            block.attn.fused_attn = True  # even if TIMM_FUSED_ATTN disables it
-        last = model.blocks[-1]
+        for each in model.blocks:
+            each.attn.fused_attn = True  # even if TIMM_FUSED_ATTN disables it
+        last, final_norm = model.blocks[-1], model.norm
         self._heads = int(last.attn.num_heads)
         parts: dict[str, nn.Module] = {
             "trunk": _Trunk(model),
             "norm": last.norm1 if type(last).__name__ in _PRE_NORM else nn.Identity(),
             "query": _projection(last.attn, "query"),
-            "facet": last if facet == "token" else _projection(last.attn, facet),
         }
+        if facet in ("token", "normed_token"):
+            parts["facet"] = last
+            parts["final_norm"] = final_norm if facet == "normed_token" else nn.Identity()
+        else:
+            parts["facet"] = _projection(last.attn, facet)
         if self._position == "dino":
             model._pos_embed = functools.partial(_dino_positions, model)
         self._parts = nn.ModuleDict(parts).eval().requires_grad_(False)
@@ -129,6 +137,7 @@ class VitEncoder(Encoder):
         """Everything that decides the features, in types that JSON has: for the run hash."""
         return {
             **super().identity(),
+            **({} if self._block is None else {"block": self._block}),
             "mean": list(self._mean),
             "std": list(self._std),
             "position_embedding": self._position,
@@ -181,8 +190,8 @@ class VitEncoder(Encoder):
             self.device.type, torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=False
         ):
             tokens, context = self._parts["trunk"](normalised)
-            if self.facet == "token":
-                features = self._parts["facet"](tokens, **context)
+            if self.facet in ("token", "normed_token"):
+                features = self._parts["final_norm"](self._parts["facet"](tokens, **context))
             else:
                 features = self._parts["facet"](self._parts["norm"](tokens))
             queries = (
@@ -317,6 +326,17 @@ def _create(name: str) -> Any:
             "supported; use a plain model such as vit_base_patch8_224.dino"
         )
     return model
+
+
+def _cut_at(model: Any, name: str, block: int | None) -> int | None:
+    """Make a block the model's last one; returns its number, or None if it was the last before."""
+    depth = len(model.blocks)
+    if block is None or block == depth:
+        return None
+    if block != int(block) or not 1 <= block < depth:
+        raise ValueError(f"block is {block}, but {name} has the blocks 1 to {depth}")
+    model.blocks = model.blocks[:block]
+    return int(block)
 
 
 def _projection(attention: Any, facet: str) -> nn.Linear:

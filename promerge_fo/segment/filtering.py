@@ -12,7 +12,7 @@ from promerge_fo.config import Filtering, ProMergeConfig
 from promerge_fo.segment.bits import count_bits, pack, popcount
 from promerge_fo.segment.prompting import UnitFeatures
 
-__all__ = ["Verdict", "background_similarity", "filter_masks"]
+__all__ = ["Verdict", "background_similarity", "filter_masks", "suppress"]
 
 
 class Verdict(IntEnum):
@@ -74,7 +74,7 @@ def filter_masks(
     areas = count_bits(packed)
     if rule is Filtering.NMS:
         order = np.argsort(-areas, kind="stable")
-        return np.asarray(_suppress(packed, areas, order, config.nms_iou))
+        return np.asarray(suppress(packed, areas, order, config.nms_iou))
     assert background is not None and similarity is not None
     verdicts = np.zeros(len(masks), dtype=np.int8)
     if rule is Filtering.FEATURE:
@@ -131,7 +131,8 @@ def _cascade(packed, order, voted, similarity, tau_ioa, tau_f):  # type: ignore[
 
 
 @njit(cache=True, nogil=True)
-def _suppress(packed, areas, order, max_iou):  # type: ignore[no-untyped-def]
+def suppress(packed, areas, order, max_iou):  # type: ignore[no-untyped-def]
+    """Non-maximum suppression of packed masks, in an order: (n,) int8 verdicts."""
     verdicts = np.empty(packed.shape[0], dtype=np.int8)
     kept = np.empty(packed.shape[0], dtype=np.int64)
     count = 0

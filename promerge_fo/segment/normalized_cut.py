@@ -21,7 +21,7 @@ from promerge_fo.segment.eigenvector import Eigenvector, second_eigenvector
 from promerge_fo.segment.lapack_sign import lapack_sign
 from promerge_fo.segment.patch_graph import PatchGraph
 from promerge_fo.segment.prompting import UnitFeatures
-from promerge_fo.segment.scoring import cut_quality
+from promerge_fo.segment.scoring import cut_quality, patch_objectness
 
 __all__ = ["Cut", "CutTrace", "Foreground", "corners", "foreground", "trace_cuts"]
 
@@ -113,6 +113,8 @@ def trace_cuts(features: torch.Tensor, config: TokenCutConfig | MaskCutConfig) -
     scores = np.zeros(len(cuts), dtype=np.float32)
     if config.score is Score.CONSTANT:
         scores[found] = 1
+    elif config.score is Score.OBJECTNESS:
+        scores[found] = patch_objectness(unit, masks[found], None)
     elif len(found):
         maps = np.stack([front.map for k in found if (front := cuts[k].foreground)])
         scores[found] = cut_quality(unit, masks[found], maps)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from promerge_fo.config import Filtering, ProMergeConfig, Score, Status
+from promerge_fo.config import Filtering, MergeRule, ProMergeConfig, Score, Status
 from promerge_fo.instances import Instances
 from promerge_fo.segment.background import is_background, vote
 from promerge_fo.segment.components import split
 from promerge_fo.segment.filtering import background_similarity, filter_masks
 from promerge_fo.segment.merging import merge
 from promerge_fo.segment.prompting import Prompts, UnitFeatures, prompt_masks
-from promerge_fo.segment.scoring import patch_quality
+from promerge_fo.segment.proposals import level_thresholds, unite
+from promerge_fo.segment.scoring import patch_objectness, patch_quality
 
 __all__ = ["Trace", "trace_features"]
 
@@ -72,10 +73,23 @@ def trace_features(
     Raises:
         ValueError: features that are not finite.
     """
-    h, w = features.shape[1:]
+    grid = (features.shape[1], features.shape[2])
     unit = UnitFeatures(features, config.norm_eps)
-    prompts = prompt_masks(unit, (h, w), config, prompt_scores)
+    prompts = prompt_masks(unit, grid, config, prompt_scores)
+    first = _trace_level(unit, prompts, config)
+    if not config.has_proposals:
+        return first
+    levels = [first.instances]
+    for tau_b in level_thresholds(config):
+        stricter = replace(prompts, masks=(prompts.affinities > tau_b).reshape(-1, *grid))
+        changed = config.replace(tau_b=tau_b, merge_rule=MergeRule.NONE)
+        levels.append(_trace_level(unit, stricter, changed).instances)
+    return replace(first, instances=unite(levels, config))
 
+
+def _trace_level(unit: UnitFeatures, prompts: Prompts, config: ProMergeConfig) -> Trace:
+    """The steps after prompting, with the masks of one level."""
+    h, w = prompts.masks.shape[1:]
     background: NDArray[np.bool_] | None = None
     status: Status = "ok"
     is_candidate = np.zeros(len(prompts.masks), dtype=np.bool_)
@@ -112,6 +126,8 @@ def trace_features(
             merged, cluster = merge(unit, foreground[kept], config)
             if config.score is Score.CONSTANT:
                 scores = np.ones(len(merged), dtype=np.float32)
+            elif config.score is Score.OBJECTNESS:
+                scores = patch_objectness(unit, merged, background)
             else:
                 scores = patch_quality(
                     unit, merged, background, prompts, source[kept], cluster, config.tau_b

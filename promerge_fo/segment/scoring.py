@@ -12,6 +12,11 @@ arbitrary order. Here a mask's quality is the geometric mean of three shares, ea
   to the background. It is lower for a mask that covers several objects.
 - *agreement*: the IoU of the mask before and after refinement; known only after refinement.
 
+That is the score "quality". The score "objectness" ranks masks of several levels of similarity,
+most of which are small. There, stability tells nothing of how well a mask fits an object, but size
+does: *size* = 1 - exp(-a / 0.05), with a the mask's share of the image, takes the place of
+stability.
+
 For MaskCut and TokenCut, S is the eigenvector's distance from its mean, as a share of the largest
 distance, and the threshold is 0 in place of tau_b; b is the mean outside the mask.
 """
@@ -25,9 +30,10 @@ from numpy.typing import NDArray
 
 from promerge_fo.segment.prompting import Prompts, UnitFeatures
 
-__all__ = ["DELTA", "cut_quality", "patch_quality", "with_agreement"]
+__all__ = ["DELTA", "SIZE", "cut_quality", "patch_objectness", "patch_quality", "with_agreement"]
 
 DELTA = 0.05  #: half the distance between the two thresholds of the stability
+SIZE = 0.05  #: share of the image at which the size of a mask is 1 - 1/e
 
 
 def patch_quality(
@@ -60,6 +66,26 @@ def patch_quality(
     strongest = np.maximum.reduceat(prompts.affinities[prompt[order]], starts, axis=0)
     stability = _stability(masks, strongest.reshape(masks.shape), tau_b)
     return np.sqrt(stability * _contrast(unit, masks, background)).astype(np.float32)
+
+
+def patch_objectness(
+    unit: UnitFeatures, masks: NDArray[np.bool_], background: NDArray[np.bool_] | None
+) -> NDArray[np.float32]:
+    """sqrt(size x contrast) of masks.
+
+    Args:
+        unit: features of h * w patches.
+        masks: (n, h, w) bool.
+        background: (h, w) bool; None compares each mask with its outside.
+
+    Returns:
+        (n,) float32 in [0, 1].
+    """
+    if len(masks) == 0:
+        return np.zeros(0, dtype=np.float32)
+    size = 1 - np.exp(-masks.mean(axis=(1, 2)) / SIZE)
+    score = np.sqrt(size * _contrast(unit, masks, background))
+    return np.asarray(score, dtype=np.float32)
 
 
 def cut_quality(

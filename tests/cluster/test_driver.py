@@ -186,3 +186,31 @@ def test_overwriting_makes_all_anew(segment, images, labels_of):
     assert sum(report.counts.values()) == 4
     assert labels_of(images, "promerge") == expected
     assert images.values("promerge.detections.id") != ids
+
+
+def test_proposals_have_the_levels_and_parents_of_a_local_run(segment, images):
+    from promerge_fo.config import ProMergeConfig
+    from promerge_fo.dataset.runs.model import load_model
+    from promerge_fo.dataset.runs.segment import segment_dataset
+
+    config = ProMergeConfig.preset("proposals").replace(image_size=240, min_refined_iou=0)
+    model = load_model(encoder="texture", config=config)
+    segment_dataset(images, model, "local")
+    segment(recipe=Recipe(model.pipeline.identity()))
+    images.reload()
+
+    def nested(field):
+        """The level of each mask, and the place of its parent among the masks of its image."""
+        found = []
+        for labels in images.values(f"{field}.detections"):
+            places = {label.id: place for place, label in enumerate(labels)}
+            found.append([(label.level, places.get(label.parent)) for label in labels])
+        return found
+
+    assert nested("promerge") == nested("local")
+    both = [pair for image in nested("local") for pair in image]
+    assert len({level for level, _ in both}) > 1
+    assert any(parent is not None for _, parent in both)
+    for field in ("local", "promerge"):
+        assert images.get_field(f"{field}.detections.level") is not None
+        assert images.count_values(f"{field}.detections.level")[2] > 0

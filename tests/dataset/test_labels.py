@@ -28,6 +28,16 @@ def test_detections_hold_boxes_masks_and_attributes():
     assert (last.area, last.touches_border) == (4 / 200, True)
 
 
+def test_proposals_have_a_level_and_the_id_of_their_parent():
+    masks = np.zeros((3, 10, 20), dtype=bool)
+    masks[1, 2:9, 2:9] = masks[2, 3:6, 3:6] = True  # the first has no pixel
+    levels, parents = np.array([1, 1, 3]), np.array([-1, -1, 1])
+    labels = pfo.to_detections(instances(masks, levels=levels, parents=parents), "").detections
+    assert [label.level for label in labels] == [1, 3]
+    assert [label.parent for label in labels] == [None, labels[0].id]
+    assert not pfo.to_detections(instances(masks), "").detections[0].has_field("level")
+
+
 def test_masks_come_back_bit_by_bit_at_any_size():
     rng = np.random.default_rng(0)
     for _ in range(200):

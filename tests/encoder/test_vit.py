@@ -101,6 +101,45 @@ def test_dinos_positions_are_untouched_at_the_size_of_pretraining(checkpoint):
     assert relative(ours, expected["key"][:, 1:]) < 1e-5
 
 
+@pytest.mark.parametrize("name", [TINY, "vit_small_patch16_dinov3", "eva02_tiny_patch14_224"])
+def test_features_of_an_earlier_block_and_after_the_final_norm(checkpoint, name):
+    prefix, patch, channels = MODELS[name]
+    size = 5 * patch
+    model = timm.create_model(name, num_classes=0, dynamic_img_size=True).eval()
+    model.load_state_dict(torch.load(checkpoint(name)))
+    seen = {}
+    for number in (3, len(model.blocks)):
+        model.blocks[number - 1].register_forward_hook(
+            lambda _, args, output, number=number: seen.update({number: output})
+        )
+    rng = np.random.default_rng(2)
+    pixels = rng.integers(0, 256, (1, size, size, 3), dtype=np.uint8)
+    mean, std = (torch.tensor(model.pretrained_cfg[k]).view(3, 1, 1) for k in ("mean", "std"))
+    with torch.no_grad():
+        model.forward_features((torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - mean) / std)
+        for block, at in ((3, 3), (None, len(model.blocks))):
+            for facet, expected in (("token", seen[at]), ("normed_token", model.norm(seen[at]))):
+                encoder = load(checkpoint, name, facet=facet, block=block, image_size=size)
+                features = encoder.encode(list(pixels)).flatten(2).transpose(1, 2)
+                assert relative(features, expected[:, prefix:]) < 1e-5
+                assert encoder.identity().get("block") == block
+
+
+def test_the_last_block_by_its_number_is_the_default(checkpoint, images):
+    named, default = load(checkpoint, block=12), load(checkpoint)
+    assert named.identity() == default.identity()
+    assert torch.equal(named(images), default(images))
+    keys = load(checkpoint, block=4)
+    assert keys.identity() == {**default.identity(), "block": 4}
+    assert relative(keys(images), default(images)) > 0.1
+    assert keys.encode([keys.transform(images[0])], with_prompt_scores=True)[1].shape == (1, 4, 4)
+    for block in (0, 13, 2.5):
+        with pytest.raises(ValueError, match=f"block is {block}, but .* has the blocks 1 to 12"):
+            load(checkpoint, block=block)
+    with pytest.raises(ValueError, match="'texture' has no blocks"):
+        load_encoder("texture", block=2)
+
+
 @pytest.mark.parametrize("facet", ["key", "query", "value", "token"])
 @pytest.mark.parametrize("name", [n for n in MODELS if not n.endswith(".dino")])
 def test_facets_are_those_of_the_whole_model(checkpoint, name, facet):

@@ -81,6 +81,10 @@ def _label_documents(run: str, row: Mapping[str, Any]) -> dict[str, Any]:
         label_document({"segmentation": {"size": list(size), "counts": counts}}, size, score, "fg")
         for counts, score in zip(row["counts"], row["scores"], strict=True)
     ]
+    if row.get("levels") is not None:  # shards of older versions have none
+        for label, level, parent in zip(labels, row["levels"], row["parents"], strict=True):
+            label["level"] = level
+            label["parent"] = None if parent < 0 else str(labels[parent]["_id"])
     status, error = row["status"], row["error"]
     mask_bytes = sum(len(label["mask"]) for label in labels)
     if mask_bytes > LARGEST:

@@ -17,7 +17,7 @@ import fiftyone.core.sample as fos
 import fiftyone.utils.torch as fout
 import torch
 
-from promerge_fo.config import METHODS, Config
+from promerge_fo.config import METHODS, Config, has_levels
 from promerge_fo.dataset.database import collection_of, retry_while_unreachable
 from promerge_fo.dataset.labels import complete_field, to_detections
 from promerge_fo.dataset.runs.recorder import RunRecorder
@@ -45,6 +45,7 @@ def load_model(
     image_size: int | None = None,
     resize: ResizeMode = "square",
     compile: bool = False,
+    block: int | None = None,
 ) -> ProMergeModel:
     """Load a method and an encoder as a model for ``dataset.apply_model``.
 
@@ -58,13 +59,15 @@ def load_model(
             ``"vit_base_patch8_224.dino"`` by default), or an encoder that is already loaded, for
             which the arguments below cannot be given.
         checkpoint: a local file with the encoder's weights; None downloads them once.
-        facet: the features to use: ``"key"``, ``"query"``, ``"value"`` or ``"token"``.
+        facet: the features to use: ``"key"`` (the default), ``"query"``, ``"value"``, ``"token"``
+            or ``"normed_token"``.
         device: a torch device; None takes CUDA if available, else the CPU.
         precision: ``"fp32"``, ``"bf16"`` or ``"auto"``.
         image_size: side in pixels at which images are encoded and masks refined; None takes it
             from the configuration (480 by default).
         resize: ``"square"``, or ``"aspect"`` to keep the aspect ratio of the images.
         compile: compile the encoder at the first batch; meant for GPUs.
+        block: the block of the encoder whose facet is used, from 1; None takes the last one.
 
     Raises:
         TypeError: ``config`` is not a configuration.
@@ -86,6 +89,7 @@ def load_model(
             "image_size": image_size is not None,
             "resize": resize != "square",
             "compile": compile,
+            "block": block is not None,
         }
         if any(given.values()):
             names = ", ".join(name for name, is_given in given.items() if is_given)
@@ -100,6 +104,7 @@ def load_model(
         image_size=config.image_size,
         resize=resize,
         compile=compile,
+        block=block,
     )
     return ProMergeModel(Pipeline(loaded, config))
 
@@ -362,7 +367,8 @@ class ProMergeModel(
         if record is not None:
             self.instances = record.instances
             field = str(record.label_field)
-            retry_while_unreachable(lambda: complete_field(recorder.collection, field))
+            with_levels = has_levels(self.config)
+            retry_while_unreachable(lambda: complete_field(recorder.collection, field, with_levels))
             logger.info(_summary(record))
         if recorder.not_stored and error is None:
             logger.warning(
