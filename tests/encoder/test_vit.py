@@ -103,7 +103,7 @@ def test_dinos_positions_are_untouched_at_the_size_of_pretraining(checkpoint):
 
 @pytest.mark.parametrize("name", [TINY, "vit_small_patch16_dinov3", "eva02_tiny_patch14_224"])
 def test_features_of_an_earlier_block_and_after_the_final_norm(checkpoint, name):
-    prefix, patch, channels = MODELS[name]
+    prefix, patch, _ = MODELS[name]
     size = 5 * patch
     model = timm.create_model(name, num_classes=0, dynamic_img_size=True).eval()
     model.load_state_dict(torch.load(checkpoint(name)))
