@@ -110,7 +110,7 @@ def explain_figure(
     Returns:
         For ProMerge, a figure of four rows: prompts and the masks that they select; the background
         candidates and the vote; the masks in the order of filtering, each with the decision on it;
-        the merged masks before and after refinement. For MaskCut and TokenCut, a row for each of
+        the masks before and after refinement. For MaskCut and TokenCut, a row for each of
         the first cuts, with its eigenvector and its mask; then the masks before and after
         refinement.
     """
@@ -134,14 +134,18 @@ def explain_figure(
     _draw_prompts(rows[0], image, trace)
     _draw_background(rows[1], image, trace)
     _draw_filtering(rows[2], image, trace)
-    merged = trace.instances.masks
-    title = (
-        f"4  Merging: {len(trace.cluster)} masks into {len(merged)}; "
-        f"refinement keeps {len(refined)} ({result.status})"
-    )
-    members = np.bincount(trace.cluster, minlength=len(merged))
-    text = ", ".join(str(m) for m in members[:12])
-    _draw_refinement(rows[3], image, merged, result, title, f"merged, from {text} masks")
+    masks, levels = trace.instances.masks, trace.instances.levels
+    kept = f"refinement keeps {len(refined)} ({result.status})"
+    if levels is None:
+        title = f"4  Merging: {len(trace.cluster)} masks into {len(masks)}; {kept}"
+        members = np.bincount(trace.cluster, minlength=len(masks))
+        origin = f"merged, from {', '.join(str(m) for m in members[:12])} masks"
+    else:
+        title = f"4  Merging: {trace.cluster.max(initial=-1) + 1} masks of the first level"
+        title += f"; {len(masks)} of all; {kept}, {len(result)} of them no near-duplicates"
+        counts = np.bincount(levels)[1:]
+        origin = f"levels 1 to {len(counts)}: {', '.join(str(n) for n in counts)} masks"
+    _draw_refinement(rows[3], image, masks, result, title, origin)
     return figure
 
 
@@ -315,7 +319,7 @@ def _draw_refinement(
     _show(axes[2], draw_masks(image, result.masks), "refined")
     if len(result):
         axes[3].set_axis_on()
-        names = [f"{i}" for i in range(len(result))]
-        axes[3].barh(names, result.scores, color=colours(len(result)))
+        axes[3].barh(range(len(result)), result.scores, color=colours(len(result)))
+        axes[3].yaxis.get_major_locator().set_params(integer=True)
         axes[3].invert_yaxis()
         axes[3].set(xlim=(0, 1), xlabel="score", ylabel="instance")

@@ -297,6 +297,21 @@ def test_explain_draws_every_step(photographs, tmp_path, capsys):
         assert (row < 250).any(axis=2).mean() > 0.1
 
 
+def test_explain_draws_the_levels_of_proposals(photographs, tmp_path):
+    from promerge_fo.config import ProMergeConfig
+    from promerge_fo.encoder import load_encoder
+    from promerge_fo.figures import explain_image, save
+    from promerge_fo.pipeline import Pipeline
+
+    config = ProMergeConfig.preset("proposals").replace(image_size=320)
+    pipeline = Pipeline(load_encoder("texture", image_size=320), config)
+    figure = explain_image(photographs[0], pipeline)
+    save(figure, tmp_path / "levels.png")
+    last = figure.subfigs[-1]
+    assert " masks of the first level; " in last.get_suptitle()
+    assert any(axis.get_title().startswith("levels 1 to 4: ") for axis in last.axes)
+
+
 @pytest.mark.parametrize(("method", "rows"), [("maskcut", 4), ("tokencut", 2)])
 def test_explain_draws_every_cut(photographs, tmp_path, method, rows):
     output = tmp_path / "cuts.png"
