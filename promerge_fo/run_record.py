@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
 from typing import Any
 
+from promerge_fo.diagnosis import diagnose
 from promerge_fo.versions import package_versions
 
 __all__ = ["RunClock", "RunRecord"]
 
-_DERIVED = ("images", "images_per_second")
+_DERIVED = ("images", "images_per_second", "diagnosis")
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,11 @@ class RunRecord:
     def images_per_second(self) -> float:
         """The mean rate of the run; 0 if it took no time."""
         return round(self.images / self.seconds, 3) if self.seconds else 0.0
+
+    @property
+    def diagnosis(self) -> str | None:
+        """Why most images have no masks, in words; None if most have some."""
+        return diagnose(self.counts)
 
     def to_dict(self) -> dict[str, Any]:
         """A dictionary for JSON, with the entries of the identity at its top and without None."""

@@ -22,7 +22,7 @@ GROUND = (
     "promerge_fo.cpus", "promerge_fo.files", "promerge_fo.versions", "promerge_fo.words",
     "promerge_fo.parameters", "promerge_fo.progress", "promerge_fo.config", "promerge_fo.flow",
     "promerge_fo.images", "promerge_fo.instances", "promerge_fo.connected",
-    "promerge_fo.run_record",
+    "promerge_fo.diagnosis", "promerge_fo.run_record",
 )  # fmt: skip
 METHOD = (*GROUND, "promerge_fo.encoder", "promerge_fo.segment", "promerge_fo.refine")
 PIPELINE = (*METHOD, "promerge_fo.pipeline", "promerge_fo.figures")

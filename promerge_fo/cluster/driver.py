@@ -159,6 +159,8 @@ def segment_on_ray(
         batch_size=batch_size,
     )
     retry_while_unreachable(lambda: register(merger.dataset, record))
+    if record.diagnosis is not None:
+        logger.warning("promerge: %s", record.diagnosis)
     return Report(dict(counts), before.total(), merger.instances, record.seconds, interrupted)
 
 

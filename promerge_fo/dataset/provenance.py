@@ -90,9 +90,10 @@ def load_run(dataset: Any, key: str) -> dict[str, Any]:
         values ``method``, ``config`` and ``encoder`` (with ``weights_sha256``); ``versions`` of
         packages and Python, ``device`` and ``batch_size``; ``started`` and ``finished`` (UTC, ISO
         8601), ``seconds`` and ``images_per_second``; ``interrupted``; ``counts`` (images by
-        status), ``images`` and ``instances``. The record of an import
-        (:func:`~promerge_fo.dataset.import_predictions`) has the ``method`` "import", and instead
-        of ``config`` and ``encoder`` the ``file``, its ``sha256`` and the ``settings``.
+        status), ``images`` and ``instances``; a ``diagnosis``, if most images have no masks. The
+        record of an import (:func:`~promerge_fo.dataset.import_predictions`) has the ``method``
+        "import", and instead of ``config`` and ``encoder`` the ``file``, its ``sha256`` and the
+        ``settings``.
 
     Raises:
         ValueError: no run of this package has this key.

@@ -22,6 +22,7 @@ from promerge_fo.dataset.database import collection_of, retry_while_unreachable
 from promerge_fo.dataset.labels import complete_field, to_detections
 from promerge_fo.dataset.runs.recorder import RunRecorder
 from promerge_fo.dataset.samples import VIDEO_REFUSED
+from promerge_fo.diagnosis import FIRST, diagnose
 from promerge_fo.encoder import load_encoder
 from promerge_fo.encoder.base import Encoder, Facet, Precision, ResizeMode
 from promerge_fo.pipeline import ImageLike, Pipeline, Prepare, Prepared, pipeline_of
@@ -231,6 +232,7 @@ class ProMergeModel(
         self._default_fields = self.needs_fields
         self._get_item = _GetItem()
         self._recorder: RunRecorder | None = None
+        self._is_looked_at = False  # whether the first images of the run were
         self._read_ahead: _ReadAhead | None = None
         self._refusal: Exception | None = None
 
@@ -297,7 +299,17 @@ class ProMergeModel(
             raise
         if self._recorder is not None and samples is not None:
             self._recorder.add(samples, labels)
+            self._look_at_first_images()
         return labels
+
+    def _look_at_first_images(self) -> None:
+        """Warn early in a run if most images have no masks, while it can still be stopped."""
+        if self._is_looked_at or sum(self.counts.values()) < FIRST:
+            return
+        self._is_looked_at = True
+        diagnosis = diagnose(self.counts)
+        if diagnosis is not None:
+            logger.warning("promerge: so far, %s", diagnosis)
 
     def _segment(
         self, batch_size: int, images: Iterable[ImageLike | Prepared]
@@ -347,6 +359,7 @@ class ProMergeModel(
         device = _describe(self.pipeline.encoder.device)
         self._recorder = RunRecorder(self.hash, self.pipeline.identity(), device)
         self.counts, self.instances, self._refusal = self._recorder.counts, 0, None
+        self._is_looked_at = False
         return self
 
     def __exit__(
@@ -370,6 +383,8 @@ class ProMergeModel(
             with_levels = has_levels(self.config)
             retry_while_unreachable(lambda: complete_field(recorder.collection, field, with_levels))
             logger.info(_summary(record))
+            if record.diagnosis is not None:
+                logger.warning("promerge: %s", record.diagnosis)
         if recorder.not_stored and error is None:
             logger.warning(
                 "promerge: FiftyOne did not store the labels of %d images; its messages above say "

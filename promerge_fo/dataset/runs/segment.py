@@ -26,6 +26,7 @@ from promerge_fo.dataset.runs.model import OutOfStepError, ProMergeModel
 from promerge_fo.dataset.runs.resume import finished, start_run, unfinished
 from promerge_fo.dataset.runs.status import Heartbeat
 from promerge_fo.dataset.samples import require_images
+from promerge_fo.diagnosis import diagnose
 from promerge_fo.progress import Bar, ShowProgress, progress_bar
 
 __all__ = ["Report", "segment_dataset"]
@@ -61,7 +62,8 @@ class Report:
         )
         if self.skipped:
             text += f"; {self.skipped} images were done before"
-        return text
+        diagnosis = diagnose(self.counts)
+        return text if diagnosis is None else f"{text}. {diagnosis}"
 
 
 def segment_dataset(
