@@ -79,6 +79,18 @@ def test_objectness_worked_out_by_hand():
     assert found == pytest.approx([np.sqrt((1 - np.exp(-1)) * 0.2)], rel=1e-5)
 
 
+def test_cuts_can_be_scored_by_objectness():
+    features, _ = feature_scene(3)
+    config = MaskCutConfig(score="objectness")
+    result = segment_features(features, config)
+    found = result.masks.any(axis=(1, 2))
+    unit = UnitFeatures(torch.from_numpy(features), 0.0)
+    expected = patch_objectness(unit, result.masks[found], None)
+    assert found.any() and (expected > 0).all()
+    np.testing.assert_allclose(result.scores[found], expected, rtol=1e-5)
+    assert (result.scores[~found] == 0).all()
+
+
 def test_all_levels_share_one_product(monkeypatch):
     calls, affinities = [], UnitFeatures.affinities
 
