@@ -14,7 +14,7 @@ PRESETS = {
     "official": "the authors' released code, every score 1",
     "paper": "Algorithm 1 of the paper, every score 1",
     "fast": "a smaller encoder, for machines without a GPU",
-    "proposals": "all objects and their parts at several levels, ranked; some 50 masks an image",
+    "proposals": "all objects and their parts at several levels, ranked; 20 to 40 masks an image",
 }
 METHODS = {
     "promerge": "prompts, background vote, cascade filtering and merging (ECCV 2024)",

@@ -26,7 +26,6 @@ __all__ = [
     "Score",
     "SplitComponents",
     "TokenCutConfig",
-    "has_levels",
     "run_hash",
 ]
 
@@ -244,7 +243,7 @@ class ProMergeConfig(Parameters):
 
     @property
     def has_proposals(self) -> bool:
-        """Whether masks are ranked and selected, as those of several levels are."""
+        """Whether masks are ranked and selected, and have levels and parents."""
         return bool(
             self.levels > 1 or self.min_mask_area or self.duplicate_iou < 1 or self.max_masks
         )
@@ -269,6 +268,7 @@ class TokenCutConfig(Parameters):
     method: ClassVar[str] = "tokencut"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = _CUT_PRESETS
     wants_prompt_scores: ClassVar[bool] = False
+    has_proposals: ClassVar[bool] = False
 
     image_size: int = _image_size("ProMerge, Sec. 4.1")
     tau: float = _tau(0.2, source="TokenCut, Sec. 3")
@@ -298,6 +298,7 @@ class MaskCutConfig(Parameters):
     method: ClassVar[str] = "maskcut"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = _CUT_PRESETS
     wants_prompt_scores: ClassVar[bool] = False
+    has_proposals: ClassVar[bool] = False
 
     image_size: int = _image_size("CutLER, Sec. 3.5")
     cuts: int = parameter(
@@ -322,11 +323,6 @@ class MaskCutConfig(Parameters):
 
 Config = ProMergeConfig | MaskCutConfig | TokenCutConfig
 """The parameters of any method."""
-
-
-def has_levels(config: Config) -> bool:
-    """Whether the masks of a configuration are proposals, which have levels and parents."""
-    return isinstance(config, ProMergeConfig) and config.has_proposals
 
 
 METHODS: dict[str, type[Config]] = {

@@ -56,8 +56,8 @@ def diagnose(counts: Mapping[str, int]) -> str | None:
         True
     """
     without = {status: n for status, n in counts.items() if status in _STEPS and n}
-    images = sum(without.values()) + counts.get("ok", 0)
     empty = sum(without.values())
+    images = empty + counts.get("ok", 0)
     if 2 * empty <= images:
         return None
     listed = sorted(without.items(), key=lambda item: -item[1])

@@ -19,7 +19,7 @@ import fiftyone.core.utils as fou
 
 from promerge_fo.cluster.shards import read_shard, set_aside
 from promerge_fo.cluster.worker import PipelineFactory, Segmenter, ShardResult, ShardTask
-from promerge_fo.config import METHODS, has_levels, run_hash
+from promerge_fo.config import METHODS, run_hash
 from promerge_fo.cpus import available_cpus
 from promerge_fo.dataset.database import reload_samples, retry_while_unreachable, root_dataset
 from promerge_fo.dataset.labels import declare_field
@@ -94,7 +94,7 @@ def segment_on_ray(
     require_whole_images(samples)
     run = run_hash(recipe.identity)
     config = METHODS[recipe.identity["method"]].from_dict(recipe.identity["config"])
-    declare_field(samples, label_field, has_levels(config))
+    declare_field(samples, label_field, config.has_proposals)
     start = start_run(
         samples, label_field, run, limit=limit, overwrite=overwrite, retry_failed=retry_failed
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 
@@ -27,57 +26,25 @@ def cluster():
     ray.shutdown()
 
 
-@pytest.fixture(scope="module")
-def five(fo, photographs, tmp_path_factory):
-    """A dataset of four photographs and an image that cannot be read."""
-    broken = tmp_path_factory.mktemp("broken") / "broken.jpg"
-    broken.write_bytes(b"no image")
-    dataset = fo.Dataset()
-    paths = [photographs[0], str(broken), *photographs[1:]]
-    dataset.add_samples([fo.Sample(filepath=path) for path in paths])
-    yield dataset
-    dataset.delete()
-
-
 @pytest.fixture
-def images(five):
-    """A dataset of its own for a test."""
-    clone = five.clone()
-    yield clone
-    clone.delete()
-
-
-@pytest.fixture
-def segment(cluster, recipe, tmp_path):
-    """Segments a dataset: ``segment(images, **options)``."""
+def segment(cluster, dataset, recipe, tmp_path):
+    """Segments the dataset: ``segment(field, **options)``."""
     from promerge_fo.cluster import segment_on_ray
 
-    def do(images, **options):
+    def do(field="ray", **options):
         options = {"shards": tmp_path / "shards", "workers": 1, "shard_size": 2, **options}
-        return segment_on_ray(images, recipe, "ray", **options)
+        return segment_on_ray(dataset, recipe, field, **options)
 
     return do
 
 
-@pytest.fixture(scope="module")
-def finished(cluster, five, recipe, tmp_path_factory):
-    """The dataset as one worker has segmented it, and the folder of the shards."""
-    from promerge_fo.cluster import segment_on_ray
-
-    folder, clone = tmp_path_factory.mktemp("finished"), five.clone()
-    segment_on_ray(clone, recipe, "ray", shards=folder, workers=1, shard_size=2)
-    yield clone, folder
-    clone.delete()
-
-
 @pytest.fixture
-def segmented(finished, tmp_path):
-    """The same for a test of its own: its shards are in ``tmp_path / "shards"``."""
-    source, folder = finished
-    shutil.copytree(folder, tmp_path / "shards")
-    clone = source.clone()
-    yield clone
-    clone.delete()
+def images(fo, dataset, photographs, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    paths = [photographs[0], str(broken), *photographs[1:]]
+    dataset.add_samples([fo.Sample(filepath=path) for path in paths])
+    return dataset
 
 
 def test_labels_are_those_of_a_local_run_and_a_second_run_does_nothing(
@@ -100,7 +67,7 @@ def test_labels_are_those_of_a_local_run_and_a_second_run_does_nothing(
         def close(self):
             steps.append("closed")
 
-    report = segment(images, progress=Bar, workers=2)
+    report = segment(progress=Bar, workers=2)
     expected = labels_of(images, "local")
     assert labels_of(images, "ray") == expected
     assert sum(len(labels["detections"]) for labels in expected.values()) > 3
@@ -122,51 +89,48 @@ def test_labels_are_those_of_a_local_run_and_a_second_run_does_nothing(
 
     ids = images.values("ray.detections.id")
     ages = [path.stat().st_mtime_ns for path in written]
-    again = segment(images)
+    again = segment()
     assert (again.skipped, again.counts) == (5, {})
     images.reload()
     assert images.values("ray.detections.id") == ids
     assert [path.stat().st_mtime_ns for path in written] == ages
 
 
-def test_what_is_in_shards_is_not_computed_again(segment, segmented, labels_of, run, tmp_path):
+def test_what_is_in_shards_is_not_computed_again(segment, images, labels_of, run, tmp_path):
     """As after a loss of the database; a shard that is damaged is set aside and made anew."""
-    expected = labels_of(segmented, "ray")
+    segment()
+    expected = labels_of(images, "ray")
     shards = sorted((tmp_path / "shards" / run).glob("*.parquet"))
     ages = [path.stat().st_mtime_ns for path in shards]
     whole = shards[1].read_bytes()
     shards[1].write_bytes(whole[: len(whole) // 2])
-    segmented.delete_sample_field("ray")
-    report = segment(segmented)
+    images.delete_sample_field("ray")
+    report = segment()
     assert sum(report.counts.values()) == 5
-    assert labels_of(segmented, "ray") == expected
+    assert labels_of(images, "ray") == expected
     assert shards[1].with_suffix(".damaged").read_bytes() == whole[: len(whole) // 2]
     for number in (0, 2):
         assert shards[number].stat().st_mtime_ns == ages[number]
 
 
-def test_failed_images_are_run_again_alone(segment, images, labels_of, tmp_path):
+def test_failed_images_are_run_again_alone(segment, images, run, labels_of, tmp_path):
     from PIL import Image
 
-    mended = tmp_path / "mended.jpg"
-    mended.write_bytes(b"no image yet")
-    sample = images.skip(1).first()
-    sample.filepath = str(mended)
-    sample.save()
-    segment(images, limit=3)
+    segment(limit=3)
     before = labels_of(images, "ray")
     statuses = images.values("ray.status")
     assert (statuses[1], statuses[3:]) == ("failed", [None, None])
-    Image.open(images.first().filepath).save(mended)
-    assert segment(images, limit=3).skipped == 3
-    report = segment(images, retry_failed=True)
+    Image.open(images.first().filepath).save(tmp_path / "broken.jpg")
+    assert segment(limit=3).skipped == 3
+    report = segment(retry_failed=True)
     assert sum(report.counts.values()) == 1
     after = labels_of(images, "ray")
-    assert len(after.pop(str(mended))["detections"]) > 0
-    before.pop(str(mended))
+    mended = str(tmp_path / "broken.jpg")
+    assert len(after.pop(mended)["detections"]) > 0
+    before.pop(mended)
     assert after == before
     images.delete_sample_field("ray")  # the old failure is in a shard still, and does not win
-    segment(images)
+    segment()
     assert "failed" not in images.count_values("ray.status")
 
 

@@ -17,7 +17,7 @@ import fiftyone.core.sample as fos
 import fiftyone.utils.torch as fout
 import torch
 
-from promerge_fo.config import METHODS, Config, has_levels
+from promerge_fo.config import METHODS, Config
 from promerge_fo.dataset.database import collection_of, retry_while_unreachable
 from promerge_fo.dataset.labels import complete_field, to_detections
 from promerge_fo.dataset.runs.recorder import RunRecorder
@@ -380,7 +380,7 @@ class ProMergeModel(
         if record is not None:
             self.instances = record.instances
             field = str(record.label_field)
-            with_levels = has_levels(self.config)
+            with_levels = self.config.has_proposals
             retry_while_unreachable(lambda: complete_field(recorder.collection, field, with_levels))
             logger.info(_summary(record))
             if record.diagnosis is not None:

@@ -13,7 +13,6 @@ import fiftyone as fo
 import fiftyone.core.utils as fou
 from pymongo.errors import ConnectionFailure
 
-from promerge_fo.config import has_levels
 from promerge_fo.dataset.database import (
     is_generated,
     retry_while_unreachable,
@@ -109,7 +108,7 @@ def segment_dataset(
     require_images(samples)
     run = model.hash
     if not is_generated(samples):  # before the run: if it is killed, its labels have a run hash
-        declare_field(samples, label_field, has_levels(model.config))
+        declare_field(samples, label_field, model.config.has_proposals)
     start = start_run(
         samples, label_field, run, limit=limit, overwrite=overwrite, retry_failed=retry_failed
     )
