@@ -59,6 +59,9 @@ DATASET = {
     "coco_accuracy": Benchmark(
         "AP and AR on images with COCO annotations", "by the images", in_all=False
     ),
+    "encoders": Benchmark(
+        "calibration and proposals against a search with labels", "60 for 48 images", in_all=False
+    ),
 }
 #: By their names: those of the pipeline alone, and those that need FiftyOne.
 BENCHMARKS = {**PIPELINE, **DATASET}
@@ -93,12 +96,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", choices=("cpu", "cuda"), help="cpu; for gpu: cuda")
     add("--quick", action="store_true", help="see that it runs, in seconds")
     add("--full", action="store_true", help="also what takes long")
-    add("--images", type=Path, help="crf, coco_accuracy: a folder of images")
-    add("--annotations", type=Path, help="coco_accuracy: a file in COCO's format for the images")
-    add("--encoder", help="coco_accuracy: the encoder's name")
+    add("--images", type=Path, help="crf, coco_accuracy, encoders: a folder of images")
+    add(
+        "--annotations",
+        type=Path,
+        help="coco_accuracy, encoders: a file in COCO's format for the images",
+    )
+    add("--encoder", help="coco_accuracy, encoders: the encoder's name")
     add("--presets", nargs="+", help="coco_accuracy: presets of ProMerge")
     add("--models", nargs="+", help="precision: names of vision transformers")
-    add("--checkpoint", type=Path, help="coco_accuracy, precision: its weights")
+    add("--checkpoint", type=Path, help="coco_accuracy, encoders, precision: its weights")
     add("--photographs", type=int, help="precision: how many, up to 4")
     add("--seeds", type=int, help="precision: draws of noise for each image")
     add("--repetitions", type=int, help="precision, presets: rounds that count")

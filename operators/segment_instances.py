@@ -28,9 +28,10 @@ GROUPS = {
         "high_tau_b",
         "min_mask_area",
         "duplicate_iou",
+        "part_penalty",
         "max_masks",
     ),
-    "Refinement": ("image_size", "refine", "fill_holes", "min_refined_iou"),
+    "Refinement": ("image_size", "refine", "crf_scale", "fill_holes", "min_refined_iou"),
     "Score": ("score",),
 }
 

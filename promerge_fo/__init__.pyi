@@ -1,10 +1,12 @@
+from .calibration import Calibration as Calibration
+from .calibration import calibrate as calibrate
 from .config import MaskCutConfig as MaskCutConfig
 from .config import ProMergeConfig as ProMergeConfig
 from .config import TokenCutConfig as TokenCutConfig
 from .dataset.runs.model import load_model as load_model
 from .encoder import load_encoder as load_encoder
 from .instances import Instances as Instances
+from .machine import __version__ as __version__
 from .pipeline import Pipeline as Pipeline
 from .refine import refine_masks as refine_masks
 from .segment import segment_features as segment_features
-from .versions import __version__ as __version__

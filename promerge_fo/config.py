@@ -87,7 +87,7 @@ class Score(str, Enum):
     """The meaning of a mask's confidence."""
 
     QUALITY = "quality"  #: stability x contrast with the background x agreement (see scoring)
-    OBJECTNESS = "objectness"  #: size x contrast x agreement; ranks masks of several levels
+    OBJECTNESS = "objectness"  #: size x contrast x edge x agreement
     CONSTANT = "constant"  #: 1 for every mask, as in the papers and in their released code
 
 
@@ -120,13 +120,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "fast": {"stride": 2},
     "proposals": {
-        "stride": 2,
-        "levels": 4,
+        "stride": 3,
+        "levels": 5,
         "tau_f_bg": 0.3,
         "min_mask_area": 0.003,
         "duplicate_iou": 0.75,
+        "part_penalty": 0.5,
         "max_masks": 100,
-        "score": Score.OBJECTNESS,
+        "crf_scale": 0.5,
     },
 }
 """The changes that each preset makes to ProMerge's defaults; see :class:`ProMergeConfig`."""
@@ -228,13 +229,19 @@ class ProMergeConfig(Parameters):
     duplicate_iou: float = _later(
         1.0, "IoU with a better mask above which a mask is dropped", low=0, high=1
     )
+    part_penalty: float = _later(
+        0.0, "share of its score that a mask loses if it lies in a better one", low=0, high=1
+    )
     max_masks: int = _later(
         0, "masks of an image that are kept, the best ones; 0 keeps all", low=0, high=1000
     )
     refine: Refine = _refine("Sec. 4.1")
+    crf_scale: float = _later(
+        1.0, "share of image_size at which the CRF works, its kernels alike", low=0.125, high=1
+    )
     fill_holes: bool = _fill_holes(True, source="released code")
     min_refined_iou: float = _min_refined_iou(0.5, source="released code")
-    score: Score = _score()
+    score: Score = parameter(Score.OBJECTNESS, "meaning of the confidence", "this package")
 
     @property
     def wants_prompt_scores(self) -> bool:
@@ -242,10 +249,19 @@ class ProMergeConfig(Parameters):
         return self.prompting is Prompting.ATTENTION
 
     @property
+    def can_calibrate(self) -> bool:
+        """Whether its thresholds may be chosen for an encoder: not those of the papers' presets."""
+        return self.score is not Score.CONSTANT
+
+    @property
     def has_proposals(self) -> bool:
         """Whether masks are ranked and selected, and have levels and parents."""
         return bool(
-            self.levels > 1 or self.min_mask_area or self.duplicate_iou < 1 or self.max_masks
+            self.levels > 1
+            or self.min_mask_area
+            or self.duplicate_iou < 1
+            or self.part_penalty
+            or self.max_masks
         )
 
 
@@ -268,7 +284,9 @@ class TokenCutConfig(Parameters):
     method: ClassVar[str] = "tokencut"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = _CUT_PRESETS
     wants_prompt_scores: ClassVar[bool] = False
+    can_calibrate: ClassVar[bool] = False
     has_proposals: ClassVar[bool] = False
+    crf_scale: ClassVar[float] = 1.0
 
     image_size: int = _image_size("ProMerge, Sec. 4.1")
     tau: float = _tau(0.2, source="TokenCut, Sec. 3")
@@ -298,7 +316,9 @@ class MaskCutConfig(Parameters):
     method: ClassVar[str] = "maskcut"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = _CUT_PRESETS
     wants_prompt_scores: ClassVar[bool] = False
+    can_calibrate: ClassVar[bool] = False
     has_proposals: ClassVar[bool] = False
+    crf_scale: ClassVar[float] = 1.0
 
     image_size: int = _image_size("CutLER, Sec. 3.5")
     cuts: int = parameter(
@@ -342,6 +362,8 @@ def run_hash(parts: dict[str, Any]) -> str:
     Returns:
         16 hexadecimal digits of the SHA-256 of the canonical JSON.
     """
+    if "calibration" in parts:  # its thresholds are in the configuration, its words decide nothing
+        parts = {**parts, "calibration": {"centre": parts["calibration"]["centre"]}}
     method = METHODS.get(str(parts.get("method")))
     if method is not None and "config" in parts:
         parts = {**parts, "config": method.from_dict(parts["config"]).hashed()}

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 __all__ = ["FIRST", "diagnose"]
 
 FIRST = 32  #: images after which a run is looked at for the first time, while it can be stopped
 
 _TRY = (
-    "'promerge explain IMAGE' shows each step on an image. The thresholds suit DINO's keys, whose "
-    "cosines lie about zero; with other encoders, try another facet ('query' or 'value'), or the "
-    "preset 'proposals'"
+    "'promerge explain IMAGE' shows each step on an image. The paper's thresholds suit DINO's "
+    "keys, whose cosines lie about zero; for other encoders, a calibration chooses others. It is "
+    "made unless it is switched off, but not for the presets 'official' and 'paper', nor for "
+    "cuts. Or try another facet ('query' or 'value'), or the preset 'proposals'"
 )
 #: What a status means, and what to do. The parameters are ProMerge's.
 _STEPS = {
@@ -39,11 +40,17 @@ _STEPS = {
 }
 
 
-def diagnose(counts: Mapping[str, int]) -> str | None:
+def diagnose(
+    counts: Mapping[str, int],
+    cosines: Sequence[float] | None = None,
+    tau_b: float | None = None,
+) -> str | None:
     """Why most images have no masks.
 
     Args:
         counts: the number of images by status, see :data:`promerge_fo.config.Status`.
+        cosines: 5, 25, 50, 75 and 95 % percentiles of the affinities, if they are known.
+        tau_b: the threshold on them.
 
     Returns:
         The step after which most images had no masks left, and what to do, in words; None if at
@@ -62,4 +69,8 @@ def diagnose(counts: Mapping[str, int]) -> str | None:
         return None
     listed = sorted(without.items(), key=lambda item: -item[1])
     numbers = ", ".join(f"{n} {status}" for status, n in listed)
-    return f"{empty} of {images} images have no masks ({numbers}): {_STEPS[listed[0][0]]}. {_TRY}"
+    text = f"{empty} of {images} images have no masks ({numbers}): {_STEPS[listed[0][0]]}. "
+    if cosines and tau_b is not None:
+        shown = " ".join(f"{value:.2f}" for value in cosines)
+        text += f"The cosines of patches are {shown} (5, 25, 50, 75, 95 %), tau_b is {tau_b:g}. "
+    return text + _TRY

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from promerge_fo.config import ProMergeConfig
 from promerge_fo.images import load_image
 from promerge_fo.refine.resize import upsample_nearest
 from promerge_fo.segment.filtering import Verdict
 from promerge_fo.segment.normalized_cut import Cut, CutTrace
+from promerge_fo.segment.proposals import level_thresholds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,6 +98,7 @@ def explain_figure(
     trace: Trace | CutTrace,
     refined: Refined,
     result: Instances,
+    thresholds: Sequence[float],
     heading: str,
 ) -> Figure:
     """Every step of a method on one image; for ProMerge, Fig. 2 to 4 of the paper on one page.
@@ -105,6 +108,7 @@ def explain_figure(
         trace: the results of the steps on its patch features.
         refined: the patch masks after refinement.
         result: the instances.
+        thresholds: on the affinities, for ProMerge: tau_b of each level.
         heading: the figure's title.
 
     Returns:
@@ -131,7 +135,7 @@ def explain_figure(
     figure = Figure(figsize=(15, 13.5), layout="constrained")
     figure.suptitle(heading, fontsize=13)
     rows: Any = figure.subfigures(4, 1, height_ratios=[0.85, 0.85, 1.25, 1.05])
-    _draw_prompts(rows[0], image, trace)
+    _draw_prompts(rows[0], image, trace, thresholds)
     _draw_background(rows[1], image, trace)
     _draw_filtering(rows[2], image, trace)
     masks, levels = trace.instances.masks, trace.instances.levels
@@ -159,7 +163,11 @@ def explain_image(image: str | Path, pipeline: Pipeline) -> Figure:
     trace, refined, result = pipeline.explain(pixels)
     masks = "1 mask" if len(result) == 1 else f"{len(result)} masks"
     heading = f"{Path(image).name}: {masks}, encoder {pipeline.encoder.name}"
-    return explain_figure(pixels, trace, refined, result, heading)
+    config = pipeline.config
+    thresholds = []
+    if isinstance(config, ProMergeConfig):
+        thresholds = [config.tau_b, *level_thresholds(config)]
+    return explain_figure(pixels, trace, refined, result, thresholds, heading)
 
 
 def save(figure: Figure, path: str | Path | IO[bytes]) -> None:
@@ -216,7 +224,9 @@ def _evenly(n: int, most: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.int64))
 
 
-def _draw_prompts(row: Any, image: NDArray[np.uint8], trace: Trace) -> None:
+def _draw_prompts(
+    row: Any, image: NDArray[np.uint8], trace: Trace, thresholds: Sequence[float]
+) -> None:
     masks = trace.prompts.masks
     h, w = masks.shape[1:]
     axes = _panels(row, f"1  Prompting: {len(masks)} prompts (Eq. 1)", 5)
@@ -228,13 +238,28 @@ def _draw_prompts(row: Any, image: NDArray[np.uint8], trace: Trace) -> None:
         (x + 0.5) * sx, (y + 0.5) * sy, s=7, c=tints, edgecolors="black", linewidths=0.3
     )
     front = np.flatnonzero(~trace.is_candidate)
-    for axis, k in zip(axes[1:], front[_evenly(len(front), 4)], strict=False):
+    for axis, k in zip(axes[1:4], front[_evenly(len(front), 3)], strict=False):
         title = f"affinity to prompt {k}: {masks[k].sum()} patches"
         _show_patches(axis, image, trace.prompts.affinities[k].reshape(h, w), title)
         if masks[k].any() and not masks[k].all():
             centres = np.arange(w) + 0.5, np.arange(h) + 0.5
             axis.contour(*centres, masks[k], levels=[0.5], colors="black", linewidths=0.8)
         axis.plot(x[k] + 0.5, y[k] + 0.5, "w*", markeredgecolor="black", markersize=11)
+    _draw_affinities(axes[4], trace.prompts.affinities, thresholds)
+
+
+def _draw_affinities(
+    axis: Any, affinities: NDArray[np.float32], thresholds: Sequence[float]
+) -> None:
+    """How the cosines of prompts and patches lie, beside the thresholds of all levels."""
+    axis.set_axis_on()
+    axis.hist(affinities.ravel(), bins=60, range=(-1, 1), color="#8c9bb5")
+    for threshold in thresholds[1:]:
+        axis.axvline(threshold, color="#ff2d55", linewidth=0.8, linestyle=":")
+    axis.axvline(thresholds[0], color="#ff2d55", linewidth=1.5)
+    over = (affinities > thresholds[0]).mean()
+    axis.set_title(f"affinities; {over:.0%} over tau_b = {thresholds[0]:g}", fontsize=9)
+    axis.set(xlim=(-1, 1), yticks=[], xlabel="cosine")
 
 
 def _draw_background(row: Any, image: NDArray[np.uint8], trace: Trace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-__all__ = ["MAX_PIXELS", "ImageError", "as_rgb", "load_image"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MAX_PIXELS",
+    "ImageError",
+    "ImageLike",
+    "as_rgb",
+    "image_files",
+    "load_image",
+]
+
+ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+"""A path, a PIL image, or an array (H, W, 3) uint8."""
+
+IMAGE_SUFFIXES = {
+    ".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp",
+}  # fmt: skip
+"""What the names of images end with, in lower case."""
 
 MAX_PIXELS = 1_000_000_000
 """The most pixels of an image; larger files may be decompression bombs."""
@@ -27,6 +44,11 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 _open_lock = threading.Lock()
+
+
+def image_files(paths: Iterable[Path]) -> list[str]:
+    """Those of the paths that are images by their names, sorted."""
+    return sorted(str(path) for path in paths if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 class ImageError(ValueError):

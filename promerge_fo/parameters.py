@@ -48,10 +48,20 @@ class Parameters:
     Attributes:
         method: the method's name.
         presets: the changes that each preset makes to the defaults.
+        named: the parameters that were given by name, or changed by :meth:`replace`; not those of
+            a preset. It is no part of the value: equal parameters are equal whoever named them.
     """
 
     method: ClassVar[str]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
+    named: ClassVar[frozenset[str]] = frozenset()
+
+    def __new__(cls, *args: Any, **parameters: Any) -> Self:
+        """Note the names before the dataclass fills in its defaults."""
+        self = super().__new__(cls)
+        given = [f.name for f in dataclasses.fields(cls)[: len(args)]]
+        object.__setattr__(self, "named", frozenset([*given, *parameters]))
+        return self
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
@@ -68,7 +78,7 @@ class Parameters:
             raise ValueError(
                 f"there is no preset {name!r}; the presets are {', '.join(map(repr, cls.presets))}"
             )
-        return cls(**cls.presets[name])
+        return cls(**cls.presets[name])._named(frozenset())
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some parameters changed.
@@ -77,7 +87,24 @@ class Parameters:
             TypeError: an unknown parameter, with the nearest known name.
             ValueError: a value out of its range.
         """
-        return type(self).from_dict({**self.to_dict(), **changes})
+        changed = type(self).from_dict({**self.to_dict(), **changes})
+        return changed._named(self.named | set(changes))
+
+    def suggest(self, **values: Any) -> Self:
+        """A copy with other values for the parameters that are not :attr:`named`.
+
+        Examples:
+            >>> from promerge_fo import ProMergeConfig
+            >>> config = ProMergeConfig(stride=3).suggest(stride=2, tau_b=0.5)
+            >>> config.stride, config.tau_b, sorted(config.named)
+            (3, 0.5, ['stride'])
+        """
+        free = {name: value for name, value in values.items() if name not in self.named}
+        return self.replace(**free)._named(self.named)
+
+    def _named(self, names: frozenset[str]) -> Self:
+        object.__setattr__(self, "named", names)
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """Parameters by name, enums as their values: types that JSON has."""

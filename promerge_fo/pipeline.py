@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from promerge_fo.calibration import SHOWN, Calibration, calibrate
 from promerge_fo.config import (
     METHODS,
     Config,
@@ -23,20 +22,21 @@ from promerge_fo.config import (
     Status,
     run_hash,
 )
-from promerge_fo.cpus import available_cpus
+from promerge_fo.diagnosis import FIRST
 from promerge_fo.encoder import load_encoder
 from promerge_fo.encoder.base import Encoder, PerImage
 from promerge_fo.encoder.device import mark, own_stream, resolve_device
 from promerge_fo.flow import Round, flow
-from promerge_fo.images import ImageError, as_rgb, load_image
+from promerge_fo.images import ImageError, ImageLike, as_rgb, load_image
 from promerge_fo.instances import Instances, Refined
+from promerge_fo.machine import available_cpus
 from promerge_fo.refine import complete, crf_batch, refine_resized
 from promerge_fo.refine.pydensecrf import load_reference
 from promerge_fo.segment import trace_segmentation
 from promerge_fo.segment.normalized_cut import CutTrace
 from promerge_fo.segment.promerge import Trace
 from promerge_fo.segment.prompting import load_finch
-from promerge_fo.segment.proposals import drop_duplicates, find_parents
+from promerge_fo.segment.proposals import find_parents, rank
 from promerge_fo.segment.scoring import with_agreement
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 __all__ = ["Encoded", "Pipeline", "Prepare", "Prepared", "pipeline_of"]
 
 T = TypeVar("T")
-ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
 
 class Encoded(NamedTuple):
@@ -116,9 +115,15 @@ class Pipeline:
             with files on a slow or remote disk.
         crf_device: where the CRF runs; the encoder's device by default. On a CPU each thread
             refines its own images, on a GPU the masks of a batch are refined together.
+        calibration: how the features are centred, and thresholds for them; they replace those of
+            ``config`` that were not named.
+
+    Attributes:
+        config: the parameters, with the calibration's.
 
     Raises:
-        ValueError: attention prompting with an encoder that has no class token.
+        ValueError: a calibration of another encoder, or for a configuration that takes none;
+            attention prompting with an encoder that has no class token.
         ImportError: ``refine="pydensecrf"`` without the package ``pydensecrf2``, or attentive
             prompting without ``finch-clust``.
 
@@ -138,9 +143,17 @@ class Pipeline:
         threads: int | None = None,
         readers: int | None = None,
         crf_device: str | torch.device | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         self.encoder = encoder
         self.config: Config = ProMergeConfig() if config is None else config
+        self.calibration = calibration
+        self._centre: torch.Tensor | None = None
+        self._cosines: list[NDArray[np.float64]] = []  # of the first images
+        if calibration is not None:
+            _require_same_encoder(calibration.encoder, encoder, "the calibration's")
+            self.config = calibration.configure(self.config)
+            self._centre = _as_centre(calibration.centre, encoder.device)
         if self.config.wants_prompt_scores and not encoder.has_prompt_scores:
             raise ValueError(
                 f"prompting is 'attention', but the encoder {encoder.name} has no class token "
@@ -162,12 +175,44 @@ class Pipeline:
             "method": self.config.method,
             "config": self.config.to_dict(),
             "encoder": self.encoder.identity(),
+            **({} if self.calibration is None else {"calibration": self.calibration.to_dict()}),
         }
 
     @property
     def hash(self) -> str:
         """The run hash: 16 hexadecimal digits made from everything that decides the masks."""
         return run_hash(self.identity())
+
+    @property
+    def cosines(self) -> list[float] | None:
+        """5, 25, 50, 75 and 95 % percentiles of the first images' affinities; None without any."""
+        seen = self._cosines
+        return [round(float(v), 3) for v in np.mean(seen, axis=0)] if seen else None
+
+    def forget_cosines(self) -> None:
+        """Start :attr:`cosines` anew."""
+        self._cosines = []
+
+    @property
+    def wants_calibration(self) -> bool:
+        """Whether the configuration's thresholds may not suit the encoder, and may be changed."""
+        return (
+            self.calibration is None
+            and self.config.can_calibrate
+            and self.encoder.wants_calibration
+        )
+
+    def calibrated(self, by: Calibration | Sequence[ImageLike]) -> Pipeline:
+        """This pipeline with thresholds for its encoder.
+
+        Args:
+            by: a calibration, or images to calibrate on (:func:`promerge_fo.calibrate`).
+        """
+        calibration = by if isinstance(by, Calibration) else calibrate(self.encoder, by)
+        encoder = self.encoder.with_facet(calibration.facet)
+        return Pipeline(
+            encoder, self.config, self.threads, self.readers, self.crf_device, calibration
+        )
 
     def __call__(
         self, images: Sequence[ImageLike | Prepared], batch_size: int = 8
@@ -337,7 +382,13 @@ class Pipeline:
             if stream is not None and encoded.ready is not None:
                 stream.wait_event(encoded.ready)
                 encoded.features.record_stream(stream)
-            return trace_segmentation(encoded.features, self.config, encoded.scores)
+            features = encoded.features
+            if self._centre is not None:
+                features = features - self._centre
+            trace = trace_segmentation(features, self.config, encoded.scores)
+        if isinstance(trace, Trace) and len(self._cosines) < FIRST:
+            self._cosines.append(np.percentile(trace.prompts.affinities[:, ::8], SHOWN))
+        return trace
 
     def _refine(self, prepared: Prepared, patches: Instances) -> Refined:
         return refine_resized(prepared.pixels, patches.masks, prepared.size, self.config)
@@ -351,11 +402,11 @@ class Pipeline:
             status = "all_rejected"
         if patches.levels is None or not isinstance(self.config, ProMergeConfig):
             return Instances(refined.masks, scores, status, patches.background)
-        kept = drop_duplicates(refined.masks, scores, self.config)
+        kept, scores = rank(refined.masks, scores, self.config)
         masks = refined.masks[kept]
         return Instances(
             masks,
-            scores[kept],
+            scores,
             status,
             patches.background,
             levels=patches.levels[refined.kept[kept]],
@@ -388,16 +439,30 @@ def pipeline_of(
     settings = {k: wanted[k] for k in ("name", "facet", "precision", "image_size", "resize")}
     settings["block"] = wanted.get("block")  # only where it is not the last
     encoder = load_encoder(checkpoint=checkpoint, device=device, compile=compile, **settings)
+    _require_same_encoder(wanted, encoder, "the run's")
+    config = METHODS[identity["method"]].from_dict(identity["config"])
+    calibration = identity.get("calibration")
+    if calibration is not None:
+        calibration = Calibration.from_dict(calibration)
+    return Pipeline(encoder, config, threads=threads, calibration=calibration)
+
+
+def _require_same_encoder(wanted: Mapping[str, Any], encoder: Encoder, whose: str) -> None:
     found = encoder.identity()
-    if found != wanted:
-        names = [k for k in {**wanted, **found} if found.get(k) != wanted.get(k)]
+    names = [k for k in {**wanted, **found} if found.get(k) != wanted.get(k)]
+    if names:
         apart = [f"{k}: {found.get(k)} here, {wanted.get(k)} then" for k in names]
         raise ValueError(
-            f"the encoder is not the run's ({'; '.join(apart)}); give the run's weights as "
-            "checkpoint"
+            f"the encoder is not {whose} ({'; '.join(apart)}); give the same weights as "
+            "checkpoint, and the same settings"
         )
-    config = METHODS[identity["method"]].from_dict(identity["config"])
-    return Pipeline(encoder, config, threads=threads)
+
+
+def _as_centre(centre: Sequence[float], device: torch.device) -> torch.Tensor:
+    """(C, 1, 1) float32, to be subtracted from features."""
+    import torch
+
+    return torch.tensor(centre, dtype=torch.float32, device=device)[:, None, None]
 
 
 def _or_failed(prepared: Prepared, compute: Callable[[], Instances]) -> Instances:

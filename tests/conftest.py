@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.database import isolate, start_server, why_not
-from promerge_fo.cpus import available_cpus
+from promerge_fo.machine import available_cpus
 from tests.needs import missing
 
 WHY_NOT = pytest.StashKey()  # what FiftyOne lacks here, or None

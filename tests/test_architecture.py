@@ -19,13 +19,13 @@ ROOT = Path(__file__).parents[1]
 #: What each room may import besides its own files, from the ground up. A single file, such as
 #: ``promerge_fo.pipeline``, is listed like a room. The longest name that fits counts.
 GROUND = (
-    "promerge_fo.cpus", "promerge_fo.files", "promerge_fo.versions", "promerge_fo.words",
+    "promerge_fo.files", "promerge_fo.machine", "promerge_fo.words",
     "promerge_fo.parameters", "promerge_fo.progress", "promerge_fo.config", "promerge_fo.flow",
     "promerge_fo.images", "promerge_fo.instances", "promerge_fo.connected",
     "promerge_fo.diagnosis", "promerge_fo.run_record",
 )  # fmt: skip
 METHOD = (*GROUND, "promerge_fo.encoder", "promerge_fo.segment", "promerge_fo.refine")
-PIPELINE = (*METHOD, "promerge_fo.pipeline", "promerge_fo.figures")
+PIPELINE = (*METHOD, "promerge_fo.calibration", "promerge_fo.pipeline", "promerge_fo.figures")
 FLOOR = (
     "promerge_fo.dataset.database", "promerge_fo.dataset.labels", "promerge_fo.dataset.samples",
     "promerge_fo.dataset.stored_labels", "promerge_fo.dataset.provenance",
@@ -40,7 +40,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "promerge_fo.segment": ("promerge_fo.config", "promerge_fo.instances", "promerge_fo.connected"),
     "promerge_fo.refine": ("promerge_fo.config", "promerge_fo.instances", "promerge_fo.connected"),
     "promerge_fo.annotations": GROUND,
-    "promerge_fo.pipeline": METHOD,
+    "promerge_fo.calibration": METHOD,
+    "promerge_fo.pipeline": (*METHOD, "promerge_fo.calibration"),
     "promerge_fo.figures": PIPELINE,
     **{name: (*GROUND, "promerge_fo.annotations", *FLOOR[:k]) for k, name in enumerate(FLOOR)},
     "promerge_fo.dataset.runs": MAKING,

@@ -42,11 +42,13 @@ def test_defaults_are_the_papers_and_the_released_codes():
         "high_tau_b": 0.75,
         "min_mask_area": 0.0,
         "duplicate_iou": 1.0,
+        "part_penalty": 0.0,
         "max_masks": 0,
         "refine": "crf",
+        "crf_scale": 1.0,
         "fill_holes": True,
         "min_refined_iou": 0.5,
-        "score": "quality",
+        "score": "objectness",
     }
 
 

@@ -289,7 +289,7 @@ class Painted:
         return {"name": self.name}
 
 
-def test_the_whole_score_ranks_masks_on_generated_scenes():
+def test_quality_with_agreement_ranks_masks_on_generated_scenes():
     rng = np.random.default_rng(0)
     features, images, truths = {}, [], []
     for seed in range(120):
@@ -306,7 +306,8 @@ def test_the_whole_score_ranks_masks_on_generated_scenes():
         images.append(image)
         truths.append(truth.repeat(8, 1).repeat(8, 2))
     assert len(features) == len(images)
-    results = Pipeline(Painted(features), ProMergeConfig(image_size=240))(images)
+    config = ProMergeConfig(image_size=240, score="quality")
+    results = Pipeline(Painted(features), config)(images)
     scores = np.concatenate([r.scores for r in results])
     best = [iou_matrix(r.masks, t).max(axis=1) for r, t in zip(results, truths, strict=True)]
     assert len(scores) > 150

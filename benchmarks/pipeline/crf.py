@@ -248,18 +248,18 @@ def _batch(images: int, masks: int, settings: Settings) -> dict[str, Any]:
     batch = [shown[i % len(shown)] for i in range(images)]
     before = [upsample_nearest(blobs(masks, seed=i), size) for i in range(images)]
     owners = np.repeat(np.arange(images), masks)
-    arguments = [
+    pixels, masked, image_of = (
         torch.from_numpy(array).to(settings.device)
         for array in (np.stack(batch), np.concatenate(before), owners)
-    ]
+    )
     reset_gpu_peak(settings.device)
     fast = measure(
-        lambda: dense_crf_batch(*arguments),
+        lambda: dense_crf_batch(pixels, masked, image_of),
         settings.pick(10 if settings.on_gpu else 3, 1),
         settings.device,
     )
     peak = gpu_peak_mb(settings.device)
-    after = dense_crf_batch(*arguments).cpu().numpy()
+    after = dense_crf_batch(pixels, masked, image_of).cpu().numpy()
     # The one in numba takes image after image: each of them is a repetition, four at least.
     pairs = list(zip(batch, before, strict=True))
     dense_crf(*pairs[0])

@@ -21,8 +21,8 @@ from benchmarks.settings import Settings
 from benchmarks.subjects import golden_features, mask_ious, photographs, rotate
 from benchmarks.timing import summarise, take_turns_by
 from promerge_fo.config import MaskCutConfig
-from promerge_fo.cpus import available_cpus
 from promerge_fo.encoder import load_encoder
+from promerge_fo.machine import available_cpus
 from promerge_fo.segment import normalized_cut
 from promerge_fo.segment.eigenvector import Eigenvector, second_eigenvector
 from promerge_fo.segment.normalized_cut import CutTrace, trace_cuts

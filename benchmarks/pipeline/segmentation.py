@@ -30,7 +30,7 @@ STEPS = {
     "split": ("split",),
     "filter": ("background_similarity", "filter_masks"),
     "merge": ("merge",),
-    "score": ("patch_quality",),
+    "score": ("patch_objectness",),
 }
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from promerge_fo.cli import detecting, exchange, machine, measuring, segmenting
-from promerge_fo.versions import __version__
+from promerge_fo.machine import __version__
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -26,8 +26,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add(group, "--encoder")
     add(group, "--checkpoint")
     facets = ("key", "query", "value", "token", "normed_token")
-    add(group, "--facet", facets, "which features of the block are taken", default="key")
+    text = "which features of the block are taken (key, or what the calibration chooses)"
+    add(group, "--facet", facets, text)
     add(group, "--block", positive, "block whose features are taken, from 1 (the last)")
+    text = "keep the paper's thresholds; else, they are chosen where they do not suit the encoder"
+    add(group, "--no-calibrate", bool, text)
     add(group, "--device")
     precisions = ("fp32", "bf16", "auto")
     add(group, "--precision", precisions, "numbers that the encoder calculates in", default="fp32")

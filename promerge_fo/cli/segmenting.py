@@ -85,6 +85,7 @@ def segment(
       promerge segment photos/ --engine ray --shards /shared/shards --address auto
     """
     from promerge_fo.dataset.database import root_dataset
+    from promerge_fo.dataset.runs.calibrating import calibrate_once
     from promerge_fo.dataset.samples import open_images, open_source
 
     for other in _ENGINES.keys() - {engine}:
@@ -97,6 +98,10 @@ def segment(
     else:
         samples = open_source(sources[0], name)
     model = model_of(config, **options)
+    if options["no_calibrate"]:
+        model.is_left_uncalibrated = True
+    else:
+        calibrate_once(samples, model)
     label_field = label_field or options["method"]
     run = _on_ray if engine == "ray" else _here
     report = run(samples, model, label_field, options)
@@ -125,6 +130,7 @@ def _here(samples: Any, model: ProMergeModel, label_field: str, options: dict[st
         model,
         label_field,
         output_dir=options["output_dir"],
+        calibrate=False,  # it was, where it should be
         progress=TerminalBar,
         **{name: options[name] for name in _EVERY_ENGINE},
     )
@@ -199,11 +205,15 @@ def explain(image: str, output: str | None, **options: Any) -> int:
 
     One figure shows the prompts and what they select, the background candidates and their vote,
     what filtering kept and dropped and why, the merged masks, and the masks before and after
-    refinement.
+    refinement. For an encoder that wants a calibration, it is made on the images beside this one.
     """
     from promerge_fo.figures import explain_image, save
+    from promerge_fo.images import image_files
 
-    figure = explain_image(image, model_of(config_of(**options), **options).pipeline)
+    model = model_of(config_of(**options), **options)
+    if model.pipeline.wants_calibration and not options["no_calibrate"]:
+        print(model.calibrate(image_files(Path(image).resolve().parent.iterdir())))
+    figure = explain_image(image, model.pipeline)
     output = output or Path(image).stem + "-explained.png"
     save(figure, output)
     print(output)

@@ -20,7 +20,6 @@ import fiftyone.core.utils as fou
 from promerge_fo.cluster.shards import read_shard, set_aside
 from promerge_fo.cluster.worker import PipelineFactory, Segmenter, ShardResult, ShardTask
 from promerge_fo.config import METHODS, run_hash
-from promerge_fo.cpus import available_cpus
 from promerge_fo.dataset.database import reload_samples, retry_while_unreachable, root_dataset
 from promerge_fo.dataset.labels import declare_field
 from promerge_fo.dataset.provenance import register
@@ -29,6 +28,8 @@ from promerge_fo.dataset.runs.resume import finished, start_run, unfinished
 from promerge_fo.dataset.runs.segment import Report
 from promerge_fo.dataset.runs.status import Heartbeat
 from promerge_fo.dataset.samples import require_whole_images
+from promerge_fo.diagnosis import diagnose
+from promerge_fo.machine import available_cpus
 from promerge_fo.progress import ShowProgress, progress_bar
 from promerge_fo.run_record import RunClock
 
@@ -104,7 +105,7 @@ def segment_on_ray(
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     if left == 0:
-        return Report(skipped=total)
+        return Report(skipped=total, diagnosis=diagnose(before))
     merger = _ShardMerger(root_dataset(samples), label_field, run, folder, before["failed"])
     heartbeat = Heartbeat(
         merger.dataset, label_field, run, "ray", total, total - left, merger.count_images
@@ -161,7 +162,10 @@ def segment_on_ray(
     retry_while_unreachable(lambda: register(merger.dataset, record))
     if record.diagnosis is not None:
         logger.warning("promerge: %s", record.diagnosis)
-    return Report(dict(counts), before.total(), merger.instances, record.seconds, interrupted)
+    return Report(
+        dict(counts), before.total(), merger.instances, record.seconds, interrupted,
+        record.diagnosis,
+    )  # fmt: skip
 
 
 class _ShardMerger:

@@ -11,6 +11,7 @@ import fiftyone as fo
 import fiftyone.core.media as fom
 
 from promerge_fo.dataset.database import is_patches, root_dataset
+from promerge_fo.images import IMAGE_SUFFIXES, image_files
 
 __all__ = [
     "VIDEO_REFUSED",
@@ -22,10 +23,6 @@ __all__ = [
     "require_images",
     "require_whole_images",
 ]
-
-IMAGE_SUFFIXES = {
-    ".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp",
-}  # fmt: skip
 
 VIDEO_REFUSED = (
     "ProMerge segments images, not videos; segment their frames: "
@@ -66,7 +63,7 @@ def open_source(source: str, name: str | None = None) -> fo.Dataset:
         if by_name:
             return fo.load_dataset(name)
         raise _other_images(name, folder)
-    paths = sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    paths = image_files(folder.rglob("*"))
     if not paths:
         raise ValueError(
             f"{folder} holds no images (looked for {', '.join(sorted(IMAGE_SUFFIXES))}); give a "

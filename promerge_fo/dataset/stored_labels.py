@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from promerge_fo.annotations.rle import mask_record
 from promerge_fo.annotations.untrusted_masks import EntryError, box_of, check_box, crop_of
-from promerge_fo.cpus import available_cpus
 from promerge_fo.dataset.database import aggregate
 from promerge_fo.dataset.labels import pixel_crop, place_of
+from promerge_fo.machine import available_cpus
 from promerge_fo.progress import ShowProgress, progress_bar
 
 __all__ = [

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promerge_fo.annotations.json_stream import read_elements
-from promerge_fo.cpus import available_cpus
 from promerge_fo.detector.annotations import find_annotations
 from promerge_fo.detector.config import DetectorConfig, detectron2_config
 from promerge_fo.detector.data import resized, target_size
@@ -23,6 +22,7 @@ from promerge_fo.detector.requirement import require_detectron2
 from promerge_fo.detector.weights import layout_of, load_detector, read_detector
 from promerge_fo.files import whole_file, write_json_list
 from promerge_fo.images import ImageError, load_image
+from promerge_fo.machine import available_cpus
 from promerge_fo.progress import ShowProgress, progress_bar
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from promerge_fo.cpus import available_cpus
 from promerge_fo.detector.annotations import find_annotations
 from promerge_fo.detector.config import DetectorConfig
 from promerge_fo.detector.job import FINAL, RECORD, Job
@@ -20,6 +19,7 @@ from promerge_fo.detector.requirement import require_detectron2
 from promerge_fo.detector.self_training import merge_labels
 from promerge_fo.detector.weights import require_backbone
 from promerge_fo.files import sha256_of, whole_file
+from promerge_fo.machine import available_cpus
 from promerge_fo.progress import ShowProgress
 
 __all__ = ["require_folder", "train"]

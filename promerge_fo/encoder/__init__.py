@@ -25,7 +25,7 @@ __all__ = [
 def load_encoder(
     name: str = "vit_base_patch8_224.dino",
     checkpoint: str | Path | None = None,
-    facet: Facet = "key",
+    facet: Facet | None = None,
     device: str | torch.device | None = None,
     precision: Precision = "fp32",
     image_size: int = 480,
@@ -42,7 +42,7 @@ def load_encoder(
             weights, once.
         facet: ``"key"`` (the paper's choice), ``"query"``, ``"value"``, ``"token"`` (the block's
             output) or ``"normed_token"`` (that after the model's final norm); ignored by the
-            texture encoder.
+            texture encoder. None takes keys, unless a calibration chooses another facet.
         device: a torch device; None is CUDA if there is one, else the CPU.
         precision: ``"fp32"``, which gives the reference's masks, ``"bf16"``, or ``"auto"``: bf16
             on devices that are fast at it. The texture encoder is always fp32.

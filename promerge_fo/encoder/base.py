@@ -96,6 +96,7 @@ class Encoder(ABC):
         image_size: side in pixels of a square image, in whole patches.
         resize: ``"square"`` or ``"aspect"``.
         device: of the calculation and of the features.
+        facets: the facets that a calibration may choose of; :attr:`facet` alone if it was named.
         patch_size: side of a patch in pixels.
         weights_sha256: SHA-256 of the weights' file; None without weights.
         weights_source: where the weights came from, as text.
@@ -115,6 +116,7 @@ class Encoder(ABC):
     ) -> None:
         self.name = name
         self.facet = facet
+        self.facets: tuple[str, ...] = (facet,)
         self.precision = precision
         self.transform = transform
         self.image_size = transform.image_size
@@ -138,6 +140,27 @@ class Encoder(ABC):
     def has_prompt_scores(self) -> bool:
         """Whether :meth:`encode` can give prompt scores, which takes a class token."""
         return False
+
+    @property
+    def wants_calibration(self) -> bool:
+        """Whether the paper's thresholds may not suit the features; see :mod:`..calibration`."""
+        return True
+
+    def with_facet(self, facet: str) -> Encoder:
+        """The same encoder with one of :attr:`facets`.
+
+        Raises:
+            ValueError: it is none of them.
+        """
+        if facet != self.facet:
+            raise ValueError(
+                f"facet is {facet!r}, but {self.name} has {' or '.join(map(repr, self.facets))}"
+            )
+        return self
+
+    def facets_of(self, pixels: NDArray[np.uint8]) -> dict[str, torch.Tensor]:
+        """All :attr:`facets` of one image that :attr:`transform` has resized: (C, h, w) each."""
+        return {self.facet: self.encode([pixels])[0]}
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides the features, in types that JSON has: for the run hash."""

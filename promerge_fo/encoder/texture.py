@@ -67,6 +67,11 @@ class TextureEncoder(Encoder):
             weights_source="none: texture features need no weights",
         )
 
+    @property
+    def wants_calibration(self) -> bool:
+        """No: the features are made for the paper's thresholds, centred in each image."""
+        return False
+
     def identity(self) -> dict[str, Any]:
         """Everything that decides the features, in types that JSON has: for the run hash."""
         return {**super().identity(), "version": VERSION}

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import functools
 import importlib
 import warnings
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
@@ -21,6 +25,8 @@ from promerge_fo.encoder.weights import load_weights
 __all__ = ["VitEncoder", "import_timm"]
 
 _PRE_NORM = ("Block", "EvaBlock")  # attention reads norm1(x)
+_TOKENS = ("token", "normed_token")  # the facets that take the whole block
+_CHOICE = ("key", "query", "value", "token")  # the facets of which a calibration chooses
 _POST_NORM = ("ResPostBlock", "EvaBlockPostNorm")  # attention reads x
 
 
@@ -44,7 +50,7 @@ class VitEncoder(Encoder):
         name: a timm model name, with or without a pretraining tag.
         checkpoint: a local file with weights; None downloads timm's, once.
         facet: ``"key"`` (the paper's choice), ``"query"``, ``"value"``, ``"token"`` or
-            ``"normed_token"``.
+            ``"normed_token"``. None takes keys, and lets a calibration choose of :attr:`facets`.
         device: a torch device; None is CUDA if there is one, else the CPU.
         precision: ``"fp32"``, ``"bf16"``, or ``"auto"``: bf16 where the device is fast at it
             (CUDA devices of compute capability 8.0 and up, and CPUs with AMX or AVX512-BF16),
@@ -69,7 +75,7 @@ class VitEncoder(Encoder):
         self,
         name: str = "vit_base_patch8_224.dino",
         checkpoint: str | Path | None = None,
-        facet: Facet = "key",
+        facet: Facet | None = None,
         device: str | torch.device | None = None,
         precision: Precision = "fp32",
         image_size: int = 480,
@@ -77,7 +83,7 @@ class VitEncoder(Encoder):
         compile: bool = False,
         block: int | None = None,
     ) -> None:
-        if facet not in get_args(Facet):
+        if facet is not None and facet not in get_args(Facet):
             raise ValueError(f"facet is {facet!r}, but must be one of {get_args(Facet)}")
         where = resolve_device(device)
         resolved = _resolve_precision(precision, where)
@@ -87,7 +93,7 @@ class VitEncoder(Encoder):
         self._block = _cut_at(model, name, block)
         super().__init__(
             name=name,
-            facet=facet,
+            facet=facet or "key",
             precision=resolved,
             transform=transform,
             device=where,
@@ -111,11 +117,13 @@ class VitEncoder(Encoder):
             "norm": last.norm1 if type(last).__name__ in _PRE_NORM else nn.Identity(),
             "query": _projection(last.attn, "query"),
         }
-        if facet in ("token", "normed_token"):
-            parts["facet"] = last
-            parts["final_norm"] = final_norm if facet == "normed_token" else nn.Identity()
-        else:
-            parts["facet"] = _projection(last.attn, facet)
+        self.facets = _CHOICE if facet is None else (facet,)
+        for each in self.facets:
+            if each in _TOKENS:
+                parts["last"] = last
+                parts[each] = final_norm if each == "normed_token" else nn.Identity()
+            else:
+                parts[each] = _projection(last.attn, each)
         if self._position == "dino":
             model._pos_embed = functools.partial(_dino_positions, model)
         self._parts = nn.ModuleDict(parts).eval().requires_grad_(False)
@@ -132,6 +140,27 @@ class VitEncoder(Encoder):
     def has_prompt_scores(self) -> bool:
         """Whether the model has a class token."""
         return self._has_class_token
+
+    @property
+    def wants_calibration(self) -> bool:
+        """Whether the paper's thresholds were made for other features: DINO's last block."""
+        return self._position != "dino" or self._block is not None
+
+    def with_facet(self, facet: str) -> Encoder:
+        """The same encoder with one of :attr:`facets`; the weights are shared."""
+        if facet not in self.facets:
+            return super().with_facet(facet)
+        chosen = copy.copy(self)
+        chosen.facet, chosen.facets = facet, (facet,)
+        return chosen
+
+    def facets_of(self, pixels: NDArray[np.uint8]) -> dict[str, torch.Tensor]:
+        """All :attr:`facets` of one image, in one pass through the model."""
+        self._check(pixels)
+        features, _ = self._run_or_uncompiled(
+            self._on_host([pixels], torch.uint8), self.facets, False
+        )
+        return {facet: images[0] for facet, images in features.items()}
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides the features, in types that JSON has: for the run hash."""
@@ -170,19 +199,25 @@ class VitEncoder(Encoder):
     def _encode(
         self, pixels: torch.Tensor, with_prompt_scores: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        features, scores = self._run_or_uncompiled(pixels, (self.facet,), with_prompt_scores)
+        return features[self.facet], scores
+
+    def _run_or_uncompiled(
+        self, pixels: torch.Tensor, facets: Sequence[str], with_prompt_scores: bool
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
         if self._compiled:
             try:
-                return self._run(pixels, with_prompt_scores)
+                return self._run(pixels, facets, with_prompt_scores)
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # the compilers' errors have no common class
                 self._give_up_compiling(error)
-        return self._run(pixels, with_prompt_scores)
+        return self._run(pixels, facets, with_prompt_scores)
 
     @torch.no_grad()  # not inference_mode: autograd can use these tensors
     def _run(
-        self, pixels: torch.Tensor, with_prompt_scores: bool
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        self, pixels: torch.Tensor, facets: Sequence[str], with_prompt_scores: bool
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
         grid = pixels.shape[1] // self.patch_size, pixels.shape[2] // self.patch_size
         pixels = pixels.to(self.device, non_blocking=pixels.is_pinned())
         normalised = ((pixels.float() - self._pixel_mean) / self._pixel_std).permute(0, 3, 1, 2)
@@ -190,20 +225,26 @@ class VitEncoder(Encoder):
             self.device.type, torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=False
         ):
             tokens, context = self._parts["trunk"](normalised)
-            if self.facet in ("token", "normed_token"):
-                features = self._parts["final_norm"](self._parts["facet"](tokens, **context))
-            else:
-                features = self._parts["facet"](self._parts["norm"](tokens))
-            queries = (
-                self._parts["query"](self._parts["norm"](tokens)) if with_prompt_scores else None
-            )
-        # One copy in either precision: bf16 becomes float32 while it is transposed.
-        patches = features[:, self._prefix_tokens :].transpose(1, 2)
-        patches = patches.to(torch.float32, memory_format=torch.contiguous_format).contiguous()
-        features = patches.reshape(*patches.shape[:2], *grid)
+            found = {facet: self._facet(facet, tokens, context) for facet in facets}
+            queries = self._facet("query", tokens, context) if with_prompt_scores else None
+        features = {}
+        for facet, values in found.items():
+            # One copy in either precision: bf16 becomes float32 while it is transposed.
+            patches = values[:, self._prefix_tokens :].transpose(1, 2)
+            patches = patches.to(torch.float32, memory_format=torch.contiguous_format).contiguous()
+            features[facet] = patches.reshape(*patches.shape[:2], *grid)
         if queries is None:
             return features, None
         return features, self._prompt_scores(queries.float()).reshape(-1, *grid)
+
+    def _facet(self, facet: str, tokens: torch.Tensor, context: dict[str, Any]) -> torch.Tensor:
+        """(B, tokens, C): one facet of the last block, from the block's arguments."""
+        if facet in _TOKENS:
+            tokens = self._parts["last"](tokens, **context)
+        else:
+            tokens = self._parts["norm"](tokens)
+        features: torch.Tensor = self._parts[facet](tokens)
+        return features
 
     def _prompt_scores(self, queries: torch.Tensor) -> torch.Tensor:
         """(B, patches): cosine of class and patch query, summed over the heads (App. C)."""

@@ -34,15 +34,16 @@ def refine_masks(
 ) -> Refined:
     """Refine the patch masks of an image to masks of its pixels.
 
-    The masks are enlarged to ``config.image_size`` pixels and fitted to the edges of the image by
-    a fully connected CRF (Krähenbühl and Koltun, 2011), their holes are filled, masks that have
-    changed too much are dropped, and the others are resized to the image's size.
+    The masks are enlarged to ``config.image_size`` pixels, times ``crf_scale``, and fitted to the
+    edges of the image by a fully connected CRF (Krähenbühl and Koltun, 2011), their holes are
+    filled, masks that have changed too much are dropped, and the others are resized to the image's
+    size.
 
     Args:
         image: (H, W, 3) uint8, RGB, at any size.
         masks: (n, h, w) bool patches that cover the whole image; n may be 0.
-        config: of any method: ``image_size``, ``refine``, ``fill_holes`` and ``min_refined_iou``
-            are used. With ``refine="none"`` the patches are only enlarged.
+        config: of any method: ``image_size``, ``crf_scale``, ``refine``, ``fill_holes`` and
+            ``min_refined_iou`` are used. With ``refine="none"`` the patches are only enlarged.
 
     Returns:
         Masks (m, H, W) at the image's size, their indices into ``masks``, and their agreement:
@@ -98,9 +99,9 @@ def refine_resized(
     image = _at_crf_size(resized, masks, config)
     before = upsample_nearest(masks, (image.shape[0], image.shape[1]))
     if config.refine is Refine.CRF:
-        after = dense_crf.dense_crf(image, before)
+        after = dense_crf.dense_crf(image, before, config.crf_scale)
     else:
-        after = pydensecrf.pydensecrf(image, before)
+        after = pydensecrf.pydensecrf(image, before, config.crf_scale)
     return _complete(before, after, size, config)
 
 
@@ -119,7 +120,7 @@ def crf_batch(
     Args:
         images: (H', W', 3) uint8 each, RGB; at :func:`crf_size`, or they are resized to that.
         masks: (n, h, w) bool patches of each image; n may be 0.
-        config: ``refine`` must be "crf"; ``image_size`` is used.
+        config: ``refine`` must be "crf"; ``image_size`` and ``crf_scale`` are used.
         device: where the CRF runs.
 
     Returns:
@@ -148,7 +149,7 @@ def crf_batch(
             groups.setdefault(grid, []).append(i)
     for members in groups.values():
         pixels = np.stack([_at_crf_size(images[i], masks[i], config) for i in members])
-        together = _crf_on_device(pixels, [masks[i] for i in members], device)
+        together = _crf_on_device(pixels, [masks[i] for i in members], device, config.crf_scale)
         stops = np.cumsum([len(masks[i]) for i in members])
         for i, part in zip(members, np.split(together, stops[:-1]), strict=True):
             refined[i] = part
@@ -156,7 +157,10 @@ def crf_batch(
 
 
 def _crf_on_device(
-    images: NDArray[np.uint8], masks: list[NDArray[np.bool_]], device: torch.device | str
+    images: NDArray[np.uint8],
+    masks: list[NDArray[np.bool_]],
+    device: torch.device | str,
+    scale: float,
 ) -> NDArray[np.bool_]:
     """(N, H, W) bool: the patch masks of all images (B, H, W, 3), enlarged and refined."""
     import torch
@@ -171,7 +175,7 @@ def _crf_on_device(
     for axis, index in ((2, columns), (1, rows)):
         enlarged = enlarged.index_select(axis, torch.from_numpy(index).to(device))
     refined = dense_crf_batch(
-        torch.from_numpy(images).to(device), enlarged, torch.from_numpy(owners).to(device)
+        torch.from_numpy(images).to(device), enlarged, torch.from_numpy(owners).to(device), scale
     )
     return np.asarray(refined.cpu().numpy(), dtype=bool)
 
@@ -226,17 +230,17 @@ def crf_size(grid: tuple[int, int], config: Config = _DEFAULT) -> tuple[int, int
 
     Args:
         grid: (h, w) patches.
-        config: ``image_size`` is used.
+        config: ``image_size`` and ``crf_scale`` are used.
 
     Returns:
-        (height, width) in pixels: ``image_size`` squared for a square grid; else the grid's
+        (height, width) in pixels: their product squared for a square grid; else the grid's
         shape with as many pixels, up to rounding.
 
     Examples:
         >>> crf_size((60, 60)), crf_size((45, 80))
         ((480, 480), (360, 640))
     """
-    scale = config.image_size / math.sqrt(grid[0] * grid[1])
+    scale = config.image_size * config.crf_scale / math.sqrt(grid[0] * grid[1])
     return max(round(grid[0] * scale), 1), max(round(grid[1] * scale), 1)
 
 

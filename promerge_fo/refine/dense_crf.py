@@ -42,7 +42,9 @@ _WIDTHS = (4, 8, 16)  # numbers of lanes that are compiled; a pass takes the sma
 _CACHED_PIXELS = 2**20  # spatial lattices of larger images are not cached (24 bytes a pixel)
 
 
-def dense_crf(image: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def dense_crf(
+    image: NDArray[np.uint8], masks: NDArray[np.bool_], scale: float = 1.0
+) -> NDArray[np.bool_]:
     """Fit masks to the edges of the image.
 
     The unary energies are those of softmax(1 - mask, mask); the marginals after ten iterations
@@ -51,6 +53,7 @@ def dense_crf(image: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDArray[np.
     Args:
         image: (H, W, 3) uint8, H and W at least 1.
         masks: (n, H, W) bool, n may be 0.
+        scale: that the filters' deviations in pixels are multiplied with, over 0.
 
     Returns:
         (n, H, W) bool.
@@ -67,8 +70,8 @@ def dense_crf(image: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDArray[np.
     refined = np.empty((n, height * width), dtype=bool)
     if n == 0:
         return refined.reshape(masks.shape)
-    spatial = _spatial_lattice(height, width)
-    bilateral = _bilateral_lattice(image)
+    spatial = _spatial_lattice(height, width, scale)
+    bilateral = _bilateral_lattice(image, scale)
     channels = masks.reshape(n, -1).view(np.int8)
     for start in range(0, n, _WIDTHS[-1]):
         chunk = slice(start, min(start + _WIDTHS[-1], n))
@@ -81,25 +84,25 @@ def dense_crf(image: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDArray[np.
     return refined.reshape(masks.shape)
 
 
-def _bilateral_lattice(image: NDArray[np.uint8]) -> Lattice:
+def _bilateral_lattice(image: NDArray[np.uint8], scale: float = 1.0) -> Lattice:
     """The lattice of positions and colours, its weights ready for _mean_field."""
     height, width = image.shape[:2]
     features = np.empty((5, height * width), np.float32)
-    features[:2] = _positions(height, width) / np.float32(BILATERAL_DEVIATION)
+    features[:2] = _positions(height, width) / np.float32(BILATERAL_DEVIATION * scale)
     features[2:] = image.reshape(-1, 3).T / np.float32(COLOUR_DEVIATION)
     return _normalised(build_lattice(features), BILATERAL_COMPATIBILITY)
 
 
-def _spatial_lattice(height: int, width: int) -> Lattice:
+def _spatial_lattice(height: int, width: int, scale: float = 1.0) -> Lattice:
     """The lattice of positions, its weights ready for _mean_field."""
     if height * width > _CACHED_PIXELS:
-        return _cached_spatial_lattice.__wrapped__(height, width)
-    return _cached_spatial_lattice(height, width)
+        return _cached_spatial_lattice.__wrapped__(height, width, scale)
+    return _cached_spatial_lattice(height, width, scale)
 
 
 @lru_cache(maxsize=4)
-def _cached_spatial_lattice(height: int, width: int) -> Lattice:
-    features = _positions(height, width) / np.float32(SPATIAL_DEVIATION)
+def _cached_spatial_lattice(height: int, width: int, scale: float) -> Lattice:
+    features = _positions(height, width) / np.float32(SPATIAL_DEVIATION * scale)
     return _normalised(build_lattice(features), SPATIAL_COMPATIBILITY)
 
 

@@ -36,12 +36,15 @@ def load_reference() -> Any:
     return DenseCRF2D
 
 
-def pydensecrf(image: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def pydensecrf(
+    image: NDArray[np.uint8], masks: NDArray[np.bool_], scale: float = 1.0
+) -> NDArray[np.bool_]:
     """Fit masks to the edges of the image, as the authors' released code does.
 
     Args:
         image: (H, W, 3) uint8.
         masks: (n, H, W) bool, n may be 0.
+        scale: that the filters' deviations in pixels are multiplied with, over 0.
 
     Returns:
         (n, H, W) bool.
@@ -57,9 +60,9 @@ def pydensecrf(image: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDArray[np
         scores = np.exp(np.stack([~mask, mask]).astype(np.float32)).reshape(2, -1)
         crf = DenseCRF2D(width, height, 2)
         crf.setUnaryEnergy(-np.log(scores / scores.sum(axis=0)))
-        crf.addPairwiseGaussian(sxy=SPATIAL_DEVIATION, compat=SPATIAL_COMPATIBILITY)
+        crf.addPairwiseGaussian(sxy=SPATIAL_DEVIATION * scale, compat=SPATIAL_COMPATIBILITY)
         crf.addPairwiseBilateral(
-            sxy=BILATERAL_DEVIATION,
+            sxy=BILATERAL_DEVIATION * scale,
             srgb=COLOUR_DEVIATION,
             rgbim=image,
             compat=BILATERAL_COMPATIBILITY,

@@ -46,7 +46,7 @@ _MAX_PIXELS = (2**31 - 1) // _CORNERS  # in one lattice: the corners are numbere
 
 
 def dense_crf_batch(
-    images: torch.Tensor, masks: torch.Tensor, image_of: torch.Tensor
+    images: torch.Tensor, masks: torch.Tensor, image_of: torch.Tensor, scale: float = 1.0
 ) -> torch.Tensor:
     """Fit masks to the edges of their images.
 
@@ -58,6 +58,7 @@ def dense_crf_batch(
         masks: (N, H, W) bool; N may be 0.
         image_of: (N,) int64, ascending: the image that each mask belongs to. Images without masks
             cost nothing.
+        scale: that the filters' deviations in pixels are multiplied with, over 0.
 
     Returns:
         (N, H, W) bool, on the device of the arguments.
@@ -75,7 +76,7 @@ def dense_crf_batch(
         for start, stop in _parts(owners, images.shape[1] * images.shape[2]):
             used, slots = np.unique(owners[start:stop], return_inverse=True)
             part = images[torch.from_numpy(used).to(images.device)]
-            refined[start:stop] = _refine(part, masks[start:stop], slots)
+            refined[start:stop] = _refine(part, masks[start:stop], slots, scale)
     return refined
 
 
@@ -134,10 +135,10 @@ def _parts(owners: NDArray[np.int64], pixels: int) -> Iterator[tuple[int, int]]:
     return zip(starts, [*starts[1:], len(owners)], strict=False)
 
 
-def _refine(images: Tensor, masks: Tensor, slots: NDArray[np.int64]) -> Tensor:
+def _refine(images: Tensor, masks: Tensor, slots: NDArray[np.int64], scale: float) -> Tensor:
     """(n, H, W) bool: masks refined; mask i belongs to image ``slots[i]``, ascending."""
     count, height, width = images.shape[:3]
-    lattice = _build_lattice(images)
+    lattice = _build_lattice(images, scale)
     # A mask's channel is its place among the masks of its image.
     channels = np.arange(len(slots)) - np.searchsorted(slots, slots)
     # A step reads and writes float32, the unary energies are int8.
@@ -219,7 +220,7 @@ class _Lattice(NamedTuple):
         return 4 * (2 * sum(entries) + max(entries)) + 4 * sum(len(part.starts) for part in sums)
 
 
-def _build_lattice(images: Tensor) -> _Lattice:
+def _build_lattice(images: Tensor, scale: float = 1.0) -> _Lattice:
     """The lattices of images (B, H, W, 3), with weights normalised for the CRF."""
     count, height, width = images.shape[:3]
     device = images.device
@@ -233,12 +234,12 @@ def _build_lattice(images: Tensor) -> _Lattice:
 
     features = torch.cat(
         [
-            (positions / BILATERAL_DEVIATION).repeat(1, count),
+            (positions / (BILATERAL_DEVIATION * scale)).repeat(1, count),
             images.permute(3, 0, 1, 2).flatten(1) / COLOUR_DEVIATION,
         ]
     )
     colour_span = np.full(3, 255 / COLOUR_DEVIATION)
-    span = np.concatenate([position_span / BILATERAL_DEVIATION, colour_span])
+    span = np.concatenate([position_span / (BILATERAL_DEVIATION * scale), colour_span])
     keys, weights, steps, reach = _find_simplices(features, span)
     # The keys of each image lie above those of the one before it.
     image = torch.arange(count, device=device)
@@ -246,8 +247,8 @@ def _build_lattice(images: Tensor) -> _Lattice:
     spatial_start = count * reach
 
     # The spatial lattices are copies of one; their keys lie above all of the others.
-    span = position_span / SPATIAL_DEVIATION
-    spatial = _find_simplices(positions / SPATIAL_DEVIATION, span)
+    deviation = SPATIAL_DEVIATION * scale
+    spatial = _find_simplices(positions / deviation, position_span / deviation)
     shifts = spatial_start + (image + 1) * spatial.reach
     spatial_keys = (spatial.keys[:, None] + shifts[:, None]).flatten(1)
     return _join(

@@ -12,10 +12,12 @@ arbitrary order. Here a mask's quality is the geometric mean of three shares, ea
   to the background. It is lower for a mask that covers several objects.
 - *agreement*: the IoU of the mask before and after refinement; known only after refinement.
 
-That is the score "quality". The score "objectness" ranks masks of several levels of similarity,
-most of which are small. There, stability tells nothing of how well a mask fits an object, but size
-does: *size* = 1 - exp(-a / 0.05), with a the mask's share of the image, takes the place of
-stability.
+That is the score "quality". The score "objectness" has two other shares in place of stability,
+which tells little of how well a mask fits an object:
+
+- *size*: 1 - exp(-a / 0.1), with a the mask's share of the image.
+- *edge*: as contrast, with the ring of two patches around the mask in place of the background. It
+  is low for a mask that stops in the middle of an object.
 
 For MaskCut and TokenCut, S is the eigenvector's distance from its mean, as a share of the largest
 distance, and the threshold is 0 in place of tau_b; b is the mean outside the mask.
@@ -30,10 +32,19 @@ from numpy.typing import NDArray
 
 from promerge_fo.segment.prompting import Prompts, UnitFeatures
 
-__all__ = ["DELTA", "SIZE", "cut_quality", "patch_objectness", "patch_quality", "with_agreement"]
+__all__ = [
+    "DELTA",
+    "RING",
+    "SIZE",
+    "cut_quality",
+    "patch_objectness",
+    "patch_quality",
+    "with_agreement",
+]
 
 DELTA = 0.05  #: half the distance between the two thresholds of the stability
-SIZE = 0.05  #: share of the image at which the size of a mask is 1 - 1/e
+SIZE = 0.1  #: share of the image at which the size of a mask is 1 - 1/e
+RING = 2  #: patches around a mask that its edge is compared with
 
 
 def patch_quality(
@@ -65,13 +76,15 @@ def patch_quality(
     starts = np.searchsorted(cluster[order], np.arange(len(masks)))
     strongest = np.maximum.reduceat(prompts.affinities[prompt[order]], starts, axis=0)
     stability = _stability(masks, strongest.reshape(masks.shape), tau_b)
-    return np.sqrt(stability * _contrast(unit, masks, background)).astype(np.float32)
+    return np.sqrt(stability * _contrast(unit, masks, _others(masks, background))).astype(
+        np.float32
+    )
 
 
 def patch_objectness(
     unit: UnitFeatures, masks: NDArray[np.bool_], background: NDArray[np.bool_] | None
 ) -> NDArray[np.float32]:
-    """sqrt(size x contrast) of masks.
+    """The geometric mean of size, contrast and edge of masks.
 
     Args:
         unit: features of h * w patches.
@@ -84,7 +97,11 @@ def patch_objectness(
     if len(masks) == 0:
         return np.zeros(0, dtype=np.float32)
     size = 1 - np.exp(-masks.mean(axis=(1, 2)) / SIZE)
-    score = np.sqrt(size * _contrast(unit, masks, background))
+    around = masks
+    for _ in range(RING):
+        around = _ringed(around)
+    edge = _contrast(unit, masks, around & ~masks)
+    score = np.cbrt(size * edge * _contrast(unit, masks, _others(masks, background)))
     return np.asarray(score, dtype=np.float32)
 
 
@@ -103,7 +120,7 @@ def cut_quality(
         (n,) float32 in [0, 1].
     """
     stability = _stability(masks, maps, 0.0)
-    return np.sqrt(stability * _contrast(unit, masks, None)).astype(np.float32)
+    return np.sqrt(stability * _contrast(unit, masks, ~masks)).astype(np.float32)
 
 
 def with_agreement(
@@ -125,21 +142,34 @@ def _stability(
     masks: NDArray[np.bool_], strongest: NDArray[np.floating[Any]], threshold: float
 ) -> NDArray[np.float64]:
     """(n,) for masks (n, h, w) of patches with ``strongest`` (n, h, w) over the threshold."""
+    sure = (masks & (strongest > threshold + DELTA)).sum(axis=(1, 2))
+    possible = (_ringed(masks) & (strongest > threshold - DELTA)).sum(axis=(1, 2))
+    return np.asarray(sure / np.maximum(possible, 1))
+
+
+def _ringed(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(n, h, w) masks and the patches that touch them."""
     ringed = masks.copy()
     ringed[:, 1:] |= masks[:, :-1]
     ringed[:, :-1] |= masks[:, 1:]
     ringed[:, :, 1:] |= masks[:, :, :-1]
     ringed[:, :, :-1] |= masks[:, :, 1:]
-    sure = (masks & (strongest > threshold + DELTA)).sum(axis=(1, 2))
-    possible = (ringed & (strongest > threshold - DELTA)).sum(axis=(1, 2))
-    return np.asarray(sure / np.maximum(possible, 1))
+    return ringed
+
+
+def _others(masks: NDArray[np.bool_], background: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    """(1, h, w) the background, or (n, h, w) the outside of each mask."""
+    return ~masks if background is None else background[None]
 
 
 def _contrast(
-    unit: UnitFeatures, masks: NDArray[np.bool_], background: NDArray[np.bool_] | None
+    unit: UnitFeatures, masks: NDArray[np.bool_], others: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    other = ~masks if background is None else background[None]
-    means = unit.means(np.concatenate([masks, other])).cpu().numpy().astype(np.float64)
+    """(n,): how much more alike the patches of each of (n, h, w) masks are than they are to others.
+
+    ``others`` (n or 1, h, w): what each mask is compared with, or all of them.
+    """
+    means = unit.means(np.concatenate([masks, others])).cpu().numpy().astype(np.float64)
     inside, outside = means[: len(masks)], means[len(masks) :]
     lengths = np.linalg.norm(outside, axis=1, keepdims=True)
     directions = outside / np.maximum(lengths, np.finfo(np.float32).tiny)

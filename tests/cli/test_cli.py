@@ -309,7 +309,7 @@ def test_explain_draws_the_levels_of_proposals(photographs, tmp_path):
     save(figure, tmp_path / "levels.png")
     last = figure.subfigs[-1]
     assert " masks of the first level; " in last.get_suptitle()
-    assert any(axis.get_title().startswith("levels 1 to 4: ") for axis in last.axes)
+    assert any(axis.get_title().startswith("levels 1 to 5: ") for axis in last.axes)
 
 
 @pytest.mark.parametrize(("method", "rows"), [("maskcut", 4), ("tokencut", 2)])

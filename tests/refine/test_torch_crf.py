@@ -102,9 +102,9 @@ def test_parts_of_any_size_give_the_same(
     lattices, lanes = [], []
     build, mean_field = module._build_lattice, module._mean_field
 
-    def counted_build(part):
+    def counted_build(part, scale):
         lattices.append(len(part))
-        return build(part)
+        return build(part, scale)
 
     def counted_mean_field(unary, lattice):
         lanes.append(unary.shape[1])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from promerge_fo.config import MaskCutConfig, ProMergeConfig, run_hash
 from promerge_fo.encoder import load_encoder
@@ -10,7 +11,7 @@ from promerge_fo.instances import Instances
 from promerge_fo.pipeline import Pipeline
 from promerge_fo.segment import segment_features
 from promerge_fo.segment.prompting import UnitFeatures
-from promerge_fo.segment.proposals import drop_duplicates, find_parents, level_thresholds, unite
+from promerge_fo.segment.proposals import find_parents, level_thresholds, rank, unite
 from promerge_fo.segment.scoring import patch_objectness
 from tests.scenes import feature_scene, iou_matrix
 
@@ -28,17 +29,18 @@ def squares(*sides: int, size: int = 20) -> np.ndarray:
 def test_the_levels_after_the_first():
     assert level_thresholds(ProMergeConfig()) == []
     assert level_thresholds(PROPOSALS.replace(levels=2)) == [PROPOSALS.low_tau_b]
-    assert level_thresholds(PROPOSALS) == pytest.approx([0.4, 0.575, 0.75])
+    assert level_thresholds(PROPOSALS) == pytest.approx([0.4, 0.5166667, 0.6333333, 0.75])
 
 
 def test_of_near_duplicates_the_better_one_is_kept():
     masks = squares(10, 9, 4, 3)  # IoU 0.81, 0.2, 0.16 and 0.11, ...; 0.56 of the last two
     scores = np.array([0.5, 0.9, 0.1, 0.7], dtype=np.float32)
-    kept = drop_duplicates(masks, scores, ProMergeConfig(duplicate_iou=0.75))
+    kept, ranked = rank(masks, scores, ProMergeConfig(duplicate_iou=0.75))
     assert kept.tolist() == [1, 3, 2]
-    kept = drop_duplicates(masks, scores, ProMergeConfig(duplicate_iou=0.5))
+    assert ranked.tolist() == scores[kept].tolist()
+    kept, _ = rank(masks, scores, ProMergeConfig(duplicate_iou=0.5))
     assert kept.tolist() == [1, 3]
-    kept = drop_duplicates(masks, scores, ProMergeConfig(duplicate_iou=0.75, max_masks=1))
+    kept, _ = rank(masks, scores, ProMergeConfig(duplicate_iou=0.75, max_masks=1))
     assert kept.tolist() == [1]
 
 
@@ -68,15 +70,45 @@ def test_levels_are_united_best_first_and_small_masks_left_out():
 
 
 def test_objectness_worked_out_by_hand():
-    # Two of 40 patches, 0.05 of the image: size 1 - 1/e. The mask's direction is (1, 0), the
-    # background's (0.6, 0.8): contrast (1 - 0.6) / 2.
+    # Four of 40 patches, 0.1 of the image: size 1 - 1/e. The mask's direction is (1, 0), the
+    # background's (0.6, 0.8): contrast (1 - 0.6) / 2. The two patches around it are (0, 1): edge
+    # (1 - 0) / 2.
     features = torch.zeros((2, 4, 10))
     features[0], features[1] = 0.6, 0.8
-    features[:, 0, :2] = torch.tensor([[2.0, 1.0], [0.0, 0.0]])
+    features[:, :, 1:4] = torch.tensor([0.0, 1.0])[:, None, None]
+    features[:, :, 0] = torch.tensor([[2.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
     mask = np.zeros((1, 4, 10), dtype=bool)
-    mask[0, 0, :2] = True
-    found = patch_objectness(UnitFeatures(features, 0), mask, ~mask[0])
-    assert found == pytest.approx([np.sqrt((1 - np.exp(-1)) * 0.2)], rel=1e-5)
+    mask[0, :, 0] = True
+    background = np.zeros((4, 10), dtype=bool)
+    background[:, 4:] = True
+    found = patch_objectness(UnitFeatures(features, 0), mask, background)
+    assert found == pytest.approx([np.cbrt((1 - np.exp(-1)) * 0.2 * 0.5)], rel=1e-5)
+
+
+def test_a_part_of_a_better_mask_loses_score_by_the_share_that_lies_in_it():
+    masks = squares(10, 5, 10)
+    masks[2] = np.roll(masks[2], 5, axis=1)  # half of it lies in the first
+    scores = np.array([0.9, 0.8, 0.5], dtype=np.float32)
+    kept, ranked = rank(masks, scores, ProMergeConfig(), part_penalty=0.5)
+    assert kept.tolist() == [0, 1, 2]
+    assert ranked == pytest.approx([0.9, 0.4, 0.375])
+    kept, ranked = rank(masks, scores, ProMergeConfig(), part_penalty=0.7)
+    assert kept.tolist() == [0, 2, 1]
+    assert ranked == pytest.approx([0.9, 0.5 * 0.65, 0.8 * 0.3])
+
+
+def test_objectness_ranks_masks_better_than_quality():
+    correlations = {}
+    for score in ("quality", "objectness"):
+        scores, ious = [], []
+        for seed in range(120):
+            features, truth = feature_scene(seed, noise=0.1 + 0.02 * (seed % 10))
+            found = segment_features(features, ProMergeConfig(score=score))
+            if len(truth) and len(found):
+                scores.extend(found.scores)
+                ious.extend(iou_matrix(found.masks, truth).max(axis=1))
+        correlations[score] = spearmanr(scores, ious).statistic
+    assert correlations["objectness"] > max(0.5, correlations["quality"] + 0.1)
 
 
 def test_cuts_can_be_scored_by_objectness():
@@ -101,7 +133,7 @@ def test_all_levels_share_one_product(monkeypatch):
     monkeypatch.setattr(UnitFeatures, "affinities", counted)
     features, _ = feature_scene(1)
     result = segment_features(features, PROPOSALS)
-    assert calls == [225]
+    assert calls == [100]
     assert set(result.levels) > {1}
 
 
@@ -141,7 +173,7 @@ def test_refined_masks_are_ranked_and_no_two_are_alike(photographs):
 @pytest.mark.parametrize(
     ("config", "hash"),
     [
-        (ProMergeConfig(), "6cfc9f8b40a2ce94"),
+        (ProMergeConfig(score="quality"), "6cfc9f8b40a2ce94"),
         (ProMergeConfig.preset("official").replace(tau_b=0.3), "e8988bff6ba08bbb"),
         (MaskCutConfig(), "047290ce3190221c"),
     ],

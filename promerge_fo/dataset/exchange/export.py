@@ -15,7 +15,6 @@ from typing import Any, Literal
 import fiftyone.core.utils as fou
 import numpy as np
 
-from promerge_fo.cpus import available_cpus
 from promerge_fo.dataset.exchange.manifest import describe_source, is_export, write_manifest
 from promerge_fo.dataset.exchange.selection import (
     LEFT_OUT,
@@ -35,6 +34,7 @@ from promerge_fo.dataset.exchange.writers import (
 )
 from promerge_fo.dataset.samples import require_detections, require_whole_images
 from promerge_fo.dataset.stored_labels import image_size, read_documents, stored_labels
+from promerge_fo.machine import available_cpus
 from promerge_fo.progress import ShowProgress
 
 __all__ = ["export_pseudo_labels"]

@@ -12,7 +12,7 @@ from bson import json_util
 
 from promerge_fo.dataset.database import root_dataset, stages_of
 from promerge_fo.dataset.provenance import find_records
-from promerge_fo.versions import package_versions
+from promerge_fo.machine import package_versions
 
 __all__ = ["describe_source", "is_export", "write_manifest"]
 

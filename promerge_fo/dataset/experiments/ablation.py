@@ -23,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 
 from promerge_fo.annotations.rle import records_of
+from promerge_fo.calibration import Calibration
 from promerge_fo.config import Config, run_hash
-from promerge_fo.cpus import available_cpus
 from promerge_fo.dataset.evaluation.coco_metrics import IouType, bootstrap
 from promerge_fo.dataset.evaluation.evaluate import score_field
 from promerge_fo.dataset.evaluation.intervals import draw_resamples
@@ -39,9 +39,9 @@ from promerge_fo.encoder.device import mark
 from promerge_fo.files import sha256_of
 from promerge_fo.flow import Round, flow
 from promerge_fo.images import ImageError
+from promerge_fo.machine import __version__, available_cpus
 from promerge_fo.pipeline import Encoded, Pipeline, Prepared
 from promerge_fo.progress import ShowProgress, progress_bar
-from promerge_fo.versions import __version__
 
 __all__ = ["ablate"]
 
@@ -50,10 +50,11 @@ logger = logging.getLogger("fiftyone.promerge")
 
 def ablate(
     samples: Any,
-    settings: Mapping[str, Config],
+    settings: Mapping[str, Config | Pipeline],
     gt_field: str = "ground_truth",
     *,
     encoder: Encoder,
+    calibration: Calibration | None = None,
     folder: str | os.PathLike[str],
     threads: int | None = None,
     resamples: int = 1000,
@@ -74,9 +75,11 @@ def ablate(
     Args:
         samples: a dataset or a view of images.
         settings: configurations by their names in tables; the others are compared with the first
-            one.
+            one. A pipeline is a setting, too, to compare encoders, facets, blocks or calibrations;
+            masks are refined on the CPU in any case.
         gt_field: the field with the ground truth.
-        encoder: the encoder for all settings.
+        encoder: the encoder for all settings that are configurations.
+        calibration: thresholds for this encoder, for what these settings do not name.
         folder: the folder for features (in ``features``; for their size, see
             :class:`~promerge_fo.dataset.experiments.feature_store.FeatureStore`) and results
             (``results.sqlite``).
@@ -115,22 +118,48 @@ def ablate(
     require_detections(samples, gt_field)
     threads = threads or available_cpus()
     pipelines = {
-        name: Pipeline(encoder, config, threads=threads, crf_device="cpu")
-        for name, config in settings.items()
+        name: _pipeline(setting, encoder, calibration, threads)
+        for name, setting in settings.items()
     }
     runs = {name: _result_hash(pipeline) for name, pipeline in pipelines.items()}
     images = _load_images(samples, gt_field, threads)
     with ResultStore(Path(folder) / "results.sqlite") as store:
-        jobs = _find_jobs(images, {runs[name]: pipelines[name] for name in settings}, store)
-        features = FeatureStore(Path(folder) / "features", encoder)
-        _run_jobs(jobs, encoder, features, store, threads, progress)
+        for each, own in _by_encoder(pipelines).items():
+            jobs = _find_jobs(images, {runs[name]: pipelines[name] for name in own}, store)
+            features = FeatureStore(Path(folder) / "features", each)
+            _run_jobs(jobs, each, features, store, threads, progress)
         draws = draw_resamples(len(images), resamples, seed)
         outcomes = {
-            name: _measure(config, runs[name], images, gt_field, store, draws)
-            for name, config in settings.items()
+            name: _measure(pipeline, runs[name], images, gt_field, store, draws)
+            for name, pipeline in pipelines.items()
         }
+    first = next(iter(pipelines.values())).encoder
     kind: IouType = "segm" if all("segm" in o.scores for o in outcomes.values()) else "bbox"
-    return Ablation(outcomes, kind, len(images), gt_field, encoder.identity(), confidence)
+    return Ablation(outcomes, kind, len(images), gt_field, first.identity(), confidence)
+
+
+def _pipeline(
+    setting: Config | Pipeline,
+    encoder: Encoder,
+    calibration: Calibration | None,
+    threads: int,
+) -> Pipeline:
+    """The pipeline of a setting, on the CPU but for the encoder."""
+    if isinstance(setting, Pipeline):
+        encoder, calibration = setting.encoder, setting.calibration
+        setting = setting.config
+    elif not setting.can_calibrate:
+        calibration = None
+    return Pipeline(encoder, setting, threads, crf_device="cpu", calibration=calibration)
+
+
+def _by_encoder(pipelines: Mapping[str, Pipeline]) -> dict[Encoder, list[str]]:
+    """The names of the pipelines whose encoders give the same features, by one of these."""
+    encoders = {run_hash(p.encoder.identity()): p.encoder for p in pipelines.values()}
+    named: dict[Encoder, list[str]] = defaultdict(list)
+    for name, pipeline in pipelines.items():
+        named[encoders[run_hash(pipeline.encoder.identity())]].append(name)
+    return named
 
 
 class _Image(NamedTuple):
@@ -293,7 +322,7 @@ def _apply_settings(
 
 
 def _measure(
-    config: Config,
+    pipeline: Pipeline,
     run: str,
     images: Sequence[_Image],
     gt_field: str,
@@ -327,7 +356,7 @@ def _measure(
     scores = score_field(labels, pred_field, gt_field)
     leading = next(iter(scores.values()))
     return Outcome(
-        config,
+        pipeline,
         run,
         scores,
         bootstrap(leading.ranked, draws),

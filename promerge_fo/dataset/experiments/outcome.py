@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from promerge_fo.config import Config
 from promerge_fo.dataset.evaluation.coco_metrics import IouType, Scores
 from promerge_fo.dataset.evaluation.intervals import percentile_interval
+from promerge_fo.pipeline import Pipeline
 
 __all__ = ["Outcome"]
 
@@ -19,7 +20,7 @@ class Outcome:
     """The measurements of one setting.
 
     Attributes:
-        config: the setting.
+        pipeline: the setting.
         run: the hash that names its results, of the setting, the encoder and this package's
             version.
         scores: the scores of masks, if the ground truth has masks, and of boxes.
@@ -31,7 +32,7 @@ class Outcome:
         encoding_seconds: the median time to encode an image.
     """
 
-    config: Config
+    pipeline: Pipeline
     run: str
     scores: dict[IouType, Scores]
     drawn: dict[str, NDArray[np.float64]]
@@ -39,6 +40,11 @@ class Outcome:
     masks: float
     seconds: float
     encoding_seconds: float
+
+    @property
+    def config(self) -> Config:
+        """The parameters of the setting, with the calibration's."""
+        return self.pipeline.config
 
     @property
     def image_seconds(self) -> float:

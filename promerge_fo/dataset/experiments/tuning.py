@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from promerge_fo.calibration import Calibration
 from promerge_fo.config import Config, MaskCutConfig, ProMergeConfig, TokenCutConfig
 from promerge_fo.dataset.evaluation.coco_metrics import METRICS, RankedPredictions, bootstrap
 from promerge_fo.dataset.experiments.ablation import ablate
 from promerge_fo.dataset.experiments.settings import grid
 from promerge_fo.dataset.experiments.tuning_result import Tuning, mean_interval
 from promerge_fo.encoder.base import Encoder
+from promerge_fo.pipeline import Pipeline
 from promerge_fo.progress import ShowProgress
 
 __all__ = ["SEARCH", "search_space", "tune"]
@@ -48,10 +50,11 @@ def search_space(config: Config, **values: Any) -> dict[str, Config]:
 
 def tune(
     samples: Any,
-    settings: Mapping[str, Config] | None = None,
+    settings: Mapping[str, Config | Pipeline] | None = None,
     gt_field: str = "ground_truth",
     *,
     encoder: Encoder,
+    calibration: Calibration | None = None,
     folder: str | os.PathLike[str],
     metric: str = "AP",
     folds: int = 5,
@@ -73,8 +76,10 @@ def tune(
         samples: a dataset or a view of images.
         settings: configurations by name, of any methods. The first one is kept unless another one
             is shown to be better. By default, :func:`search_space` of ``ProMergeConfig()``.
+            Pipelines compare facets and blocks of an encoder, too.
         gt_field: the field with the ground truth.
-        encoder: the encoder for all settings.
+        encoder: the encoder for all settings that are configurations.
+        calibration: as in :func:`~promerge_fo.dataset.ablate`.
         folder: a folder for features and results, as in :func:`~promerge_fo.dataset.ablate`;
             those that it holds already are not computed again.
         metric: the metric to choose by ("AP", "AP50", "AR100", ...).
@@ -105,7 +110,9 @@ def tune(
         raise ValueError(
             f"cross-validation wants 2 folds and 1 repeat at least, got {folds} and {repeats}"
         )
-    candidates = search_space(ProMergeConfig()) if settings is None else dict(settings)
+    candidates: dict[str, Config | Pipeline] = (
+        {**search_space(ProMergeConfig())} if settings is None else dict(settings)
+    )
     if len(candidates) < 2:
         raise ValueError(
             f"the settings to choose from are {len(candidates)}; give two settings or more"
@@ -117,8 +124,8 @@ def tune(
             f"folds wants {2 * folds} at least; label more images, or take fewer folds"
         )
     ablation = ablate(
-        samples, candidates, gt_field, encoder=encoder, folder=folder, threads=threads,
-        confidence=confidence, seed=seed, progress=progress,
+        samples, candidates, gt_field, encoder=encoder, calibration=calibration, folder=folder,
+        threads=threads, confidence=confidence, seed=seed, progress=progress,
     )  # fmt: skip
     ranked = [outcome.scores[ablation.kind].ranked for outcome in ablation.outcomes.values()]
     held_out = assign_folds(ranked[0]["all"].objects > 0, folds, repeats, seed)

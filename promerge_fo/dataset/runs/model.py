@@ -17,6 +17,7 @@ import fiftyone.core.sample as fos
 import fiftyone.utils.torch as fout
 import torch
 
+from promerge_fo.calibration import Calibration, calibrate
 from promerge_fo.config import METHODS, Config
 from promerge_fo.dataset.database import collection_of, retry_while_unreachable
 from promerge_fo.dataset.labels import complete_field, to_detections
@@ -25,7 +26,8 @@ from promerge_fo.dataset.samples import VIDEO_REFUSED
 from promerge_fo.diagnosis import FIRST, diagnose
 from promerge_fo.encoder import load_encoder
 from promerge_fo.encoder.base import Encoder, Facet, Precision, ResizeMode
-from promerge_fo.pipeline import ImageLike, Pipeline, Prepare, Prepared, pipeline_of
+from promerge_fo.images import ImageLike
+from promerge_fo.pipeline import Pipeline, Prepare, Prepared, pipeline_of
 from promerge_fo.run_record import RunRecord
 
 __all__ = ["OutOfStepError", "ProMergeModel", "load_model", "model_of_run", "preset_encoder"]
@@ -40,13 +42,14 @@ def load_model(
     config: Config | None = None,
     encoder: str | Encoder | None = None,
     checkpoint: str | Path | None = None,
-    facet: Facet = "key",
+    facet: Facet | None = None,
     device: str | torch.device | None = None,
     precision: Precision = "fp32",
     image_size: int | None = None,
     resize: ResizeMode = "square",
     compile: bool = False,
     block: int | None = None,
+    calibration: Calibration | None = None,
 ) -> ProMergeModel:
     """Load a method and an encoder as a model for ``dataset.apply_model``.
 
@@ -60,8 +63,8 @@ def load_model(
             ``"vit_base_patch8_224.dino"`` by default), or an encoder that is already loaded, for
             which the arguments below cannot be given.
         checkpoint: a local file with the encoder's weights; None downloads them once.
-        facet: the features to use: ``"key"`` (the default), ``"query"``, ``"value"``, ``"token"``
-            or ``"normed_token"``.
+        facet: the features to use: ``"key"``, ``"query"``, ``"value"``, ``"token"`` or
+            ``"normed_token"``; None takes the calibration's, or keys without one.
         device: a torch device; None takes CUDA if available, else the CPU.
         precision: ``"fp32"``, ``"bf16"`` or ``"auto"``.
         image_size: side in pixels at which images are encoded and masks refined; None takes it
@@ -69,6 +72,8 @@ def load_model(
         resize: ``"square"``, or ``"aspect"`` to keep the aspect ratio of the images.
         compile: compile the encoder at the first batch; meant for GPUs.
         block: the block of the encoder whose facet is used, from 1; None takes the last one.
+        calibration: thresholds for the encoder's features, from :func:`promerge_fo.calibrate`. The
+            parameters that ``config`` names keep their values.
 
     Raises:
         TypeError: ``config`` is not a configuration.
@@ -84,7 +89,7 @@ def load_model(
     if isinstance(encoder, Encoder):
         given = {
             "checkpoint": checkpoint is not None,
-            "facet": facet != "key",
+            "facet": facet is not None,
             "device": device is not None,
             "precision": precision != "fp32",
             "image_size": image_size is not None,
@@ -95,7 +100,7 @@ def load_model(
         if any(given.values()):
             names = ", ".join(name for name, is_given in given.items() if is_given)
             raise ValueError(f"the encoder is loaded already; give {names} to load_encoder instead")
-        return ProMergeModel(Pipeline(encoder, config))
+        return _with(calibration, Pipeline(encoder, config))
     loaded = load_encoder(
         encoder or preset_encoder(preset),
         checkpoint=checkpoint,
@@ -107,7 +112,11 @@ def load_model(
         compile=compile,
         block=block,
     )
-    return ProMergeModel(Pipeline(loaded, config))
+    return _with(calibration, Pipeline(loaded, config))
+
+
+def _with(calibration: Calibration | None, pipeline: Pipeline) -> ProMergeModel:
+    return ProMergeModel(pipeline if calibration is None else pipeline.calibrated(calibration))
 
 
 def model_of_run(
@@ -217,6 +226,7 @@ class ProMergeModel(
         pipeline: the encoder and the configuration.
         counts: the number of images of the current or last run, by status.
         instances: the number of masks that the last run stored.
+        is_left_uncalibrated: whether the user wants no calibration, and no word of it in the log.
     """
 
     media_type = "image"
@@ -229,6 +239,7 @@ class ProMergeModel(
         self.pipeline = pipeline
         self.counts: dict[str, int] = {}
         self.instances = 0
+        self.is_left_uncalibrated = False
         self._default_fields = self.needs_fields
         self._get_item = _GetItem()
         self._recorder: RunRecorder | None = None
@@ -247,6 +258,12 @@ class ProMergeModel(
         return self.pipeline.hash
 
     @property
+    def diagnosis(self) -> str | None:
+        """Why most images of the run have no masks, in words; None if most have some."""
+        tau_b = getattr(self.config, "tau_b", None)
+        return diagnose(self.counts, self.pipeline.cosines, tau_b)
+
+    @property
     def transforms(self) -> Prepare:
         """The function that reads an image and resizes it for the encoder."""
         return self.pipeline.prepare
@@ -254,6 +271,25 @@ class ProMergeModel(
     @property
     def _using_gpu(self) -> bool:
         return self.pipeline.encoder.device.type == "cuda"
+
+    def calibrate(self, by: Calibration | Sequence[ImageLike]) -> Calibration:
+        """Choose thresholds for the encoder, on images without labels, before the first run.
+
+        Args:
+            by: the images that will be segmented, of which 32 are measured
+                (:func:`promerge_fo.calibrate`), or a calibration from before.
+
+        Returns:
+            The calibration; ``str`` gives its reasons.
+
+        Raises:
+            ValueError: the configuration takes none, as the preset "paper" and MaskCut; the
+                calibration is another encoder's; no image can be read.
+        """
+        if not isinstance(by, Calibration):
+            by = calibrate(self.pipeline.encoder, by)
+        self.pipeline = self.pipeline.calibrated(by)
+        return by
 
     def build_get_item(self, field_mapping: dict[str, str] | None = None) -> fout.GetItem:
         """The function with which FiftyOne's data loader gets images from samples."""
@@ -307,7 +343,7 @@ class ProMergeModel(
         if self._is_looked_at or sum(self.counts.values()) < FIRST:
             return
         self._is_looked_at = True
-        diagnosis = diagnose(self.counts)
+        diagnosis = self.diagnosis
         if diagnosis is not None:
             logger.warning("promerge: so far, %s", diagnosis)
 
@@ -359,6 +395,14 @@ class ProMergeModel(
         device = _describe(self.pipeline.encoder.device)
         self._recorder = RunRecorder(self.hash, self.pipeline.identity(), device)
         self.counts, self.instances, self._refusal = self._recorder.counts, 0, None
+        self.pipeline.forget_cosines()
+        if self.pipeline.wants_calibration and not self.is_left_uncalibrated:
+            logger.warning(
+                "promerge: the paper's thresholds were not made for the features of %s, and often "
+                "find nothing in them; model.calibrate(dataset.values('filepath')) chooses others, "
+                "as segment_dataset does by itself",
+                self.pipeline.encoder.name,
+            )
         self._is_looked_at = False
         return self
 
@@ -376,7 +420,9 @@ class ProMergeModel(
             return
         if error is None and self._refusal is not None:
             raise self._refusal
-        record = retry_while_unreachable(lambda: recorder.finish(interrupted=error is not None))
+        record = retry_while_unreachable(
+            lambda: recorder.finish(error is not None, self.pipeline.cosines)
+        )
         if record is not None:
             self.instances = record.instances
             field = str(record.label_field)

@@ -54,8 +54,13 @@ class RunRecorder:
         if self._batch:
             self.collection = collection_of(self._batch[0][0])
 
-    def finish(self, interrupted: bool) -> RunRecord | None:
-        """Write the record to the dataset and return it; None if nothing was stored."""
+    def finish(self, interrupted: bool, cosines: Sequence[float] | None) -> RunRecord | None:
+        """Write the record to the dataset and return it; None if nothing was stored.
+
+        Args:
+            interrupted: whether the run was stopped before its end.
+            cosines: see :class:`~promerge_fo.run_record.RunRecord`.
+        """
         self._count_last_batch()
         if self.label_field is None:
             return None
@@ -66,6 +71,7 @@ class RunRecorder:
             counts=dict(self.counts),
             instances=self._instances,
             interrupted=interrupted,
+            cosines=cosines,
             device=self._device,
             batch_size=self._batch_size,
         )

@@ -21,6 +21,7 @@ from promerge_fo.dataset.database import (
 )
 from promerge_fo.dataset.labels import declare_field
 from promerge_fo.dataset.provenance import find_records, register
+from promerge_fo.dataset.runs.calibrating import calibrate_once
 from promerge_fo.dataset.runs.model import OutOfStepError, ProMergeModel
 from promerge_fo.dataset.runs.resume import finished, start_run, unfinished
 from promerge_fo.dataset.runs.status import Heartbeat
@@ -43,6 +44,7 @@ class Report:
         instances: the number of masks stored.
         seconds: the duration of the run.
         interrupted: whether the user stopped the run; what was done is kept.
+        diagnosis: why most images have no masks, in words; None if most have some.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -50,6 +52,7 @@ class Report:
     instances: int = 0
     seconds: float = 0.0
     interrupted: bool = False
+    diagnosis: str | None = None
 
     def __str__(self) -> str:
         images = sum(self.counts.values())
@@ -61,8 +64,7 @@ class Report:
         )
         if self.skipped:
             text += f"; {self.skipped} images were done before"
-        diagnosis = diagnose(self.counts)
-        return text if diagnosis is None else f"{text}. {diagnosis}"
+        return text if self.diagnosis is None else f"{text}. {self.diagnosis}"
 
 
 def segment_dataset(
@@ -75,6 +77,7 @@ def segment_dataset(
     limit: int | None = None,
     overwrite: bool = False,
     retry_failed: bool = False,
+    calibrate: bool = True,
     progress: ShowProgress = None,
 ) -> Report:
     """Give the images of a dataset or view instance masks.
@@ -93,6 +96,9 @@ def segment_dataset(
         limit: use only this number of images, the first ones.
         overwrite: redo images that are done.
         retry_failed: redo images that failed, and no others.
+        calibrate: first choose thresholds for the model's encoder, if the paper's were not made for
+            it (:func:`promerge_fo.calibrate`). The model keeps them. They are measured once for a
+            dataset and an encoder; later runs take the same.
         progress: whether to show a progress bar (None: as FiftyOne's config says), or a function
             that makes one; see :data:`promerge_fo.progress.ShowProgress`.
 
@@ -106,6 +112,10 @@ def segment_dataset(
         pymongo.errors.ConnectionFailure: the database was unreachable for more than ten minutes.
     """
     require_images(samples)
+    if calibrate:
+        calibrate_once(samples, model)
+    else:
+        model.is_left_uncalibrated = True
     run = model.hash
     if not is_generated(samples):  # before the run: if it is killed, its labels have a run hash
         declare_field(samples, label_field, model.config.has_proposals)
@@ -114,7 +124,7 @@ def segment_dataset(
     )
     view, total, before, left = start.view, start.total, start.finished, start.left
     if left == 0:
-        return Report(skipped=total)
+        return Report(skipped=total, diagnosis=diagnose(before))
     counts, instances, passes, interrupted = Counter[str](), 0, 0, False
     started = time.perf_counter()
 
@@ -155,7 +165,7 @@ def segment_dataset(
     seconds = time.perf_counter() - started
     if passes > 1:
         _update_record(samples, label_field, run, model, seconds, interrupted)
-    return Report(dict(counts), before.total(), instances, seconds, interrupted)
+    return Report(dict(counts), before.total(), instances, seconds, interrupted, model.diagnosis)
 
 
 def _apply_model(

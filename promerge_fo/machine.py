@@ -1,11 +1,12 @@
-"""Versions of this package, of Python and of the packages that influence results."""
+"""What this machine has: its CPU cores, and the versions of Python and of packages."""
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-__all__ = ["__version__", "package_versions"]
+__all__ = ["__version__", "available_cpus", "package_versions"]
 
 try:
     __version__ = version("promerge-fo")
@@ -24,3 +25,10 @@ def package_versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "unknown"
     return found
+
+
+def available_cpus() -> int:
+    """CPU cores that this process may use; a scheduler may allow it only some of the machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

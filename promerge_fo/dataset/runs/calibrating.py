@@ -1,0 +1,51 @@
+"""Calibrate a model on the images of a dataset, once for each encoder."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from promerge_fo.calibration import Calibration
+from promerge_fo.config import run_hash
+from promerge_fo.dataset.database import root_dataset, store
+from promerge_fo.dataset.runs.model import ProMergeModel
+
+__all__ = ["calibrate_once"]
+
+logger = logging.getLogger("fiftyone.promerge")
+
+
+def calibrate_once(samples: Any, model: ProMergeModel) -> Calibration | None:
+    """Calibrate a model, if its encoder wants it, and remember the calibration on the dataset.
+
+    A later run with the same encoder takes the same calibration, also if the dataset has grown or
+    the first run was stopped: otherwise it would have another run hash, and start anew.
+
+    Args:
+        samples: a dataset or a view of images; 32 of them are measured.
+        model: is changed, unless its encoder or configuration takes no calibration, or it has one.
+
+    Returns:
+        The calibration that the model has now; None if it has none.
+    """
+    pipeline = model.pipeline
+    if not pipeline.wants_calibration:
+        return pipeline.calibration
+    encoder = pipeline.encoder
+    known = store(root_dataset(samples))
+    measured = {"encoder": encoder.identity(), "facets": list(encoder.facets)}
+    key = f"calibration {run_hash(measured)}"
+    stored = known.get(key)
+    if stored is not None:
+        calibration = model.calibrate(Calibration.from_dict(stored))
+        logger.info("promerge: calibrated as before (%s)", calibration)
+        return calibration
+    try:
+        calibration = model.calibrate(samples.values("filepath"))
+    except ValueError as error:
+        logger.warning("promerge: not calibrated for %s: %s", encoder.name, error)
+        model.is_left_uncalibrated = True
+        return None
+    known.set(key, calibration.to_dict())
+    logger.info("promerge: calibrated (%s)", calibration)
+    return calibration
