@@ -21,6 +21,10 @@ ENCODERS = {
     "promerge-dino-vitb8": "vit_base_patch8_224.dino",
     "promerge-dino-vits8": "vit_small_patch8_224.dino",
     "promerge-dino-vits16": "vit_small_patch16_224.dino",
+    "promerge-dinov2-vits14": "vit_small_patch14_reg4_dinov2.lvd142m",
+    "promerge-dinov2-vitb14": "vit_base_patch14_reg4_dinov2.lvd142m",
+    "promerge-dinov3-vits16": "vit_small_patch16_dinov3.lvd1689m",
+    "promerge-dinov3-vitb16": "vit_base_patch16_dinov3.lvd1689m",
     "promerge-texture": "texture",
 }
 
@@ -45,13 +49,15 @@ def load_model(model_name: str, model_path: str, **kwargs: Any) -> Any:
     Args:
         model_name: one of :data:`ENCODERS`.
         model_path: where :func:`download_model` put the weights.
-        kwargs: arguments of :func:`promerge_fo.load_model`, such as ``device`` or ``preset``.
+        kwargs: arguments of :func:`promerge_fo.load_model`, such as ``device``, ``preset``,
+            ``facet``, ``block`` or ``calibration``. Without the latter, DINOv2 and DINOv3 want
+            ``model.calibrate(dataset.values("filepath"))`` before ``apply_model``.
     """
     from promerge_fo.dataset.runs.model import load_model
 
     encoder = ENCODERS[model_name]
     if encoder == "texture":
         return load_model(encoder=encoder, **kwargs)
-    if model_name.endswith("16") and "config" not in kwargs:
+    if model_name == "promerge-dino-vits16" and "config" not in kwargs:
         kwargs.setdefault("preset", "fast")
     return load_model(encoder=encoder, checkpoint=model_path, **kwargs)

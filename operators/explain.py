@@ -49,7 +49,8 @@ class Explain(Operator):
             record = load_run(ctx.dataset, params["run"])
             model = _of_run(ctx.dataset.name, record["run_hash"], params["run"], checkpoint)
         else:
-            model = _of_encoder(params.get("encoder", "texture"), checkpoint)
+            encoder = params.get("encoder", "texture")
+            model = _of_encoder(ctx.dataset.name, encoder, checkpoint)
         figure = explain_image(ctx.dataset[_sample_id(ctx)].filepath, model.pipeline)
         picture = io.BytesIO()
         save(figure, picture)
@@ -78,8 +79,11 @@ def _of_run(dataset: str, run_hash: str, key: str, checkpoint: str | None) -> An
 
 
 @lru_cache(maxsize=1)
-def _of_encoder(encoder: str, checkpoint: str | None) -> Any:
-    """The default model with an encoder, kept for the next image."""
+def _of_encoder(dataset: str, encoder: str, checkpoint: str | None) -> Any:
+    """The default model with an encoder, calibrated if it wants that, kept for the next image."""
+    from promerge_fo.dataset.runs.calibrating import calibrate_once
     from promerge_fo.dataset.runs.model import load_model
 
-    return load_model(encoder=encoder, checkpoint=checkpoint)
+    model = load_model(encoder=encoder, checkpoint=checkpoint)
+    calibrate_once(fo.load_dataset(dataset), model)
+    return model

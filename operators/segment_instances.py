@@ -70,6 +70,7 @@ class SegmentInstances(Operator):
         model = load_asked(ctx, **_changes(params, *asked(params)))
         target, field = ctx.target_view(), params.get("label_field", "promerge")
         options = filled(params, "batch_size", "overwrite", "retry_failed")
+        options["calibrate"] = not params.get("no_calibrate")
         report = yield from follow(
             ctx,
             "images",

@@ -53,12 +53,16 @@ class Tune(Operator):
 
     def work(self, ctx: Any) -> Any:
         from promerge_fo.dataset.experiments.tuning import tune
+        from promerge_fo.dataset.runs.calibrating import calibrate_once
 
         params, target = ctx.params, ctx.target_view()
         kind, preset = asked(params)
         folder = Path(chosen_path(params.get("folder")) or _default_folder())
         yield ctx.ops.set_progress(label="Loading the encoder", progress=0)
         model = load_asked(ctx)
+        if not params.get("no_calibrate"):
+            yield ctx.ops.set_progress(label="Calibrating", progress=0)
+            calibrate_once(target, model)
         tuning = yield from follow(
             ctx,
             "images",
@@ -67,6 +71,7 @@ class Tune(Operator):
                 _settings(params, kind, preset),
                 params["gt_field"],
                 encoder=model.pipeline.encoder,
+                calibration=model.pipeline.calibration,
                 folder=folder,
                 progress=bar,
                 **filled(params, "metric", "folds"),

@@ -29,6 +29,16 @@ ENCODERS = {
     "vit_base_patch16_224.dino": "DINO ViT-B/16",
 }
 
+CHOSEN = "chosen"  #: the facet that the calibration chooses
+FACETS = {
+    CHOSEN: "what the calibration finds best; keys for DINO",
+    "key": "the paper's choice, for DINO",
+    "query": "",
+    "value": "",
+    "token": "the block's output",
+    "normed_token": "the block's output after the model's final norm",
+}
+
 TUNED = "tuned"  #: the preset that tuning chose on a dataset, where it did
 
 
@@ -57,6 +67,15 @@ def ask_model(
     encoder = form.text("encoder", "Encoder", about, view=view)
     about = "weights in DINO's or timm's layout, in place of the hub's"
     form.pick("checkpoint", "Checkpoint", about)
+    if encoder != "texture":
+        form.choose("facet", FACETS, "Facet", "which features of the block are taken", CHOSEN)
+        form.count("block", "Block", "whose features are taken, from 1; the last one if empty")
+        if preset != TUNED and kind.preset(preset).can_calibrate:
+            about = (
+                "otherwise, thresholds are chosen on 32 of the images, without labels, where the "
+                "paper's do not suit the encoder"
+            )
+            form.tick("no_calibrate", "Keep the paper's thresholds", about)
     return kind, preset, encoder
 
 
@@ -90,11 +109,23 @@ def load_asked(ctx: Any, **changes: Any) -> Any:
     """
     from promerge_fo.dataset.runs.model import load_model
 
-    kind, preset = asked(ctx.params)
+    params = ctx.params
+    kind, preset = asked(params)
+    tuned = (tuned_of(ctx, kind) if preset == TUNED else None) or {}
+    start = start_of(ctx, kind, preset)
+    before = start.to_dict()
+    named = {name: value for name, value in changes.items() if value != before[name]}
+    encoder = params.get("encoder") or encoder_of(ctx, kind, preset)
+    chosen: dict[str, Any] = {}
+    if encoder != "texture":
+        facet = params.get("facet", CHOSEN)
+        chosen["facet"] = tuned.get("facet") if facet == CHOSEN else facet
+        chosen["block"] = params.get("block") or tuned.get("block")
     return load_model(
-        config=start_of(ctx, kind, preset).replace(**changes),
-        encoder=ctx.params.get("encoder") or encoder_of(ctx, kind, preset),
-        checkpoint=chosen_path(ctx.params.get("checkpoint")),
+        config=start.replace(**named),
+        encoder=encoder,
+        checkpoint=chosen_path(params.get("checkpoint")),
+        **chosen,
     )
 
 
@@ -123,7 +154,10 @@ def keep_tuned(ctx: Any, method: str, tuning: Any) -> None:
     if tuning.decided:
         chosen = {
             "config": tuning.config.to_dict(),
-            "encoder": tuning.ablation.encoder["name"],
+            **{
+                ("encoder" if name == "name" else name): tuning.ablation.encoder.get(name)
+                for name in ("name", "facet", "block")
+            },
             "meaning": f"chosen on {tuning.ablation.images} images: {tuning.metric} {tuning.worth}",
         }
     remember(ctx, f"tuned settings {method}", chosen)

@@ -45,3 +45,29 @@ def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     shared = a @ b.T
     union = a.sum(axis=1)[:, None] + b.sum(axis=1)[None] - shared
     return shared / np.maximum(union, 1)
+
+
+def painted_scene(seed: int, size: int = 240) -> tuple[np.ndarray, np.ndarray]:
+    """An image (size, size, 3) uint8 of three rectangles, and their masks (n, size, size)."""
+    rng = np.random.default_rng(seed)
+    background = rng.integers(30, 226, 3)
+    image = np.empty((size, size, 3))
+    image[:] = background
+    truths: list[np.ndarray] = []
+    for _ in range(3):
+        for _ in range(50):
+            h, w = rng.integers(5, 10, 2) * 8
+            y, x = (8 * rng.integers(2, (size - side) // 8 - 1) for side in (h, w))
+            mask = np.zeros((size, size), dtype=bool)
+            mask[y : y + h, x : x + w] = True
+            if not any((mask & truth).any() for truth in truths):
+                break
+        else:
+            continue
+        colour = rng.integers(0, 256, 3)
+        while np.abs(colour - background).sum() < 150:
+            colour = rng.integers(0, 256, 3)
+        image[mask] = colour
+        truths.append(mask)
+    image += rng.normal(0, 6, image.shape)
+    return np.clip(image, 0, 255).astype(np.uint8), np.array(truths)

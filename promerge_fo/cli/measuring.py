@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,7 @@ def ablate(folder: str, gt_field: str, **options: Any) -> int:
       promerge ablate --dataset photos --vary stride=2,4,6 --vary tau_b=0.1,0.2,0.3
       promerge ablate --coco val.json --images val/ --method maskcut --vary cuts=1,2,3
       promerge ablate --dataset photos --settings settings.json
+      promerge ablate --dataset photos --encoder NAME --vary facet=key,token --vary block=8,10,12
 
     A file of settings has, for each name, the method, the preset and what differs from it:
 
@@ -146,16 +148,48 @@ def _measure(
         options: of the command.
         more: what ``run`` takes besides.
     """
+    from promerge_fo.dataset.runs.calibrating import calibrate_once
+    from promerge_fo.pipeline import Pipeline
+
     base = config_of(**options)  # what is cheap to check comes before what takes time
+    texts = _texts(options["vary"] or [])
+    features = _features(texts, options)
     if options["settings"] is not None:
         settings = settings_of(json.loads(Path(options["settings"]).read_text()))
     else:
-        settings = around(base, **_values(options["vary"] or [], options["method"]))
+        settings = around(base, **_values(texts, options["method"]))
     samples = _samples(**options)
-    encoder = model_of(base, **options).pipeline.encoder
+    pipelines: dict[str, Pipeline] = {}
+    for name, chosen in features.items():
+        model = model_of(base, **{**options, **chosen})
+        if not options["no_calibrate"]:
+            calibrate_once(samples, model)
+        encoder, calibration = model.pipeline.encoder, model.pipeline.calibration
+        for setting, config in settings.items():
+            own = calibration if config.can_calibrate else None
+            title = ", ".join(part for part in (name, setting) if part)
+            pipelines[title] = Pipeline(encoder, config, calibration=own)
     return run(
-        samples, settings, gt_field, encoder=encoder, folder=folder, progress=TerminalBar, **more
+        samples, pipelines, gt_field, encoder=encoder, folder=folder, progress=TerminalBar, **more
     )
+
+
+def _features(texts: dict[str, str], options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What ``--vary facet=...`` and ``block=...`` ask for, taken out of the texts, by name."""
+    varied = {name: texts.pop(name).split(",") for name in ("facet", "block") if name in texts}
+    if not varied:
+        return {"": {}}
+    if options["encoder"] == "texture":
+        raise ValueError(f"--vary {next(iter(varied))}: the encoder 'texture' has neither")
+    found: dict[str, dict[str, Any]] = {}
+    for values in product(*varied.values()):
+        chosen: dict[str, Any] = {}
+        for name, value in zip(varied, values, strict=True):
+            if name == "block" and not value.strip().isdecimal():
+                raise ValueError(f"--vary block: {value.strip()!r} is not a whole number")
+            chosen[str(name)] = int(value) if name == "block" else value.strip()
+        found[", ".join(f"{name}={value}" for name, value in chosen.items())] = chosen
+    return found
 
 
 def _flags(changes: Mapping[str, Any]) -> str:
@@ -169,11 +203,11 @@ def _flags(changes: Mapping[str, Any]) -> str:
     return " ".join(flags)
 
 
-def _values(vary: list[str], method: str) -> dict[str, list[Any]]:
-    """The values of each parameter that ``--vary`` asks for.
+def _texts(vary: list[str]) -> dict[str, str]:
+    """The values that ``--vary`` asks for, as texts, by parameter.
 
     Raises:
-        ValueError: not of the form, or no parameter of the method.
+        ValueError: not of the form, or a parameter that is there twice.
     """
     texts: dict[str, str] = {}
     for text in vary:
@@ -184,6 +218,15 @@ def _values(vary: list[str], method: str) -> dict[str, list[Any]]:
         if name in texts:
             raise ValueError(f"--vary {name} is there twice; give all of its values at once")
         texts[name] = listed
+    return texts
+
+
+def _values(texts: Mapping[str, str], method: str) -> dict[str, list[Any]]:
+    """The values of the method's parameters.
+
+    Raises:
+        ValueError: no parameter of the method, or a value that it cannot have.
+    """
     try:
         return values_of(METHODS[method], texts)
     except ValueError as error:

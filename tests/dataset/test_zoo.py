@@ -16,7 +16,11 @@ import pytest
 import promerge_fo
 
 ROOT = Path(promerge_fo.__file__).parents[1]
-MODELS = ["promerge-dino-vitb8", "promerge-dino-vits16", "promerge-dino-vits8", "promerge-texture"]
+MODELS = [
+    "promerge-dino-vitb8", "promerge-dino-vits16", "promerge-dino-vits8", "promerge-dinov2-vitb14",
+    "promerge-dinov2-vits14", "promerge-dinov3-vitb16", "promerge-dinov3-vits16",
+    "promerge-texture",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +79,32 @@ def test_a_downloaded_model_is_loaded_from_its_file(fo, zoo, dataset, photograph
     dataset.apply_model(model, label_field="promerge", batch_size=4, num_workers=0)
     assert "failed" not in dataset.count_values("promerge.status")
     assert len(dataset.exists("promerge")) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder", "size"),
+    [
+        ("promerge-dinov2-vits14", "vit_small_patch14_reg4_dinov2", 154),
+        ("promerge-dinov3-vits16", "vit_small_patch16_dinov3", 160),
+    ],
+)
+def test_later_models_are_calibrated_on_the_images(
+    fo, zoo, dataset, photographs, name, encoder, size
+):
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    path = Path(zoo.get_zoo_model(name).get_path_in_dir(fo.config.model_zoo_dir))
+    torch.manual_seed(0)
+    save_file(timm.create_model(encoder, pretrained=False, num_classes=0).state_dict(), path)
+    dataset.add_samples([fo.Sample(filepath=path) for path in photographs])
+    model = zoo.load_zoo_model(name, image_size=size, device="cpu", facet="token", block=3)
+    assert model.calibrate(dataset.values("filepath")).facet == "token"
+    assert model.config.tau_b == model.pipeline.calibration.parameters["tau_b"]
+    dataset.apply_model(model, label_field="promerge", batch_size=4, num_workers=0)
+    assert "failed" not in dataset.count_values("promerge.status")
+    assert dataset.count_values("promerge.run") == {model.hash: 4}
 
 
 def test_weights_are_the_hubs_own_file(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from promerge_fo.words import markdown_table
 
 __all__ = ["Estimate", "Tuning", "mean_interval"]
 
+_OF_ENCODER = ("facet", "block")
 _MAX_ROWS = 12  # settings in the page's table
 
 
@@ -80,12 +81,18 @@ class Tuning:
 
     @property
     def changes(self) -> dict[str, Any]:
-        """The parameters of the choice that the first setting lacks or has with another value."""
-        before = self.ablation.outcomes[self.ablation.first].config.to_dict()
+        """The parameters of the choice that the first setting lacks or has with another value.
+
+        The encoder's facet and block are among them.
+        """
+        first, choice = (
+            {**{k: o.pipeline.encoder.identity().get(k) for k in _OF_ENCODER}, **o.config.to_dict()}
+            for o in (self.ablation.outcomes[n] for n in (self.ablation.first, self.choice))
+        )
         return {
             name: value
-            for name, value in self.config.to_dict().items()
-            if name not in before or before[name] != value
+            for name, value in choice.items()
+            if name not in first or first[name] != value
         }
 
     @property
