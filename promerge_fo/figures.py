@@ -300,7 +300,8 @@ def _draw_filtering(row: Any, image: NDArray[np.uint8], trace: Trace) -> None:
             bars.bar(hit, areas[order][hit], width=1, color=colour, label=f"{len(hit)} {label}")
         picks += order[hit[_evenly(len(hit), 2)]].tolist()
     bars.set(yscale="log", ylabel="patches", xlabel="mask", xlim=(-1, max(n, 1)))
-    bars.legend(fontsize=8, ncols=4, loc="upper left")
+    if n:
+        bars.legend(fontsize=8, ncols=4, loc="upper left")
     for place, k in enumerate(picks[:6]):
         axis = row.add_subplot(grid[1, place])
         axis.set_axis_off()

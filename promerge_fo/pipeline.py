@@ -453,8 +453,8 @@ def _require_same_encoder(wanted: Mapping[str, Any], encoder: Encoder, whose: st
     if names:
         apart = [f"{k}: {found.get(k)} here, {wanted.get(k)} then" for k in names]
         raise ValueError(
-            f"the encoder is not {whose} ({'; '.join(apart)}); give the same weights as "
-            "checkpoint, and the same settings"
+            f"the encoder is not {whose} ({'; '.join(apart)}); give {whose} weights as checkpoint, "
+            "and its settings"
         )
 
 

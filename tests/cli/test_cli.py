@@ -312,6 +312,54 @@ def test_explain_draws_the_levels_of_proposals(photographs, tmp_path):
     assert any(axis.get_title().startswith("levels 1 to 5: ") for axis in last.axes)
 
 
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """The options that choose a small vision transformer with seeded weights."""
+    import timm
+    import torch
+
+    path = tmp_path_factory.mktemp("weights") / "tiny.pth"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.save(timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict(), path)
+    return [
+        "--encoder", "vit_tiny_patch16_224", "--checkpoint", str(path), "--image-size", "160",
+    ]  # fmt: skip
+
+
+def test_another_encoder_is_calibrated_before_the_run(fo, folder, weights, caplog):
+    from promerge_fo.dataset.provenance import list_runs, load_run
+
+    with caplog.at_level("INFO", "fiftyone.promerge"):
+        assert main(["segment", str(folder), *weights, "--tau-f-bg", "0.9"]) == 0
+    assert "promerge: calibrated (4 images measured with vit_tiny_patch16_224, " in caplog.text
+    dataset = fo.load_dataset("photos")
+    (key,) = list_runs(dataset)
+    record = load_run(dataset, key)
+    chosen = record["calibration"]["parameters"]
+    assert record["encoder"]["facet"] == record["calibration"]["encoder"]["facet"]
+    assert record["config"]["tau_b"] == chosen["tau_b"]
+    assert record["config"]["tau_f_bg"] == 0.9 != chosen["tau_f_bg"]
+    caplog.clear()
+    with caplog.at_level("INFO", "fiftyone.promerge"):
+        assert main(["segment", str(folder), *weights, "--tau-f-bg", "0.9"]) == 0
+    assert "promerge: calibrated as before (" in caplog.text
+    assert list_runs(dataset) == [key]
+    assert main(["segment", str(folder), *weights, "--no-calibrate"]) == 0
+    other = load_run(dataset, list_runs(dataset)[-1])
+    assert other["config"]["tau_b"] == 0.2
+    assert "calibration" not in other
+
+
+def test_explain_calibrates_on_the_images_beside_it(folder, tmp_path, weights, capsys):
+    output = tmp_path / "explained.png"
+    arguments = ["explain", str(folder / "0.png"), *weights, "--facet", "query"]
+    assert main([*arguments, "--output", str(output)]) == 0
+    assert "4 images measured with vit_tiny_patch16_224, facet 'query'" in capsys.readouterr().out
+    assert main([*arguments, "--output", str(output), "--no-calibrate"]) == 0
+    assert "measured" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("method", "rows"), [("maskcut", 4), ("tokencut", 2)])
 def test_explain_draws_every_cut(photographs, tmp_path, method, rows):
     output = tmp_path / "cuts.png"

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from promerge_fo import cli
-from promerge_fo.cli.measuring import _flags, _values
+from promerge_fo.cli.measuring import _flags, _texts, _values
 from promerge_fo.config import ProMergeConfig
 
 
@@ -54,7 +54,9 @@ def test_settings_from_a_file(named, tmp_path, capsys):
 
 
 def test_values_become_what_parameters_are():
-    values = _values(["stride=2,4", "filtering=ioa, nms", "fill_holes=true,False"], "promerge")
+    values = _values(
+        _texts(["stride=2,4", "filtering=ioa, nms", "fill_holes=true,False"]), "promerge"
+    )
     assert values == {
         "stride": [2.0, 4.0],
         "filtering": ["ioa", "nms"],
@@ -122,3 +124,50 @@ def test_a_choice_is_written_as_options():
     changes = {"stride": 2, "tau_b": 0.3, "fill_holes": False, "filtering": "nms"}
     assert _flags(changes) == "--stride 2 --tau-b 0.3 --no-fill-holes --filtering nms"
     assert _flags({"fill_holes": True}) == "--fill-holes"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """The options that choose a small vision transformer with seeded weights."""
+    import timm
+    import torch
+
+    path = tmp_path_factory.mktemp("weights") / "tiny.pth"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.save(timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict(), path)
+    return ["--encoder", "vit_tiny_patch16_224", "--checkpoint", str(path)]
+
+
+def test_facets_and_blocks_are_settings(named, tmp_path, capsys, weights):
+    vary = ["--vary", "facet=key,token", "--vary", "block=6,11", "--vary", "tau_b=0.2,0.3"]
+    assert run(named, tmp_path, *vary, *weights) == 0
+    page = (tmp_path / "report" / "report.md").read_text()
+    names = {line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| facet")}
+    assert names == {
+        f"facet={facet}, block={block}, tau_b={tau_b}"
+        for facet in ("key", "token") for block in (6, 11) for tau_b in (0.2, 0.3)
+    }  # fmt: skip
+    assert len(list((tmp_path / "features").iterdir())) == 4
+
+
+def test_what_is_measured_is_calibrated_unless_it_is_switched_off(named, tmp_path, weights):
+    runs = []
+    for more in ([], ["--no-calibrate"]):
+        assert run(named, tmp_path, "--vary", "stride=2,3", *weights, *more) == 0
+        report = (tmp_path / "report" / "results.csv").read_text().splitlines()
+        runs += [line.split(",")[-1] for line in report[1:]]
+    assert len(set(runs)) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--vary", "block=last"], "--vary block: 'last' is not a whole number"),
+        (["--vary", "facet=keys"], "facet is 'keys', but must be one of"),
+        (["--vary", "facet=key", "--encoder", "texture"], "'texture' has neither"),
+    ],
+)
+def test_wrong_facets_and_blocks_are_refused(named, tmp_path, capsys, weights, options, words):
+    assert run(named, tmp_path, *weights, *options) == 2
+    assert words in capsys.readouterr().err

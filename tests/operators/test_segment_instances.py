@@ -95,6 +95,48 @@ def test_masks_are_made_from_python_with_the_form_s_settings(operator, form, ima
     assert cost.startswith("4 images; about ")
 
 
+def test_facet_block_and_calibration_are_asked_for(operator, form, images, tmp_path):
+    import timm
+    import torch
+
+    from promerge_fo.dataset.provenance import list_runs, load_run
+
+    torch.manual_seed(0)
+    path = tmp_path / "tiny.pth"
+    torch.save(timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict(), path)
+    segment = operator("segment_instances")
+    assert "facet" not in form(segment, images, encoder="texture").type.properties
+    asked = {"facet", "block", "no_calibrate"}
+    properties = form(segment, images, encoder="vit_tiny_patch16_224").type.properties
+    assert asked <= set(properties)
+    for given in ({"preset": "official"}, {"method": "maskcut"}):
+        assert asked - set(form(segment, images, **given).type.properties) == {"no_calibrate"}
+
+    shown = {**properties_of(form, segment, images), "image_size": 96, "tau_f_bg": 0.7}
+    params = {
+        "encoder": "vit_tiny_patch16_224",
+        "checkpoint": {"absolute_path": str(path)},
+        "block": 10,
+        "show_parameters": True,
+        "promerge_default": shown,
+    }
+    segment(images, **params, label_field="chosen")
+    segment(images, **params, label_field="kept", facet="value", no_calibrate=True)
+    chosen, kept = (load_run(images, key) for key in list_runs(images))
+    assert chosen["encoder"]["block"] == kept["encoder"]["block"] == 10
+    assert chosen["config"]["tau_b"] == chosen["calibration"]["parameters"]["tau_b"]
+    assert chosen["config"]["tau_f_bg"] == 0.7  # the only threshold that differs from the preset's
+    assert "calibration" not in kept
+    assert (kept["encoder"]["facet"], kept["config"]["tau_b"]) == ("value", 0.2)
+
+
+def properties_of(form, segment, images):
+    """All parameters as the form shows them, which the App sends back."""
+    made = form(segment, images, show_parameters=True)
+    group = made.type.properties["promerge_default"].type.properties
+    return {n: p.default for n, p in group.items() if not n.startswith("heading_")}
+
+
 def test_settings_are_remembered_in_the_app_alone(operator, form, images):
     import fiftyone.operators as foo
 
