@@ -63,6 +63,7 @@ class SegmentInstances(Operator):
         _tell_cost(form, kind.method, encoder or encoder_of(form.ctx, kind, preset))
 
     def work(self, ctx: Any) -> Any:
+        from promerge_fo.dataset.runs.calibrating import calibrate_once
         from promerge_fo.dataset.runs.segment import segment_dataset
 
         params = ctx.params
@@ -70,7 +71,12 @@ class SegmentInstances(Operator):
         model = load_asked(ctx, **_changes(params, *asked(params)))
         target, field = ctx.target_view(), params.get("label_field", "promerge")
         options = filled(params, "batch_size", "overwrite", "retry_failed")
-        options["calibrate"] = not params.get("no_calibrate")
+        options["calibrate"] = False  # it was, where it should be
+        calibration = None
+        if not params.get("no_calibrate"):
+            calibration = yield from follow(
+                ctx, "images measured", lambda bar: calibrate_once(target, model, progress=bar)
+            )
         report = yield from follow(
             ctx,
             "images",
@@ -78,7 +84,7 @@ class SegmentInstances(Operator):
         )
         yield ctx.ops.reload_dataset()
         text = f"Stopped; what was done is kept. {report}" if report.interrupted else str(report)
-        yield outcome(ctx, text)
+        yield outcome(ctx, text if calibration is None else f"{text}. Calibrated: {calibration}.")
 
 
 def _ask_field(form: Form) -> None:

@@ -61,8 +61,9 @@ class Tune(Operator):
         yield ctx.ops.set_progress(label="Loading the encoder", progress=0)
         model = load_asked(ctx)
         if not params.get("no_calibrate"):
-            yield ctx.ops.set_progress(label="Calibrating", progress=0)
-            calibrate_once(target, model)
+            yield from follow(
+                ctx, "images measured", lambda bar: calibrate_once(target, model, progress=bar)
+            )
         tuning = yield from follow(
             ctx,
             "images",

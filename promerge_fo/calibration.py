@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from promerge_fo.config import PRESETS, Config, ProMergeConfig
 from promerge_fo.encoder.base import Encoder
 from promerge_fo.images import ImageError, ImageLike, as_rgb, load_image
+from promerge_fo.progress import ShowProgress, progress_bar
 from promerge_fo.segment import trace_segmentation
 
 __all__ = ["IMAGES", "SHOWN", "Calibration", "calibrate"]
@@ -112,7 +113,9 @@ class Calibration:
         return cls(**values)
 
 
-def calibrate(encoder: Encoder, images: Sequence[ImageLike]) -> Calibration:
+def calibrate(
+    encoder: Encoder, images: Sequence[ImageLike], *, progress: ShowProgress = False
+) -> Calibration:
     """Measure an encoder's features on some images, and choose centre, thresholds and facet.
 
     Args:
@@ -121,6 +124,7 @@ def calibrate(encoder: Encoder, images: Sequence[ImageLike]) -> Calibration:
         images: paths, PIL images or arrays (H, W, 3) uint8 of the kind that will be segmented.
             :data:`IMAGES` of them are measured, evenly spaced, so that the choice is the same each
             time; those that cannot be read are left out.
+        progress: see :data:`promerge_fo.progress.ShowProgress`.
 
     Raises:
         ValueError: no image, none that can be read, or features that are not finite.
@@ -133,7 +137,7 @@ def calibrate(encoder: Encoder, images: Sequence[ImageLike]) -> Calibration:
         (2, 15, ['high_tau_b', 'low_tau_b', 'stride', 'tau_b', 'tau_f_bg'])
     """
     measured = {facet: _Features() for facet in encoder.facets}
-    for count, pixels in enumerate(_readable(encoder, images)):
+    for count, pixels in enumerate(_readable(encoder, images, progress)):
         for facet, features in encoder.facets_of(pixels).items():
             measured[facet].add(features, keep=count % (IMAGES // SCORED_IMAGES) == 0)
     found = {facet: _calibration(encoder, facet, features) for facet, features in measured.items()}
@@ -149,21 +153,24 @@ def calibrate(encoder: Encoder, images: Sequence[ImageLike]) -> Calibration:
     return replace(found[best], reasons=[*found[best].reasons, why])
 
 
-def _readable(encoder: Encoder, images: Sequence[ImageLike]) -> Iterator[NDArray[np.uint8]]:
+def _readable(
+    encoder: Encoder, images: Sequence[ImageLike], progress: ShowProgress
+) -> Iterator[NDArray[np.uint8]]:
     """The images that are measured, as the encoder takes them."""
     if len(images) == 0:
         raise ValueError("there are no images to calibrate on; give some that will be segmented")
     chosen = np.unique(np.linspace(0, len(images) - 1, IMAGES).round().astype(int))
     good, error = 0, ""
-    for i in chosen:
-        image = images[i]
-        try:
-            pixels = as_rgb(image) if isinstance(image, np.ndarray) else load_image(image)
-        except (ImageError, OSError) as problem:
-            error = str(problem)
-            continue
-        good += 1
-        yield encoder.transform(pixels)
+    with progress_bar(progress, len(chosen)) as bar:
+        for i in chosen:
+            image = images[i]
+            try:
+                pixels = as_rgb(image) if isinstance(image, np.ndarray) else load_image(image)
+                yield encoder.transform(pixels)
+                good += 1
+            except (ImageError, OSError) as problem:
+                error = str(problem)
+            bar.update(1)
     if good == 0:
         raise ValueError(
             f"none of {len(chosen)} images that a calibration would measure can be read ({error}); "

@@ -163,7 +163,7 @@ def _measure(
     for name, chosen in features.items():
         model = model_of(base, **{**options, **chosen})
         if not options["no_calibrate"]:
-            calibrate_once(samples, model)
+            calibrate_once(samples, model, progress=TerminalBar)
         encoder, calibration = model.pipeline.encoder, model.pipeline.calibration
         for setting, config in settings.items():
             own = calibration if config.can_calibrate else None

@@ -101,7 +101,7 @@ def segment(
     if options["no_calibrate"]:
         model.is_left_uncalibrated = True
     else:
-        calibrate_once(samples, model)
+        calibrate_once(samples, model, progress=TerminalBar)
     label_field = label_field or options["method"]
     run = _on_ray if engine == "ray" else _here
     report = run(samples, model, label_field, options)
@@ -212,7 +212,8 @@ def explain(image: str, output: str | None, **options: Any) -> int:
 
     model = model_of(config_of(**options), **options)
     if model.pipeline.wants_calibration and not options["no_calibrate"]:
-        print(model.calibrate(image_files(Path(image).resolve().parent.iterdir())))
+        beside = image_files(Path(image).resolve().parent.iterdir())
+        print(model.calibrate(beside, progress=TerminalBar))
     figure = explain_image(image, model.pipeline)
     output = output or Path(image).stem + "-explained.png"
     save(figure, output)

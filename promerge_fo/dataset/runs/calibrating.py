@@ -9,13 +9,16 @@ from promerge_fo.calibration import Calibration
 from promerge_fo.config import run_hash
 from promerge_fo.dataset.database import root_dataset, store
 from promerge_fo.dataset.runs.model import ProMergeModel
+from promerge_fo.progress import ShowProgress
 
 __all__ = ["calibrate_once"]
 
 logger = logging.getLogger("fiftyone.promerge")
 
 
-def calibrate_once(samples: Any, model: ProMergeModel) -> Calibration | None:
+def calibrate_once(
+    samples: Any, model: ProMergeModel, *, progress: ShowProgress = None
+) -> Calibration | None:
     """Calibrate a model, if its encoder wants it, and remember the calibration on the dataset.
 
     A later run with the same encoder takes the same calibration, also if the dataset has grown or
@@ -24,6 +27,7 @@ def calibrate_once(samples: Any, model: ProMergeModel) -> Calibration | None:
     Args:
         samples: a dataset or a view of images; 32 of them are measured.
         model: is changed, unless its encoder or configuration takes no calibration, or it has one.
+        progress: see :data:`promerge_fo.progress.ShowProgress`.
 
     Returns:
         The calibration that the model has now; None if it has none.
@@ -41,7 +45,7 @@ def calibrate_once(samples: Any, model: ProMergeModel) -> Calibration | None:
         logger.info("promerge: calibrated as before (%s)", calibration)
         return calibration
     try:
-        calibration = model.calibrate(samples.values("filepath"))
+        calibration = model.calibrate(samples.values("filepath"), progress=progress)
     except ValueError as error:
         logger.warning("promerge: not calibrated for %s: %s", encoder.name, error)
         model.is_left_uncalibrated = True

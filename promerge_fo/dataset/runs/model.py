@@ -28,6 +28,7 @@ from promerge_fo.encoder import load_encoder
 from promerge_fo.encoder.base import Encoder, Facet, Precision, ResizeMode
 from promerge_fo.images import ImageLike
 from promerge_fo.pipeline import Pipeline, Prepare, Prepared, pipeline_of
+from promerge_fo.progress import ShowProgress
 from promerge_fo.run_record import RunRecord
 
 __all__ = ["OutOfStepError", "ProMergeModel", "load_model", "model_of_run", "preset_encoder"]
@@ -272,12 +273,15 @@ class ProMergeModel(
     def _using_gpu(self) -> bool:
         return self.pipeline.encoder.device.type == "cuda"
 
-    def calibrate(self, by: Calibration | Sequence[ImageLike]) -> Calibration:
+    def calibrate(
+        self, by: Calibration | Sequence[ImageLike], *, progress: ShowProgress = False
+    ) -> Calibration:
         """Choose thresholds for the encoder, on images without labels, before the first run.
 
         Args:
             by: the images that will be segmented, of which 32 are measured
                 (:func:`promerge_fo.calibrate`), or a calibration from before.
+            progress: see :data:`promerge_fo.progress.ShowProgress`.
 
         Returns:
             The calibration; ``str`` gives its reasons.
@@ -287,7 +291,7 @@ class ProMergeModel(
                 calibration is another encoder's; no image can be read.
         """
         if not isinstance(by, Calibration):
-            by = calibrate(self.pipeline.encoder, by)
+            by = calibrate(self.pipeline.encoder, by, progress=progress)
         self.pipeline = self.pipeline.calibrated(by)
         return by
 

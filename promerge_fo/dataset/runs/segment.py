@@ -113,7 +113,7 @@ def segment_dataset(
     """
     require_images(samples)
     if calibrate:
-        calibrate_once(samples, model)
+        calibrate_once(samples, model, progress=progress)
     else:
         model.is_left_uncalibrated = True
     run = model.hash
