@@ -1,4 +1,4 @@
-"""The figures of docs/speed.md and docs/planning.md, from the JSON that the benchmarks wrote.
+"""The figures of docs/speed.md, planning.md and encoders.md, from the benchmarks' JSON.
 
 A figure is named by its place, such as ``crf.traffic.copy_gb_per_s``: a benchmark, then keys of its
 results, and indices of lists. What is calculated from several results has the name of a function of
@@ -386,12 +386,46 @@ def _flat(record: Record, above: str = "") -> Record:
     return row
 
 
+def calibrated() -> list[Record]:
+    """Each encoder's calibration, proposals and search, with short names."""
+    found = results("encoders")
+    shown = []
+    for name, record in found.items():
+        if not isinstance(record, dict) or "proposals" not in record:
+            continue
+        before = (record["calibration"] or {}).get("before")
+        shown.append(
+            {
+                "name": "texture" if name == "texture" else f"ViT-S/14, `{name}`",
+                "cosines": " ".join(f"{value:.2f}" for value in before)
+                if before
+                else "as they are",
+                "default": record["calibrated default"],
+                "paper": record["paper's thresholds"],
+                "maskcut": record["MaskCut"],
+                "proposals": record["proposals"],
+                "difference": _interval(record["proposals"]["AP_over_the_first"]),
+                "time": record["proposals' share of the default's CPU time"],
+                "best": record["best of the search"]["AP"],
+                "share": record["share of the best AP"],
+                "rho": record["rank correlation of score and best IoU"],
+            }
+        )
+    return shown
+
+
+def _interval(values: list[float]) -> str:
+    """A difference and its interval."""
+    value, low, high = values
+    return f"{value:+.2f} [{low:.2f}, {high:.2f}]"
+
+
 #: The functions that a place may begin with.
 CALCULATED: dict[str, Callable[[], Any]] = {
     function.__name__: function
     for function in (
         machines, segmentation_cases, times_product, step_shares, relative_prompts, cuts,
         crf_agreement, crf_sizes, throughput, overlap, table2_rows, count_growth, review_parts,
-        panel_parts, image, merged_per_s, plans, driver_bytes,
+        panel_parts, image, merged_per_s, plans, driver_bytes, calibrated,
     )
 }  # fmt: skip

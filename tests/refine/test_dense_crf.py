@@ -71,6 +71,14 @@ def test_masks_are_those_of_the_reference_at_two_megapixels():
     assert iou(dense_crf(image, masks), pydensecrf(image, masks)).min() >= 0.99
 
 
+def test_smaller_kernels_give_the_reference_too():
+    need("pydensecrf.densecrf", 'pip install "promerge-fo[crf-reference]"')
+    image, masks = photograph("coffee", (120, 160)), patch_masks(2, 5, (120, 160))
+    agreement = iou(dense_crf(image, masks, 0.5), pydensecrf(image, masks, 0.5))
+    assert agreement.min() >= 0.99
+    assert iou(dense_crf(image, masks, 0.5), dense_crf(image, masks)).min() < 0.97
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 1), (2, 3), (31, 64)])
 def test_odd_sizes_give_the_reference_too(size):
     need("pydensecrf.densecrf", 'pip install "promerge-fo[crf-reference]"')

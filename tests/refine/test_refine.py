@@ -140,6 +140,21 @@ def test_the_crf_keeps_the_shape_of_the_grid(grid, image_size, size):
     assert crf_size(grid, ProMergeConfig(image_size=image_size)) == size
 
 
+def test_the_crf_of_a_smaller_image_finds_the_same_outline():
+    image = np.full((240, 240, 3), 255, dtype=np.uint8)
+    image[60:160, 70:170] = (200, 30, 30)
+    patches = np.zeros((1, 30, 30), dtype=bool)
+    patches[0, 8:20, 9:20] = True
+    config = ProMergeConfig(image_size=240)
+    truth = (image[..., 1] == 30)[None]
+    assert crf_size((30, 30), config.replace(crf_scale=0.5)) == (120, 120)
+    assert crf_size((15, 20), config.replace(crf_scale=0.5)) == (104, 139)
+    for scale in (1.0, 0.5, 0.25):
+        refined = refine_masks(image, patches, config.replace(crf_scale=scale))
+        assert refined.masks.shape == (1, 240, 240)
+        assert iou(refined.masks, truth).min() > 0.95
+
+
 def test_without_refinement_patches_are_enlarged():
     masks = np.concatenate([square(5, 4), np.zeros((1, 5, 4), dtype=bool), square(5, 4)])
     image = np.zeros((50, 80, 3), np.uint8)

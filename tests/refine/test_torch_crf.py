@@ -19,7 +19,7 @@ CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUD
 on_every_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=CUDA)])
 
 
-def batch(images, masks, device="cpu"):
+def batch(images, masks, device="cpu", scale=1.0):
     """dense_crf_batch of a list of images and one of their masks; its result as such a list."""
     counts = [len(part) for part in masks]
     refined = dense_crf_batch(
@@ -28,6 +28,7 @@ def batch(images, masks, device="cpu"):
         torch.arange(len(images), device=device).repeat_interleave(
             torch.tensor(counts, device=device)
         ),
+        scale,
     )
     assert refined.device.type == device and refined.dtype == torch.bool
     return np.split(refined.cpu().numpy(), np.cumsum(counts)[:-1])
@@ -52,6 +53,15 @@ def test_masks_are_those_of_numba(size, device):
 def test_masks_are_those_of_numba_at_the_methods_size(device):
     images, masks = scenes((480, 480), (8,))
     agreement = iou(batch(images, masks, device)[0], dense_crf(images[0], masks[0]))
+    assert agreement.mean() >= 0.9999
+    assert agreement.min() >= 0.999
+
+
+@on_every_device
+def test_smaller_kernels_are_those_of_numba(device):
+    images, masks = scenes((120, 160), (6, 6))
+    expected = np.concatenate([dense_crf(*each, 0.5) for each in zip(images, masks, strict=True)])
+    agreement = iou(np.concatenate(batch(images, masks, device, 0.5)), expected)
     assert agreement.mean() >= 0.9999
     assert agreement.min() >= 0.999
 
