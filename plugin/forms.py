@@ -87,11 +87,19 @@ class Form:
         chosen = self.ctx.params.get(name)
         return chosen if chosen in known else first
 
-    def pick(self, name: str, label: str, description: str, folder: bool = False) -> None:
-        """A file or a folder on the server's machine, by FiftyOne's explorer."""
+    def pick(self, name: str, label: str, description: str, folder: bool = False) -> str | None:
+        """A file or a folder on the server's machine, by FiftyOne's explorer; returns its path.
+
+        A file that is not there is refused.
+        """
         button = "Choose a folder" if folder else "Choose a file"
         view = types.FileExplorerView(choose_dir=folder, button_label=button)
-        self.inputs.file(name, label=label, description=description, view=view)
+        first = self.last.get(name)
+        self.inputs.file(name, label=label, description=description, view=view, default=first)
+        path = chosen_path(self.ctx.params.get(name, first))
+        if path and not folder and not Path(path).is_file():
+            self.refuse(f"{label}: {path} is no file on the server's machine.", f"{name}_refused")
+        return path
 
     def path(
         self,

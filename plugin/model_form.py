@@ -65,6 +65,8 @@ def ask_model(
     about = "a timm ViT, or 'texture', which needs no weights; the preset's if empty"
     view = menu(types.AutocompleteView(), ENCODERS)
     encoder = form.text("encoder", "Encoder", about, view=view)
+    if encoder and encoder not in ENCODERS:
+        form.attempt("encoder", lambda: _require_model(encoder))
     about = "weights in DINO's or timm's layout, in place of the hub's"
     form.pick("checkpoint", "Checkpoint", about)
     if encoder != "texture":
@@ -77,6 +79,12 @@ def ask_model(
             )
             form.tick("no_calibrate", "Keep the paper's thresholds", about)
     return kind, preset, encoder
+
+
+def _require_model(name: str) -> None:
+    from promerge_fo.encoder.vit import require_model
+
+    require_model(name)
 
 
 def kind_of(method: str | None) -> Any:

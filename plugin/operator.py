@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Generator
+from contextvars import ContextVar
 from inspect import isgeneratorfunction
 from typing import Any, ClassVar
 
@@ -15,6 +18,11 @@ from promerge_fo.dataset.samples import require_images
 
 from .forms import CannotRunError, Form
 from .memory import keep_settings, last_settings
+from .progress import failure
+
+logger = logging.getLogger("fiftyone.promerge")
+
+_FROM_PYTHON: ContextVar[bool] = ContextVar("from_python", default=False)
 
 
 class BaseOperator(foo.Operator):  # type: ignore[misc]  # FiftyOne has no types
@@ -90,8 +98,30 @@ class BaseOperator(foo.Operator):  # type: ignore[misc]  # FiftyOne has no types
         """Do what the form says."""
         raise NotImplementedError
 
+    def done(self, ctx: Any) -> None:
+        """What follows once the work has succeeded."""
+
     def execute(self, ctx: Any) -> Any:
-        return self.work(ctx)
+        if isgeneratorfunction(self.work):
+            return self._steps(ctx)
+        try:
+            result = self.work(ctx)
+        except Exception:
+            logger.exception("%s failed", self.label)
+            raise
+        self.done(ctx)
+        return result
+
+    def _steps(self, ctx: Any) -> Generator[Any, None, None]:
+        """The work step by step. The App shows no error of a generator: it is shown here."""
+        try:
+            yield from self.work(ctx)
+        except Exception as error:
+            logger.exception("%s failed", self.label)
+            if not ctx.delegated:
+                yield failure(ctx, error)
+            raise
+        self.done(ctx)
 
 
 class Operator(BaseOperator):
@@ -127,14 +157,18 @@ class Operator(BaseOperator):
             raise TypeError(
                 f"{self.name} takes no {', '.join(unknown)}; it takes {', '.join(sorted(known))}"
             )
-        return foo.execute_operator(
-            self.uri, {"view": view, "params": ctx.params}, request_delegation=delegate
-        )
+        token = _FROM_PYTHON.set(True)  # asyncio's tasks begin with a copy
+        try:
+            return foo.execute_operator(
+                self.uri, {"view": view, "params": ctx.params}, request_delegation=delegate
+            )
+        finally:
+            _FROM_PYTHON.reset(token)
 
-    def execute(self, ctx: Any) -> Any:
-        if not ctx.delegated:
+    def done(self, ctx: Any) -> None:
+        """Remember what worked, for the next form: what Python gave is Python's own."""
+        if not ctx.delegated and not _FROM_PYTHON.get():
             keep_settings(ctx)
-        return self.work(ctx)
 
 
 def _fill(operator: Operator, ctx: Any) -> set[str]:

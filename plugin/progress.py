@@ -86,6 +86,14 @@ def outcome(ctx: Any, text: str, markdown: bool = False) -> Any:
     return ctx.ops.show_output(result("outcome", markdown).to_json(), {"outcome": text})
 
 
+def failure(ctx: Any, error: Exception) -> Any:
+    """What such an operator yields where it fails: the error in words, in place of the bar."""
+    outputs = types.Object()
+    words = str(error) or type(error).__name__
+    outputs.view("failed", types.Error(label="This failed", description=words))
+    return ctx.ops.show_output(types.Property(outputs).to_json(), {})
+
+
 def result(name: str, markdown: bool = False) -> types.Property:
     """A form that shows a text of an operator's results."""
     outputs = types.Object()

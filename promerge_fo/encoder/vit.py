@@ -22,7 +22,7 @@ from promerge_fo.encoder.base import Encoder, Facet, Precision, Resize, ResizeMo
 from promerge_fo.encoder.device import resolve_device
 from promerge_fo.encoder.weights import load_weights
 
-__all__ = ["VitEncoder", "import_timm"]
+__all__ = ["VitEncoder", "import_timm", "require_model"]
 
 _PRE_NORM = ("Block", "EvaBlock")  # attention reads norm1(x)
 _TOKENS = ("token", "normed_token")  # the facets that take the whole block
@@ -331,8 +331,13 @@ def import_timm() -> Any:
         ) from error
 
 
-def _create(name: str) -> Any:
-    """A timm vision transformer with random weights, for images of any size."""
+def require_model(name: str) -> None:
+    """Refuse a name that is none of timm's.
+
+    Raises:
+        ValueError: there is no such model; the message names those that are spelt alike.
+        ImportError: as :func:`import_timm`.
+    """
     timm = import_timm()
     plain, tagged = timm.list_models(), timm.list_models(pretrained=True)
     if name not in plain and name not in tagged:
@@ -342,6 +347,12 @@ def _create(name: str) -> Any:
             f"there is no timm model {name!r}{hint} "
             "('texture' is the encoder without weights; timm.list_models('vit*') names the others)"
         )
+
+
+def _create(name: str) -> Any:
+    """A timm vision transformer with random weights, for images of any size."""
+    require_model(name)
+    timm = import_timm()
     from timm.layers import PatchEmbed
     from timm.models.eva import Eva
     from timm.models.vision_transformer import VisionTransformer

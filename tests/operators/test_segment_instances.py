@@ -1,5 +1,6 @@
 """The operator that segments, from its form and from Python."""
 
+import json
 import threading
 
 import pytest
@@ -149,6 +150,69 @@ def test_settings_are_remembered_in_the_app_alone(operator, form, images):
     assert properties["batch_size"].default == 3
     segment(images, **RUN)
     assert images.has_field("promerge")
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        (
+            {"encoder": "vit_tiny_patch16_225"},
+            "there is no timm model 'vit_tiny_patch16_225'; did you mean 'vit_tiny_patch16_224",
+        ),
+        (
+            {"encoder": "vit_tiny_patch16_224", "checkpoint": {"absolute_path": "/no/file.pth"}},
+            "Checkpoint: /no/file.pth is no file on the server's machine.",
+        ),
+    ],
+)
+def test_encoders_and_weights_that_are_not_there_are_refused(operator, form, images, params, words):
+    assert words in form(operator("segment_instances"), images, **params).error_message
+
+
+def test_an_error_is_shown_and_logged_and_nothing_is_remembered(
+    operator, form, images, tmp_path, caplog
+):
+    from fiftyone.operators.executor import ExecutionContext, Executor
+
+    (tmp_path / "broken.pth").write_bytes(b"no weights")
+    segment = operator("segment_instances")
+    params = {
+        "encoder": "vit_tiny_patch16_224",
+        "checkpoint": {"absolute_path": str(tmp_path / "broken.pth")},
+        "label_field": "broken",
+    }
+    request = {"dataset_name": images.name, "params": params}
+    ctx = ExecutionContext(operator_uri=segment.uri, request_params=request, executor=Executor())
+    shown = []
+    with caplog.at_level("ERROR", "fiftyone.promerge"), pytest.raises(Exception, match="broken"):
+        for step in segment.execute(ctx):
+            shown.append(step)
+    told = json.dumps(shown[-1].to_json())
+    assert "show_output" in told
+    assert "This failed" in told
+    assert "broken.pth" in told
+    assert "ProMerge: segment instances failed" in caplog.text
+    with pytest.raises(Exception, match=r"broken\.pth"):
+        segment(images, **params)
+    assert form(segment, images).type.properties["label_field"].default == "promerge"
+
+
+def test_weights_are_remembered_with_their_encoder(operator, form, images, tmp_path):
+    import fiftyone.operators as foo
+    import timm
+    import torch
+
+    path = tmp_path / "tiny.pth"
+    torch.save(timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict(), path)
+    segment = operator("segment_instances")
+    params = {"encoder": "vit_tiny_patch16_224", "checkpoint": {"absolute_path": str(path)}}
+    others = {"label_field": "new", "method": "promerge", "preset": "default", "facet": "value"}
+    foo.execute_operator(segment.uri, {"dataset": images}, params={**params, **others})
+    properties = form(segment, images).type.properties
+    assert properties["encoder"].default == "vit_tiny_patch16_224"
+    assert properties["checkpoint"].default == {"absolute_path": str(path)}
+    path.unlink()
+    assert "tiny.pth is no file" in form(segment, images).error_message
 
 
 def test_a_run_is_stopped_and_what_is_done_is_kept(operator, images, fo, photographs):
