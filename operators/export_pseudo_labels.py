@@ -15,9 +15,9 @@ FORMATS = {
     "yolo": "polygons in text files: tolerance 2 pixels, no holes",
 }
 REVIEWS = {
-    "all": "whatever the review says",
     "not rejected": "accepted ones, and those that nobody has decided on",
     "accepted": "accepted ones alone",
+    "all": "whatever the review says",
 }
 IMAGES = {
     "refer": "the file names them where they lie",
@@ -66,11 +66,11 @@ class ExportPseudoLabels(Operator):
         from promerge_fo.dataset.exchange.export import export_pseudo_labels
 
         params, target = ctx.params, ctx.target_view()
-        review = params.get("review", "all").replace(" ", "_")
+        review = params.get("review", "not rejected").replace(" ", "_")
         options = {
             **filled(params, "min_area", "min_score", "max_per_image", "images", "format"),
             **filled(params, "overwrite"),
-            "review": None if review == "all" else review,
+            "review": review,
             "val_fraction": params.get("val_fraction") or None,
         }
         field, path = params["label_field"], params["path"]

@@ -18,8 +18,9 @@ def add_commands(commands: Commands) -> None:
     add(made, "--min-area", float, text, default=0.05)
     add(made, "--min-score", float, "lowest confidence")
     add(made, "--tags", "TAG", "only labels with one of these tags", nargs="+")
-    text = "only labels that a reviewer has accepted, or has not rejected"
-    add(made, "--review", ("accepted", "not_rejected"), text)
+    text = "labels that no reviewer has rejected, that one has accepted, or all"
+    reviews = ("not_rejected", "accepted", "all")
+    add(made, "--review", reviews, text, default="not_rejected")
     add(made, "--max-per-image", positive, "only the best masks of an image")
     add(made, "--val-fraction", float, "share of the images for validation")
     add(made, "--seed", int, "seed of that random split", default=0)

@@ -50,7 +50,7 @@ def export_pseudo_labels(
     tags: str | Collection[str] | None = None,
     *,
     min_score: float | None = None,
-    review: Review | None = None,
+    review: Review = "not_rejected",
     max_per_image: int | None = None,
     val_fraction: float | None = None,
     seed: int = 0,
@@ -91,8 +91,8 @@ def export_pseudo_labels(
         min_area: the smallest mask to write, as a share of the image; 0 writes all.
         tags: write only labels that have at least one of these label tags.
         min_score: the lowest confidence, in [0, 1]; a label without confidence counts as 1.
-        review: ``"accepted"`` writes only labels that a reviewer has accepted, ``"not_rejected"``
-            also undecided ones; None ignores reviews.
+        review: ``"not_rejected"`` leaves out labels that a reviewer has rejected, ``"accepted"``
+            also undecided ones; ``"all"`` ignores reviews.
         max_per_image: of the masks that are left, write at most this many per image, those with the
             highest confidence.
         val_fraction: the share of the images for ``val.json``; the others go to ``train.json``. The

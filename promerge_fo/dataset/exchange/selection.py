@@ -16,7 +16,7 @@ from promerge_fo.dataset.stored_labels import StoredLabel, annotation_of
 
 __all__ = ["LEFT_OUT", "REVIEWS", "Review", "Selection", "Split", "split_by_tags", "split_randomly"]
 
-Review = Literal["accepted", "not_rejected"]
+Review = Literal["not_rejected", "accepted", "all"]
 REVIEWS: tuple[Review, ...] = get_args(Review)
 
 LEFT_OUT = ("untagged", "unreviewed", "low_score", "too_small", "beyond_limit")
@@ -31,8 +31,8 @@ class Selection:
         min_area: the smallest area of a mask, as a share of the image, in [0, 1].
         tags: choose only labels with at least one of these label tags; None ignores tags.
         min_score: the lowest confidence, in [0, 1]; a label without confidence counts as 1.
-        review: choose by the label attribute ``review``: ``"accepted"`` chooses accepted labels
-            only, ``"not_rejected"`` also undecided ones; None ignores it.
+        review: choose by the label attribute ``review``: ``"not_rejected"`` chooses accepted and
+            undecided labels, ``"accepted"`` accepted ones only; ``"all"`` ignores it.
         max_per_image: of the masks that are left, choose at most this many per image, those with
             the highest confidence.
 
@@ -43,7 +43,7 @@ class Selection:
     min_area: float = 0.05
     tags: tuple[str, ...] | None = None
     min_score: float | None = None
-    review: Review | None = None
+    review: Review = "not_rejected"
     max_per_image: int | None = None
 
     def __post_init__(self) -> None:
@@ -53,9 +53,9 @@ class Selection:
             )
         if self.min_score is not None and not 0 <= self.min_score <= 1:
             raise ValueError(f"min_score is {self.min_score}, but must lie in [0, 1]")
-        if self.review is not None and self.review not in REVIEWS:
+        if self.review not in REVIEWS:
             known = ", ".join(map(repr, REVIEWS))
-            raise ValueError(f"review is {self.review!r}, but must be one of {known}, or None")
+            raise ValueError(f"review is {self.review!r}, but must be one of {known}")
         if self.max_per_image is not None and self.max_per_image < 1:
             raise ValueError(f"max_per_image is {self.max_per_image}, but must be at least 1")
 

@@ -49,9 +49,10 @@ def test_by_review(scenes, tmp_path):
     ]
     scenes.set_values("promerge.detections.review", values)
     counts = Counter(value for row in values for value in row)
-    wanted = {None: 3, "accepted": 1, "not_rejected": 2}
+    wanted = {"all": 3, "accepted": 1, "not_rejected": 2, "by default": 2}
     for review, kinds in wanted.items():
-        summary, annotations = export(scenes, tmp_path / "a.json", review=review)
+        given = {} if review == "by default" else {"review": review}
+        summary, annotations = export(scenes, tmp_path / "a.json", **given)
         kept = sum(counts[state] for state in (["accepted", None, "rejected"][:kinds]))
         assert len(annotations) == kept
         assert summary["unreviewed"] == sum(counts.values()) - kept
@@ -97,7 +98,10 @@ def test_a_mask_is_counted_once(scenes, tmp_path):
     [
         ({"min_score": 2}, r"min_score is 2, but must lie in \[0, 1\]"),
         ({"min_score": float("nan")}, "min_score is nan"),
-        ({"review": "yes"}, "review is 'yes', but must be one of 'accepted', 'not_rejected'"),
+        (
+            {"review": "yes"},
+            "review is 'yes', but must be one of 'not_rejected', 'accepted', 'all'",
+        ),
         ({"max_per_image": 0}, "max_per_image is 0, but must be at least 1"),
     ],
 )
