@@ -75,7 +75,7 @@ def segment(
     single images, by the folder that they share, and nothing else of it is segmented. Images that
     have masks of the very same settings are skipped, so a run that was stopped goes on where it
     was; --overwrite makes them anew, --retry-failed runs only those that failed. "promerge status"
-    says how far a run is.
+    says how far a run is. Where images failed, the exit status is 1.
 
       promerge segment photos/
       promerge segment photos/ --preset fast --output masks.json
@@ -107,7 +107,7 @@ def segment(
     report = run(samples, model, label_field, options)
     if report.skipped:
         print(f"{report.skipped} images were done before (--overwrite does them again)")
-    _tell_failures(samples, label_field, model.hash)
+    failed = _tell_failures(samples, label_field, model.hash)
     if output is not None:
         from promerge_fo.dataset.exchange.export import export_pseudo_labels
 
@@ -117,7 +117,7 @@ def segment(
         print("stopped; what was done is kept. Run the same command again to go on.")
         return 130
     print(f"look at the masks: fiftyone app launch {root_dataset(samples).name}")
-    return 0
+    return 1 if failed else 0
 
 
 def _here(samples: Any, model: ProMergeModel, label_field: str, options: dict[str, Any]) -> Report:
@@ -154,17 +154,20 @@ def _on_ray(
     )
 
 
-def _tell_failures(samples: Any, label_field: str, run: str) -> None:
-    """The images that failed, up to a screenful, and what to do about them."""
+def _tell_failures(samples: Any, label_field: str, run: str) -> int:
+    """Name the images that failed, up to a screenful, and what to do; returns their number."""
     from promerge_fo.dataset.runs.resume import failures
 
     failed = list(failures(samples, label_field, run))
     for failure in failed[:_SHOWN]:
-        print(f"failed: {failure.path}: {failure.reason}", file=sys.stderr)
+        named = failure.reason.startswith(failure.path)
+        reason = failure.reason if named else f"{failure.path}: {failure.reason}"
+        print(f"failed: {reason}", file=sys.stderr)
     hidden = len(failed) - _SHOWN
     more = f" ({hidden} more: promerge status --failed)" if hidden > 0 else ""
     if failed:
         print(f"{len(failed)} images failed{more}; --retry-failed runs them again", file=sys.stderr)
+    return len(failed)
 
 
 def status(source: str, failed: bool) -> int:

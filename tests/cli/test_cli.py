@@ -51,7 +51,7 @@ def test_help_teaches_every_parameter(capsys):
 
 def test_segment_a_folder_writes_a_dataset_and_coco_json(fo, folder, capsys, tmp_path):
     output = tmp_path / "masks.json"
-    assert main(["segment", str(folder), "--output", str(output), *TEXTURE]) == 0
+    assert main(["segment", str(folder), "--output", str(output), *TEXTURE]) == 1
     printed = capsys.readouterr()
     assert "fiftyone app launch photos" in printed.out
     assert "images/s" in printed.err
@@ -65,14 +65,14 @@ def test_segment_a_folder_writes_a_dataset_and_coco_json(fo, folder, capsys, tmp
 
 def test_segment_by_another_method(fo, folder, capsys):
     command = ["segment", str(folder), "--method", "maskcut", "--cuts", "2", *TEXTURE]
-    assert main([*command, "--preset", "official"]) == 0
+    assert main([*command, "--preset", "official"]) == 1
     dataset = fo.load_dataset("photos")
     assert not dataset.has_field("promerge")
     assert dataset.count_values("maskcut.status") == {"ok": 4, "failed": 1}
     confidences = dataset.values("maskcut.detections.confidence", unwind=True)
     assert set(confidences) == {1.0}
     assert 4 <= len(confidences) <= 8
-    assert main(["segment", "photos", "--method", "tokencut", *TEXTURE]) == 0
+    assert main(["segment", "photos", "--method", "tokencut", *TEXTURE]) == 1
     dataset.reload()
     assert dataset.count("tokencut.detections") == 4
     assert dataset.count("maskcut.detections") == len(confidences)
@@ -86,18 +86,18 @@ def label_ids(dataset):
 
 def test_a_second_run_does_what_is_new(fo, folder, capsys):
     command = ["segment", str(folder), *TEXTURE]
-    assert main(command) == 0
+    assert main(command) == 1
     said = capsys.readouterr().err
-    assert f"failed: {folder / 'broken.jpg'}: " in said
+    assert f"failed: {folder / 'broken.jpg'} is no" in said
     assert "1 images failed; --retry-failed runs them again" in said
     dataset = fo.load_dataset("photos")
     ids = label_ids(dataset)
-    assert main(command) == 0  # nothing is left
+    assert main(command) == 1  # nothing is left
     assert "5 images were done before" in capsys.readouterr().out
     assert label_ids(dataset) == ids
 
     Image.new("RGB", (30, 40)).save(folder / "new.png")
-    assert main(command) == 0
+    assert main(command) == 1
     assert "5 images were done before" in capsys.readouterr().out
     again = label_ids(dataset)
     assert len(again) == 6
@@ -120,7 +120,7 @@ def test_single_images_are_segmented_and_no_others(fo, folder, tmp_path, capsys)
     other = sorted(set(folder.iterdir()) - {folder / "broken.jpg"})[1]
     assert main(["segment", str(other), *TEXTURE]) == 0
     assert set(label_ids(dataset)) == {str(first), str(last), str(other)}
-    assert main(["segment", str(folder), *TEXTURE]) == 0  # the rest
+    assert main(["segment", str(folder), *TEXTURE]) == 1  # the rest
     assert "3 images were done before" in capsys.readouterr().out
     again = label_ids(dataset)
     assert len(again) == 5
@@ -139,7 +139,7 @@ def test_failed_images_are_run_again_alone(fo, folder, capsys):
     command = ["segment", str(folder), *TEXTURE]
     broken = folder / "00.jpg"  # among the first three
     (folder / "broken.jpg").rename(broken)
-    assert main([*command, "--limit", "3"]) == 0
+    assert main([*command, "--limit", "3"]) == 1
     dataset = fo.load_dataset("photos")
     statuses = dataset.values("promerge.status")
     assert (statuses[1], statuses[3:]) == ("failed", [None, None])
@@ -163,9 +163,9 @@ def test_failed_images_are_run_again_alone(fo, folder, capsys):
 
 def test_other_settings_replace_the_masks_and_say_so(fo, folder, caplog):
     command = ["segment", str(folder), *TEXTURE]
-    assert main(command) == 0
+    assert main(command) == 1
     caplog.clear()
-    assert main([*command, "--tau-b", "0.3"]) == 0
+    assert main([*command, "--tau-b", "0.3"]) == 1
     (line,) = [r.getMessage() for r in caplog.records if "other settings" in r.getMessage()]
     dataset = fo.load_dataset("photos")
     (run,) = dataset.count_values("promerge.run")
@@ -177,11 +177,11 @@ def test_other_settings_replace_the_masks_and_say_so(fo, folder, caplog):
 
 def test_a_run_that_overwrites_goes_on_without_doing_all_again(fo, folder):
     command = ["segment", str(folder), *TEXTURE]
-    assert main(command) == 0
+    assert main(command) == 1
     dataset = fo.load_dataset("photos")
     (run,) = dataset.count_values("promerge.run")
     ids = label_ids(dataset)
-    assert main([*command, "--overwrite", "--limit", "2"]) == 0
+    assert main([*command, "--overwrite", "--limit", "2"]) == 1
     again = label_ids(dataset)
     assert sum(again[path] != ids[path] for path in ids) == 2
     assert dataset.count_values("promerge.run") == {run: 5}
@@ -190,7 +190,7 @@ def test_a_run_that_overwrites_goes_on_without_doing_all_again(fo, folder):
 def test_status_tells_how_far_a_run_is(fo, folder, capsys):
     command = ["segment", str(folder), *TEXTURE]
     assert main([*command, "--limit", "3"]) == 0
-    assert main(command) == 0
+    assert main(command) == 1
     capsys.readouterr()
     assert main(["status", str(folder), "--failed"]) == 0
     said = capsys.readouterr().out
@@ -210,9 +210,9 @@ def test_status_tells_how_far_a_run_is(fo, folder, capsys):
 
 def test_a_name_of_both_a_folder_and_a_dataset(fo, folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
-    assert main(["segment", "photos", *TEXTURE]) == 0
+    assert main(["segment", "photos", *TEXTURE]) == 1
     Image.new("RGB", (30, 40)).save(folder / "new.png")
-    assert main(["segment", "photos", *TEXTURE]) == 0
+    assert main(["segment", "photos", *TEXTURE]) == 1
     assert len(fo.load_dataset("photos")) == 6
     other = fo.Dataset("pictures")
     other.add_sample(fo.Sample(filepath=str(folder / "0.png")))
@@ -241,7 +241,7 @@ def test_interrupted_runs_keep_what_is_done(fo, folder, capsys, monkeypatch):
     assert "Run the same command again to go on" in capsys.readouterr().out
     dataset = fo.load_dataset("photos")
     assert dataset.exists("promerge").count() == 2
-    assert main(command) == 0
+    assert main(command) == 1
     assert "2 images were done before" in capsys.readouterr().out
     dataset.reload()
     assert None not in dataset.values("promerge.status")
@@ -267,6 +267,15 @@ def test_errors_are_one_line_and_exit_with_2(fo, capsys, arguments, words):
     assert error.startswith("promerge: ")
     assert words in error
     assert "Traceback" not in error
+
+
+def test_a_missing_file_is_named_without_a_number_of_the_system(fo, folder, capsys):
+    assert main(["segment", str(folder), *TEXTURE]) == 1  # an image is broken
+    capsys.readouterr()
+    assert main(["import", "photos", "/no/results.json", "--label-field", "again"]) == 2
+    said = capsys.readouterr().err
+    assert "promerge: /no/results.json does not exist; check the path" in said
+    assert "Errno" not in said
 
 
 def test_a_folder_without_images(fo, tmp_path, capsys):
@@ -331,7 +340,7 @@ def test_another_encoder_is_calibrated_before_the_run(fo, folder, weights, caplo
     from promerge_fo.dataset.provenance import list_runs, load_run
 
     with caplog.at_level("INFO", "fiftyone.promerge"):
-        assert main(["segment", str(folder), *weights, "--tau-f-bg", "0.9"]) == 0
+        assert main(["segment", str(folder), *weights, "--tau-f-bg", "0.9"]) == 1
     assert "promerge: calibrated (4 images measured with vit_tiny_patch16_224, " in caplog.text
     dataset = fo.load_dataset("photos")
     (key,) = list_runs(dataset)
@@ -342,10 +351,10 @@ def test_another_encoder_is_calibrated_before_the_run(fo, folder, weights, caplo
     assert record["config"]["tau_f_bg"] == 0.9 != chosen["tau_f_bg"]
     caplog.clear()
     with caplog.at_level("INFO", "fiftyone.promerge"):
-        assert main(["segment", str(folder), *weights, "--tau-f-bg", "0.9"]) == 0
+        assert main(["segment", str(folder), *weights, "--tau-f-bg", "0.9"]) == 1
     assert "promerge: calibrated as before (" in caplog.text
     assert list_runs(dataset) == [key]
-    assert main(["segment", str(folder), *weights, "--no-calibrate"]) == 0
+    assert main(["segment", str(folder), *weights, "--no-calibrate"]) == 1
     other = load_run(dataset, list_runs(dataset)[-1])
     assert other["config"]["tau_b"] == 0.2
     assert "calibration" not in other

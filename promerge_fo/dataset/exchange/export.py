@@ -238,7 +238,7 @@ def _check_layout(
         raise FileExistsError(f"{target} is a file; give a folder, or a path that ends in .json")
     if any(target.iterdir()) and not (overwrite and is_export(target)):
         advice = (
-            "overwrite=True replaces it, with everything in it"
+            "overwrite=True (--overwrite) replaces it, with everything in it"
             if is_export(target)
             else "give another, or an empty one"
         )

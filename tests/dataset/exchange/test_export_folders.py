@@ -176,7 +176,8 @@ def test_the_manifest_says_what_was_exported_from_what(scenes, filled_record, tm
     assert manifest["dataset"] == scenes.name and manifest["label_field"] == "promerge"
     assert [stage["_cls"].rsplit(".", 1)[1] for stage in manifest["view"]] == ["Skip", "MatchTags"]
     assert manifest["settings"] == {
-        "min_area": 0.05, "tags": None, "min_score": 0.2, "review": "not_rejected", "max_per_image": None,
+        "min_area": 0.05, "tags": None, "min_score": 0.2, "review": "not_rejected",
+        "max_per_image": None,
         "format": "coco", "images": "link", "val_fraction": 0.5, "seed": 9, "split_tags": None,
     }  # fmt: skip
     counts = {k: v for k, v in summary.items() if isinstance(v, int)}
