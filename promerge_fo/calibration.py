@@ -2,18 +2,16 @@
 
 The paper's thresholds are cosines of DINO's keys, which lie about zero. The features of other
 encoders have another floor and spread: where nearly all patches are alike, one mask is the whole
-image, and nothing is left. So the mean feature of the user's own images is subtracted, which takes
-the floor away, and the thresholds are put at fixed quantiles of the cosines that are left:
-
-- ``tau_b`` at 0.52: about half of the patches are more alike than that;
-- ``tau_f_bg`` at 0.55: from there on, a mask resembles the background;
-- the further levels (see :mod:`.segment.proposals`) from 0.58 to 0.84.
+image, and nothing is left. So the thresholds are put at fixed quantiles of the cosines of an
+image's patches. Where the median cosine is over 0.7, patches have too much in common: the mean
+feature of the images is subtracted before.
 
 The stride gives any grid of patches about as many prompts.
 
-Even so, no one threshold suits all images. So masks of several levels are united and ranked; the
-default keeps the ten best of an image, the preset "proposals" up to a hundred. A small background
-is one, too: with levels, an image without masks is worse than a doubtful one.
+Even so, no one threshold suits all images. So masks of several levels (see
+:mod:`.segment.proposals`) are united and ranked; the default keeps the twenty best of an image, the
+preset "proposals" up to a hundred. A small background is one, too: with levels, an image without
+masks is worse than a doubtful one.
 
 Where no facet was named, it is the one whose ten best masks of an image have the highest scores.
 """
@@ -42,14 +40,17 @@ SCORED_IMAGES = 8  #: of them, on which facets are compared by their masks
 SHOWN = (5, 25, 50, 75, 95)  #: percentiles of the cosines that are reported
 PATCHES = 512  #: of an image, at most, whose cosines are measured
 PROMPTS = 18  #: on a side of the image
-BEST = 10  #: masks of an image that the default keeps, and that facets are compared by
+SCORED_MASKS = 10  #: of an image, by whose scores facets are compared
+ALIKE = 0.7  #: median cosine above which features are centred
 
-#: Quantiles of the centred cosines at which the thresholds are put.
-QUANTILES = {"tau_b": 0.52, "tau_f_bg": 0.55, "low_tau_b": 0.58, "high_tau_b": 0.84}
-#: What makes one level into several. The CRF stays as it is: the masks are few.
+#: Quantiles of the cosines at which the thresholds are put: of features as they are, or centred.
+QUANTILES = {"tau_b": 0.42, "tau_f_bg": 0.48, "low_tau_b": 0.52, "high_tau_b": 0.82}
+CENTRED_QUANTILES = {"tau_b": 0.52, "tau_f_bg": 0.55, "low_tau_b": 0.58, "high_tau_b": 0.84}
+#: What makes one level into several, and keeps the best masks.
 _LEVELS = {
-    **{k: v for k, v in PRESETS["proposals"].items() if k not in ("crf_scale", *QUANTILES)},
-    "max_masks": BEST,
+    **{k: v for k, v in PRESETS["proposals"].items() if k not in QUANTILES},
+    "max_masks": 20,
+    "crf_scale": 0.7,
 }
 
 
@@ -61,8 +62,8 @@ class Calibration:
         encoder: the identity of the encoder, with its facet.
         images: the number of images measured.
         before: the 5, 25, 50, 75 and 95 % percentiles of the cosines of an image's patches.
-        after: the same of the centred features.
-        centre: (C,) the mean feature, which is subtracted.
+        after: the same of the centred features; those of ``before`` where they are not centred.
+        centre: (C,) the mean feature, which is subtracted; empty where it is not.
         parameters: of :class:`~promerge_fo.ProMergeConfig`: thresholds, and the stride.
         reasons: what was measured and chosen, in words.
     """
@@ -147,7 +148,7 @@ def calibrate(
     best = max(scores, key=lambda facet: scores[facet])
     others = ", ".join(f"{facet} {score:.3f}" for facet, score in scores.items() if facet != best)
     why = (
-        f"facet {best!r}: the mean score of its {BEST} best masks of an image is the highest "
+        f"facet {best!r}: the mean score of its {SCORED_MASKS} best masks of an image is the highest "
         f"({scores[best]:.3f}; {others})"
     )
     return replace(found[best], reasons=[*found[best].reasons, why])
@@ -215,26 +216,39 @@ class _Features:
     def best_scores(self, calibration: Calibration) -> float:
         """The mean score of the best masks of an image; missing ones count as 0."""
         config = calibration.configure(ProMergeConfig())
-        centre = torch.tensor(calibration.centre, dtype=torch.float32)[:, None, None]
-        traces = (trace_segmentation(features - centre, config) for features in self._scored)
-        return float(np.mean([trace.instances.scores[:BEST].sum() / BEST for trace in traces]))
+        scored = self._scored
+        if calibration.centre:
+            centre = torch.tensor(calibration.centre, dtype=torch.float32)[:, None, None]
+            scored = [features - centre for features in scored]
+        scores = [trace_segmentation(each, config).instances.scores for each in scored]
+        return float(np.mean([best[:SCORED_MASKS].sum() / SCORED_MASKS for best in scores]))
 
 
 def _calibration(encoder: Encoder, facet: str, features: _Features) -> Calibration:
     """The calibration for one facet."""
-    centre = features.centre
-    before, cosines = features.cosines([0.0] * len(centre)), features.cosines(centre)
-    values = np.quantile(cosines, list(QUANTILES.values()))
+    centre, quantiles = features.centre, QUANTILES
+    before = cosines = features.cosines([0.0] * len(centre))
+    median = float(np.median(before))
+    if median > ALIKE:
+        cosines, quantiles = features.cosines(centre), CENTRED_QUANTILES
+    else:
+        centre = []
+    values = np.quantile(cosines, list(quantiles.values()))
     thresholds = {
-        name: round(float(value), 3) for name, value in zip(QUANTILES, values, strict=True)
+        name: round(float(value), 3) for name, value in zip(quantiles, values, strict=True)
     }
     shown = [np.percentile(c, SHOWN).round(3).tolist() for c in (before, cosines)]
     put = ", ".join(f"{name} {value:g}" for name, value in thresholds.items())
     stride = max(1, round(features.side / PROMPTS))
+    centred = (
+        f"their median is over {ALIKE}, so the mean feature is subtracted: {_listed(shown[1])}"
+        if centre
+        else f"their median is at most {ALIKE}, so the features stay as they are"
+    )
     reasons = [
         f"{features.images} images measured with {encoder.name}, facet {facet!r}",
-        f"cosines of patches are {_listed(shown[0])} (5, 25, 50, 75, 95 %); without the mean "
-        f"feature, {_listed(shown[1])}",
+        f"cosines of patches are {_listed(shown[0])} (5, 25, 50, 75, 95 %)",
+        centred,
         f"thresholds at fixed quantiles of them: {put}",
         f"stride {stride}, for about {PROMPTS} x {PROMPTS} prompts",
     ]

@@ -153,7 +153,8 @@ class Pipeline:
         if calibration is not None:
             _require_same_encoder(calibration.encoder, encoder, "the calibration's")
             self.config = calibration.configure(self.config)
-            self._centre = _as_centre(calibration.centre, encoder.device)
+            if calibration.centre:
+                self._centre = _as_centre(calibration.centre, encoder.device)
         if self.config.wants_prompt_scores and not encoder.has_prompt_scores:
             raise ValueError(
                 f"prompting is 'attention', but the encoder {encoder.name} has no class token "

@@ -15,6 +15,7 @@ A run that was stopped goes on where it was; with another version of the code it
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ import promerge_fo
 from benchmarks.database import start
 from benchmarks.settings import Settings, UsageError
 from promerge_fo.calibration import Calibration, calibrate
-from promerge_fo.config import MaskCutConfig, ProMergeConfig, Refine, Score
+from promerge_fo.config import MaskCutConfig, ProMergeConfig, Refine, Score, run_hash
 from promerge_fo.encoder import load_encoder
 from promerge_fo.encoder.base import Encoder, Facet
 from promerge_fo.pipeline import Pipeline
@@ -186,6 +187,10 @@ def search(
     from promerge_fo.dataset import ablate
 
     space = dict(list(search_space().items())[: settings.pick(DRAWN, 4)])
+    asked = run_hash({"encoder": encoder.identity(), "space": repr(space)})
+    kept = folder / f"search-{asked}.json"
+    if kept.is_file():  # a run that was stopped goes on where it was
+        return dict(json.loads(kept.read_text()))
 
     def of(names: Sequence[str], refine: Refine) -> dict[str, float]:
         pipelines = {}
@@ -203,13 +208,15 @@ def search(
     best = max(after, key=lambda name: after[name])
     config, centred = space[best]
     changes = {k: v for k, v in config.to_dict().items() if v != ProMergeConfig().to_dict()[k]}
-    return {
+    result = {
         "AP": round(after[best], 2),
         "setting": best,
         "centred": centred,
         "parameters": changes,
         "refined": {name: [round(before[name], 2), round(after[name], 2)] for name in ranked},
     }
+    kept.write_text(json.dumps(result))
+    return result
 
 
 def _correlations(
@@ -225,22 +232,29 @@ def _correlations(
         [record["segmentation"] for record in each.records["ground_truth"]]
         for each in read_labels(dataset, ("ground_truth",), progress=False)
     ]
+    pipelines = {
+        (preset, score.value): Pipeline(
+            encoder, ProMergeConfig.preset(preset).replace(score=score), calibration=calibration
+        )
+        for preset in ("default", "proposals")
+        for score in (Score.QUALITY, Score.OBJECTNESS)
+    }
+    first = next(iter(pipelines.values()))
+    pairs: dict[tuple[str, str], list[tuple[float, float]]] = {key: [] for key in pipelines}
+    for path, objects in zip(dataset.values("filepath"), truth, strict=True):
+        prepared = first.prepare(path)
+        encoded = first.encode([prepared])[0]
+        for key, pipeline in pipelines.items():
+            records = records_of(pipeline.finish(prepared, encoded))
+            if records and objects:
+                masks = [record["segmentation"] for record in records]
+                ious = coco.iou(masks, objects, [0] * len(objects)).max(axis=1)
+                scores = [record["score"] for record in records]
+                pairs[key] += zip(scores, ious.tolist(), strict=True)
     found: dict[str, dict[str, float]] = {}
-    for preset in ("default", "proposals"):
-        for score in (Score.QUALITY, Score.OBJECTNESS):
-            config = ProMergeConfig.preset(preset).replace(score=score)
-            pipeline = Pipeline(encoder, config, calibration=calibration)
-            scores, ious = [], []
-            for objects, instances in zip(
-                truth, pipeline.run(dataset.values("filepath")), strict=True
-            ):
-                records = records_of(instances)
-                if records and objects:
-                    masks = [record["segmentation"] for record in records]
-                    ious += coco.iou(masks, objects, [0] * len(objects)).max(axis=1).tolist()
-                    scores += [record["score"] for record in records]
-            rho = spearmanr(scores, ious).statistic if len(scores) > 2 else float("nan")
-            found.setdefault(preset, {})[score.value] = round(float(rho), 2)
+    for (preset, score), listed in pairs.items():
+        rho = spearmanr(*zip(*listed, strict=True)).statistic if len(listed) > 2 else float("nan")
+        found.setdefault(preset, {})[score] = round(float(rho), 2)
     return found
 
 
