@@ -63,7 +63,8 @@ class Calibration:
         images: the number of images measured.
         before: the 5, 25, 50, 75 and 95 % percentiles of the cosines of an image's patches.
         after: the same of the centred features; those of ``before`` where they are not centred.
-        centre: (C,) the mean feature, which is subtracted; empty where it is not.
+        is_centred: whether the mean feature is subtracted.
+        centre: (C,) the mean feature.
         parameters: of :class:`~promerge_fo.ProMergeConfig`: thresholds, and the stride.
         reasons: what was measured and chosen, in words.
     """
@@ -72,6 +73,7 @@ class Calibration:
     images: int
     before: Sequence[float]
     after: Sequence[float]
+    is_centred: bool
     centre: Sequence[float]
     parameters: Mapping[str, float]
     reasons: Sequence[str]
@@ -148,8 +150,8 @@ def calibrate(
     best = max(scores, key=lambda facet: scores[facet])
     others = ", ".join(f"{facet} {score:.3f}" for facet, score in scores.items() if facet != best)
     why = (
-        f"facet {best!r}: the mean score of its {SCORED_MASKS} best masks of an image is the highest "
-        f"({scores[best]:.3f}; {others})"
+        f"facet {best!r}: the mean score of its {SCORED_MASKS} best masks of an image is the "
+        f"highest ({scores[best]:.3f}; {others})"
     )
     return replace(found[best], reasons=[*found[best].reasons, why])
 
@@ -217,7 +219,7 @@ class _Features:
         """The mean score of the best masks of an image; missing ones count as 0."""
         config = calibration.configure(ProMergeConfig())
         scored = self._scored
-        if calibration.centre:
+        if calibration.is_centred:
             centre = torch.tensor(calibration.centre, dtype=torch.float32)[:, None, None]
             scored = [features - centre for features in scored]
         scores = [trace_segmentation(each, config).instances.scores for each in scored]
@@ -228,11 +230,9 @@ def _calibration(encoder: Encoder, facet: str, features: _Features) -> Calibrati
     """The calibration for one facet."""
     centre, quantiles = features.centre, QUANTILES
     before = cosines = features.cosines([0.0] * len(centre))
-    median = float(np.median(before))
-    if median > ALIKE:
+    is_centred = bool(np.median(before) > ALIKE)
+    if is_centred:
         cosines, quantiles = features.cosines(centre), CENTRED_QUANTILES
-    else:
-        centre = []
     values = np.quantile(cosines, list(quantiles.values()))
     thresholds = {
         name: round(float(value), 3) for name, value in zip(quantiles, values, strict=True)
@@ -242,7 +242,7 @@ def _calibration(encoder: Encoder, facet: str, features: _Features) -> Calibrati
     stride = max(1, round(features.side / PROMPTS))
     centred = (
         f"their median is over {ALIKE}, so the mean feature is subtracted: {_listed(shown[1])}"
-        if centre
+        if is_centred
         else f"their median is at most {ALIKE}, so the features stay as they are"
     )
     reasons = [
@@ -258,6 +258,7 @@ def _calibration(encoder: Encoder, facet: str, features: _Features) -> Calibrati
         features.images,
         shown[0],
         shown[1],
+        is_centred,
         centre,
         {**thresholds, "stride": stride},
         reasons,

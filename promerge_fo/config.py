@@ -363,7 +363,9 @@ def run_hash(parts: dict[str, Any]) -> str:
         16 hexadecimal digits of the SHA-256 of the canonical JSON.
     """
     if "calibration" in parts:  # its thresholds are in the configuration, its words decide nothing
-        parts = {**parts, "calibration": {"centre": parts["calibration"]["centre"]}}
+        calibration = parts["calibration"]
+        centre = calibration["centre"] if calibration["is_centred"] else None
+        parts = {**parts, "calibration": {"centre": centre}}
     method = METHODS.get(str(parts.get("method")))
     if method is not None and "config" in parts:
         parts = {**parts, "config": method.from_dict(parts["config"]).hashed()}

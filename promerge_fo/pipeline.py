@@ -153,7 +153,7 @@ class Pipeline:
         if calibration is not None:
             _require_same_encoder(calibration.encoder, encoder, "the calibration's")
             self.config = calibration.configure(self.config)
-            if calibration.centre:
+            if calibration.is_centred:
                 self._centre = _as_centre(calibration.centre, encoder.device)
         if self.config.wants_prompt_scores and not encoder.has_prompt_scores:
             raise ValueError(

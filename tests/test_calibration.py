@@ -82,6 +82,7 @@ def test_lifted_features_give_no_masks_and_calibrated_ones_the_objects(
     pipeline = Pipeline(encoder_of(checkpoint, facet), config)
     calibrated = pipeline.calibrated(images)
     assert calibrated.calibration.before[0] > 0.7
+    assert calibrated.calibration.is_centred
     assert calibrated.calibration.after[0] < 0.1
     objects, without = found(pipeline, scenes)
     assert without == 0
@@ -101,7 +102,7 @@ def test_a_facet_that_was_named_stays(checkpoint, images):
     for facet in ("value", "normed_token"):
         calibration = calibrate(encoder_of(checkpoint, facet), images)
         assert calibration.facet == facet
-        assert len(calibration.reasons) == 4
+        assert len(calibration.reasons) == 5
 
 
 def test_the_floor_of_the_features_does_not_matter(images):
@@ -124,9 +125,9 @@ def one_of(encoder, calibration):
 
 
 def test_what_the_user_names_stays():
-    calibration = Calibration({}, 1, [0] * 5, [0] * 5, [0.0], {"tau_b": 0.5, "stride": 2}, [])
+    calibration = Calibration({}, 1, [0] * 5, [0] * 5, True, [0.0], {"tau_b": 0.5, "stride": 2}, [])
     chosen = calibration.configure(ProMergeConfig())
-    assert (chosen.tau_b, chosen.stride, chosen.levels, chosen.max_masks) == (0.5, 2, 5, 10)
+    assert (chosen.tau_b, chosen.stride, chosen.levels, chosen.max_masks) == (0.5, 2, 5, 20)
     named = calibration.configure(ProMergeConfig(tau_b=0.2, levels=1))
     assert (named.tau_b, named.stride, named.levels) == (0.2, 2, 1)
     changed = calibration.configure(ProMergeConfig.preset("proposals").replace(max_masks=7))
@@ -145,7 +146,7 @@ def test_what_the_user_names_stays():
 def test_what_is_the_papers_is_never_calibrated(config):
     pipeline = Pipeline(Lifted(device="cpu", image_size=SIZE), config)
     assert not pipeline.wants_calibration
-    calibration = Calibration({}, 1, [0] * 5, [0] * 5, [0.0], {"tau_b": 0.5}, [])
+    calibration = Calibration({}, 1, [0] * 5, [0] * 5, True, [0.0], {"tau_b": 0.5}, [])
     with pytest.raises(ValueError, match="only for ProMerge with a score that ranks masks; leave"):
         calibration.configure(config)
 

@@ -18,6 +18,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -192,12 +193,14 @@ def search(
     if kept.is_file():  # a run that was stopped goes on where it was
         return dict(json.loads(kept.read_text()))
 
+    mean = replace(calibration, is_centred=True)
+
     def of(names: Sequence[str], refine: Refine) -> dict[str, float]:
         pipelines = {}
         for name in names:
             config, centred = space[name]
             pipelines[name] = Pipeline(
-                encoder, config.replace(refine=refine), calibration=calibration if centred else None
+                encoder, config.replace(refine=refine), calibration=mean if centred else None
             )
         ablation = ablate(dataset, pipelines, encoder=encoder, folder=folder, resamples=1)
         return {n: o.scores["segm"].metrics["AP"] for n, o in ablation.outcomes.items()}
