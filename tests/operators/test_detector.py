@@ -145,11 +145,14 @@ def test_settings_follow_the_batch(present, operator, form, segmented, pseudo, t
 
 def test_an_export_from_the_form_is_what_is_trained_on(operator, form, segmented, tmp_path):
     """What the last export wrote is offered."""
+    import fiftyone.operators as foo
     from fiftyone.operators.executor import ExecutionContext
 
     export = operator("export_pseudo_labels")
     path = str(tmp_path / "labels.json")
-    export(segmented, label_field="promerge", path=path, min_area=0.0)
+    asked = {"label_field": "promerge", "path": path, "min_area": 0.0, "review": "all",
+             "images": "refer", "format": "coco"}  # fmt: skip
+    foo.execute_operator(export.uri, {"dataset": segmented}, params=asked)  # as the App does
     train = operator("train_detector")
     ctx = ExecutionContext(
         operator_uri=train.uri,

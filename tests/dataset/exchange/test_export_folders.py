@@ -100,7 +100,9 @@ def test_a_folder_with_something_in_it_is_not_touched(scenes, tmp_path):
     out.mkdir()
     pfo.export_pseudo_labels(scenes, "promerge", out)  # an empty one is fine
     (out / "weights.pth").write_text("")
-    with pytest.raises(FileExistsError, match="is not empty; overwrite=True replaces it"):
+    with pytest.raises(
+        FileExistsError, match="is not empty; overwrite=True .--overwrite. replaces it"
+    ):
         pfo.export_pseudo_labels(scenes, "promerge", out)
     assert (out / "weights.pth").exists()
     pfo.export_pseudo_labels(scenes, "promerge", out, images="copy", overwrite=True)
