@@ -154,7 +154,7 @@ def test_the_crf_of_a_smaller_image_finds_the_same_outline():
         found = np.array([rows[0], rows[-1], columns[0], columns[-1]])
         off = np.abs(found - [60, 159, 70, 169])
         assert off.max() <= (0 if scale == 1 else 1 / scale)  # one of the CRF's pixels
-        assert mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].mean() > 0.97
+        assert mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].mean() > 0.9
 
 
 def test_without_refinement_patches_are_enlarged():
