@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from promerge_fo.encoder.texture import TextureEncoder
+
 
 def feature_scene(
     seed: int, grid: tuple[int, int] = (30, 30), channels: int = 16, noise: float = 0.15
@@ -71,3 +73,13 @@ def painted_scene(seed: int, size: int = 240) -> tuple[np.ndarray, np.ndarray]:
         truths.append(mask)
     image += rng.normal(0, 6, image.shape)
     return np.clip(image, 0, 255).astype(np.uint8), np.array(truths)
+
+
+class Lifted(TextureEncoder):
+    """Features with a common component, which lifts all cosines, as other transformers' have."""
+
+    wants_calibration = True
+
+    def _encode(self, pixels, with_prompt_scores):
+        features, scores = super()._encode(pixels, with_prompt_scores)
+        return features + 3, scores

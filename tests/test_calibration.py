@@ -14,20 +14,10 @@ from promerge_fo.calibration import IMAGES
 from promerge_fo.config import MaskCutConfig, ProMergeConfig, TokenCutConfig, run_hash
 from promerge_fo.encoder.texture import TextureEncoder
 from promerge_fo.pipeline import Pipeline, pipeline_of
-from tests.scenes import iou_matrix, painted_scene
+from tests.scenes import Lifted, iou_matrix, painted_scene
 
 NAME = "vit_tiny_patch16_224"
 SIZE = 240
-
-
-class Lifted(TextureEncoder):
-    """Features with a common component, which lifts all cosines, as other transformers' have."""
-
-    wants_calibration = True
-
-    def _encode(self, pixels, with_prompt_scores):
-        features, scores = super()._encode(pixels, with_prompt_scores)
-        return features + 3, scores
 
 
 @pytest.fixture(scope="module")

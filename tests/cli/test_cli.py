@@ -12,6 +12,7 @@ from promerge_fo.config import METHODS
 from promerge_fo.install import doctor
 
 TEXTURE = ["--encoder", "texture", "--image-size", "160", "--num-workers", "2"]
+SMALL = ["--image-size", "160"]
 
 
 @pytest.fixture
@@ -321,26 +322,11 @@ def test_explain_draws_the_levels_of_proposals(photographs, tmp_path):
     assert any(axis.get_title().startswith("levels 1 to 5: ") for axis in last.axes)
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """The options that choose a small vision transformer with seeded weights."""
-    import timm
-    import torch
-
-    path = tmp_path_factory.mktemp("weights") / "tiny.pth"
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        torch.save(timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict(), path)
-    return [
-        "--encoder", "vit_tiny_patch16_224", "--checkpoint", str(path), "--image-size", "160",
-    ]  # fmt: skip
-
-
 def test_another_encoder_is_calibrated_before_the_run(fo, folder, weights, caplog):
     from promerge_fo.dataset.provenance import list_runs, load_run
 
     with caplog.at_level("INFO", "fiftyone.promerge"):
-        assert main(["segment", str(folder), *weights, "--tau-f-bg", "0.9"]) == 1
+        assert main(["segment", str(folder), *weights, *SMALL, "--tau-f-bg", "0.9"]) == 1
     assert "promerge: calibrated (4 images measured with vit_tiny_patch16_224, " in caplog.text
     dataset = fo.load_dataset("photos")
     (key,) = list_runs(dataset)
@@ -351,10 +337,10 @@ def test_another_encoder_is_calibrated_before_the_run(fo, folder, weights, caplo
     assert record["config"]["tau_f_bg"] == 0.9 != chosen["tau_f_bg"]
     caplog.clear()
     with caplog.at_level("INFO", "fiftyone.promerge"):
-        assert main(["segment", str(folder), *weights, "--tau-f-bg", "0.9"]) == 1
+        assert main(["segment", str(folder), *weights, *SMALL, "--tau-f-bg", "0.9"]) == 1
     assert "promerge: calibrated as before (" in caplog.text
     assert list_runs(dataset) == [key]
-    assert main(["segment", str(folder), *weights, "--no-calibrate"]) == 1
+    assert main(["segment", str(folder), *weights, *SMALL, "--no-calibrate"]) == 1
     other = load_run(dataset, list_runs(dataset)[-1])
     assert other["config"]["tau_b"] == 0.2
     assert "calibration" not in other
@@ -362,7 +348,7 @@ def test_another_encoder_is_calibrated_before_the_run(fo, folder, weights, caplo
 
 def test_explain_calibrates_on_the_images_beside_it(folder, tmp_path, weights, capsys):
     output = tmp_path / "explained.png"
-    arguments = ["explain", str(folder / "0.png"), *weights, "--facet", "query"]
+    arguments = ["explain", str(folder / "0.png"), *weights, *SMALL, "--facet", "query"]
     assert main([*arguments, "--output", str(output)]) == 0
     assert "4 images measured with vit_tiny_patch16_224, facet 'query'" in capsys.readouterr().out
     assert main([*arguments, "--output", str(output), "--no-calibrate"]) == 0

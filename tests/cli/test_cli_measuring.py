@@ -126,19 +126,6 @@ def test_a_choice_is_written_as_options():
     assert _flags({"fill_holes": True}) == "--fill-holes"
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """The options that choose a small vision transformer with seeded weights."""
-    import timm
-    import torch
-
-    path = tmp_path_factory.mktemp("weights") / "tiny.pth"
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        torch.save(timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict(), path)
-    return ["--encoder", "vit_tiny_patch16_224", "--checkpoint", str(path)]
-
-
 def test_facets_and_blocks_are_settings(named, tmp_path, capsys, weights):
     vary = ["--vary", "facet=key,token", "--vary", "block=6,11", "--vary", "tau_b=0.2,0.3"]
     assert run(named, tmp_path, *vary, *weights) == 0

@@ -7,20 +7,9 @@ from PIL import Image
 from promerge_fo import dataset as pfo
 from promerge_fo.calibration import calibrate
 from promerge_fo.config import ProMergeConfig
-from promerge_fo.encoder.texture import TextureEncoder
-from tests.scenes import painted_scene
+from tests.scenes import Lifted, painted_scene
 
 SIZE = 160
-
-
-class Lifted(TextureEncoder):
-    """Features with a common component, which lifts all cosines, as other transformers' have."""
-
-    wants_calibration = True
-
-    def _encode(self, pixels, with_prompt_scores):
-        features, scores = super()._encode(pixels, with_prompt_scores)
-        return features + 3, scores
 
 
 def lifted(config=None):
