@@ -9,11 +9,12 @@ feature of the images is subtracted before.
 The stride gives any grid of patches about as many prompts.
 
 Even so, no one threshold suits all images. So masks of several levels (see
-:mod:`.segment.proposals`) are united and ranked; the default keeps the twenty best of an image, the
+:mod:`.segment.proposals`) are united and ranked; the default keeps the forty best of an image, the
 preset "proposals" up to a hundred. A small background is one, too: with levels, an image without
 masks is worse than a doubtful one.
 
-Where no facet was named, it is the one whose ten best masks of an image have the highest scores.
+Where no facet was named, it is the one whose ten best masks of an image the other facets confirm
+most, by IoU. (Scores of masks do not compare facets: they rise where features are centred.)
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -36,11 +38,11 @@ from promerge_fo.segment import trace_segmentation
 __all__ = ["IMAGES", "SHOWN", "Calibration", "calibrate"]
 
 IMAGES = 32  #: that are measured, evenly spaced among those that are given
-SCORED_IMAGES = 8  #: of them, on which facets are compared by their masks
+COMPARED_IMAGES = 16  #: of them, on which facets are compared by their masks
 SHOWN = (5, 25, 50, 75, 95)  #: percentiles of the cosines that are reported
 PATCHES = 512  #: of an image, at most, whose cosines are measured
 PROMPTS = 18  #: on a side of the image
-SCORED_MASKS = 10  #: of an image, by whose scores facets are compared
+COMPARED_MASKS = 10  #: of an image, the best ones, by which facets are compared
 ALIKE = 0.7  #: median cosine above which features are centred
 
 #: Quantiles of the cosines at which the thresholds are put: of features as they are, or centred.
@@ -49,8 +51,7 @@ CENTRED_QUANTILES = {"tau_b": 0.52, "tau_f_bg": 0.55, "low_tau_b": 0.58, "high_t
 #: What makes one level into several, and keeps the best masks.
 _LEVELS = {
     **{k: v for k, v in PRESETS["proposals"].items() if k not in QUANTILES},
-    "max_masks": 20,
-    "crf_scale": 0.7,
+    "max_masks": 40,
 }
 
 
@@ -142,18 +143,34 @@ def calibrate(
     measured = {facet: _Features() for facet in encoder.facets}
     for count, pixels in enumerate(_readable(encoder, images, progress)):
         for facet, features in encoder.facets_of(pixels).items():
-            measured[facet].add(features, keep=count % (IMAGES // SCORED_IMAGES) == 0)
+            measured[facet].add(features, keep=count % (IMAGES // COMPARED_IMAGES) == 0)
     found = {facet: _calibration(encoder, facet, features) for facet, features in measured.items()}
     if len(found) == 1:
         return next(iter(found.values()))
-    scores = {facet: measured[facet].best_scores(c) for facet, c in found.items()}
-    best = max(scores, key=lambda facet: scores[facet])
-    others = ", ".join(f"{facet} {score:.3f}" for facet, score in scores.items() if facet != best)
+    masks = {facet: measured[facet].best_masks(c) for facet, c in found.items()}
+    shares = {facet: _confirmed(masks, facet) for facet in masks}
+    best = max(shares, key=lambda facet: shares[facet])
+    others = ", ".join(f"{facet} {share:.2f}" for facet, share in shares.items() if facet != best)
     why = (
-        f"facet {best!r}: the mean score of its {SCORED_MASKS} best masks of an image is the "
-        f"highest ({scores[best]:.3f}; {others})"
+        f"facet {best!r}: the others confirm its {COMPARED_MASKS} best masks most (mean "
+        f"IoU {shares[best]:.2f}; {others})"
     )
     return replace(found[best], reasons=[*found[best].reasons, why])
+
+
+def _confirmed(masks: Mapping[str, Sequence[NDArray[np.bool_]]], facet: str) -> float:
+    """The mean IoU of a facet's masks with the nearest masks of each other facet.
+
+    ``masks`` of each facet: (n, h, w) for each image; those that an image lacks count as 0.
+    """
+    shares = []
+    for other in masks.keys() - {facet}:
+        for own, theirs in zip(masks[facet], masks[other], strict=True):
+            a, b = (m.reshape(len(m), prod(m.shape[1:])).astype(np.float32) for m in (own, theirs))
+            shared = a @ b.T
+            iou = shared / np.maximum(a.sum(1)[:, None] + b.sum(1) - shared, 1)
+            shares.append(iou.max(axis=1, initial=0).sum() / COMPARED_MASKS)
+    return float(np.mean(shares))
 
 
 def _readable(
@@ -189,7 +206,7 @@ class _Features:
         self.side = 0.0  # of the grid, in patches
         self._total: NDArray[np.float64] = np.zeros(0)
         self._patches: list[torch.Tensor] = []
-        self._scored: list[torch.Tensor] = []
+        self._compared: list[torch.Tensor] = []
 
     def add(self, features: torch.Tensor, keep: bool) -> None:
         """Add one image's (C, h, w)."""
@@ -201,7 +218,7 @@ class _Features:
         self._patches.append(flat[:, :: -(-flat.shape[1] // PATCHES)].cpu())
         self.side = flat.shape[1] ** 0.5
         if keep:
-            self._scored.append(features.cpu())
+            self._compared.append(features.half().cpu())
         self.images += 1
 
     @property
@@ -215,15 +232,15 @@ class _Features:
         units = (torch.nn.functional.normalize(x - subtracted, dim=0) for x in self._patches)
         return np.concatenate([(unit.T @ unit).flatten().numpy() for unit in units])
 
-    def best_scores(self, calibration: Calibration) -> float:
-        """The mean score of the best masks of an image; missing ones count as 0."""
+    def best_masks(self, calibration: Calibration) -> list[NDArray[np.bool_]]:
+        """The best masks (n, h, w) of each image that was kept."""
         config = calibration.configure(ProMergeConfig())
-        scored = self._scored
+        features = [each.float() for each in self._compared]
         if calibration.is_centred:
             centre = torch.tensor(calibration.centre, dtype=torch.float32)[:, None, None]
-            scored = [features - centre for features in scored]
-        scores = [trace_segmentation(each, config).instances.scores for each in scored]
-        return float(np.mean([best[:SCORED_MASKS].sum() / SCORED_MASKS for best in scores]))
+            features = [each - centre for each in features]
+        found = [trace_segmentation(each, config).instances.masks for each in features]
+        return [masks[:COMPARED_MASKS] for masks in found]
 
 
 def _calibration(encoder: Encoder, facet: str, features: _Features) -> Calibration:

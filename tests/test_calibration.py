@@ -81,11 +81,27 @@ def test_lifted_features_give_no_masks_and_calibrated_ones_the_objects(
 
 def test_the_facet_is_chosen_where_none_was_named(checkpoint, calibration):
     assert calibration.facet in encoder_of(checkpoint).facets
-    assert calibration.reasons[-1].startswith(f"facet {calibration.facet!r}: the mean score of its")
+    assert calibration.reasons[-1].startswith(f"facet {calibration.facet!r}: the others confirm")
     for facet in {"key", "query", "value", "token"} - {calibration.facet}:
         assert f"{facet} 0." in calibration.reasons[-1]
     pipeline = Pipeline(encoder_of(checkpoint)).calibrated(calibration)
     assert pipeline.encoder.facet == calibration.facet
+
+
+def test_the_facet_is_the_one_that_the_others_confirm(images):
+    class Several(TextureEncoder):
+        """Texture as two of its facets, one with something added; noise is the third."""
+
+        def facets_of(self, pixels):
+            texture = self.encode([pixels])[0]
+            noise = torch.randn(texture.shape, generator=torch.Generator().manual_seed(0))
+            return {"noise": noise, "texture": texture, "lifted": texture + 1.0}
+
+    encoder = Several(device="cpu", image_size=SIZE)
+    encoder.facets = ("noise", "texture", "lifted")
+    calibration = calibrate(encoder, images)
+    assert calibration.facet in ("texture", "lifted")
+    assert "noise 0." in calibration.reasons[-1]
 
 
 def test_a_facet_that_was_named_stays(checkpoint, images):
@@ -117,7 +133,7 @@ def one_of(encoder, calibration):
 def test_what_the_user_names_stays():
     calibration = Calibration({}, 1, [0] * 5, [0] * 5, True, [0.0], {"tau_b": 0.5, "stride": 2}, [])
     chosen = calibration.configure(ProMergeConfig())
-    assert (chosen.tau_b, chosen.stride, chosen.levels, chosen.max_masks) == (0.5, 2, 5, 20)
+    assert (chosen.tau_b, chosen.stride, chosen.levels, chosen.max_masks) == (0.5, 2, 5, 40)
     named = calibration.configure(ProMergeConfig(tau_b=0.2, levels=1))
     assert (named.tau_b, named.stride, named.levels) == (0.2, 2, 1)
     changed = calibration.configure(ProMergeConfig.preset("proposals").replace(max_masks=7))
