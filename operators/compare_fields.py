@@ -8,18 +8,17 @@ from typing import Any
 from fiftyone.operators import types
 
 from ..forms import CannotRunError, Form, chosen_path, detection_fields, menu
-from ..operator import Operator
-from ..progress import follow, outcome
+from ..jobs import Job, Outcome
+from ..operator import LongOperator
 
 
-class CompareFields(Operator):
+class CompareFields(LongOperator):
     """A form and calls of ``compare_fields`` and ``evaluate_instances``."""
 
     label = "ProMerge: compare fields"
     description = "AP and AR of several fields, how sure their differences are, and where"
     icon = "compare"
     button = "Compare"
-    delegable = True
 
     def ask(self, form: Form) -> None:
         fields = detection_fields(form.ctx.dataset)
@@ -48,23 +47,23 @@ class CompareFields(Operator):
         about = "tables, plots and pictures side by side; none is written if empty"
         form.pick("folder", "Folder for a report", about, folder=True)
 
-    def work(self, ctx: Any) -> Any:
+    def about(self, ctx: Any) -> str:
+        return ", ".join([ctx.params["baseline"], *ctx.params["fields"]])
+
+    def work(self, ctx: Any, job: Job) -> Outcome:  # type: ignore[override]
         from promerge_fo.dataset.evaluation.comparison import compare_fields
         from promerge_fo.dataset.evaluation.evaluate import evaluate_instances
 
         params, view = ctx.params, ctx.target_view()
         fields, truth = [params["baseline"], *params["fields"]], params["gt_field"]
-
-        def work(bar: Any) -> Any:
-            for field in fields:
-                evaluate_instances(view, field, truth, f"eval_{field}", progress=bar)
-            return compare_fields(view, fields, truth, progress=bar)
-
-        comparison = yield from follow(ctx, "images", work)
+        for field in fields:
+            bar = job.progress(f"images of {field}")
+            evaluate_instances(view, field, truth, f"eval_{field}", progress=bar)
+        comparison = compare_fields(view, fields, truth, progress=job.progress("images"))
         folder, text = chosen_path(params.get("folder")), str(comparison)
+        report = None
         if folder is not None:
             report = comparison.report(Path(folder) / "promerge-comparison")
             text += f"\n\nReport: `{report}`"
-        yield ctx.ops.reload_dataset()
-        yield ctx.ops.open_panel("promerge_compare", layout="horizontal", force=True)
-        yield outcome(ctx, text, markdown=True)
+        result = {"report": None if report is None else str(report)}
+        return Outcome(text, result, panel="promerge_compare")

@@ -6,9 +6,8 @@ from typing import Any
 
 from fiftyone.operators import types
 
-from ..forms import Form
+from ..forms import Form, result
 from ..operator import Operator
-from ..progress import result
 from .show_run import choose_run
 
 

@@ -7,18 +7,17 @@ from typing import Any
 from promerge_fo.words import markdown_table
 
 from ..forms import CannotRunError, Form, detection_fields, why_no_name
-from ..operator import Operator
-from ..progress import follow, outcome
+from ..jobs import Job, Outcome
+from ..operator import LongOperator
 
 
-class EvaluateInstances(Operator):
+class EvaluateInstances(LongOperator):
     """A form and a call of ``promerge_fo.dataset.evaluate_instances``."""
 
     label = "ProMerge: evaluate instances"
     description = "Class-agnostic COCO AP and AR, exactly as pycocotools measures them"
     icon = "query_stats"
     button = "Evaluate"
-    delegable = True
 
     def ask(self, form: Form) -> None:
         dataset = form.ctx.dataset
@@ -45,16 +44,19 @@ class EvaluateInstances(Operator):
         elif dataset.has_field(key):
             form.refuse(f"There is a field {key!r}; take another key.", "key_refused")
 
-    def work(self, ctx: Any) -> Any:
+    def about(self, ctx: Any) -> str:
+        return f"{ctx.params['pred_field']} against {ctx.params['gt_field']}"
+
+    def work(self, ctx: Any, job: Job) -> Outcome:  # type: ignore[override]
         from promerge_fo.dataset.evaluation.evaluate import evaluate_instances
 
         options = {name: ctx.params[name] for name in ("pred_field", "gt_field", "eval_key")}
         target = ctx.target_view()
-        results = yield from follow(
-            ctx, "images", lambda bar: evaluate_instances(target, progress=bar, **options)
+        results = evaluate_instances(target, progress=job.progress("images"), **options)
+        metrics = results.metrics()
+        return Outcome(
+            metrics_table(metrics), {"metrics": metrics, "eval_key": options["eval_key"]}
         )
-        yield ctx.ops.reload_dataset()
-        yield outcome(ctx, metrics_table(results.metrics()), markdown=True)
 
 
 def metrics_table(metrics: dict[str, dict[str, float]]) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 from fiftyone.operators import types
 
 from ..forms import CannotRunError, Form, absolute, detection_fields, filled
-from ..operator import Operator
-from ..progress import follow, outcome
+from ..jobs import Job, Outcome
+from ..operator import LongOperator
 
 FORMATS = {
     "coco": "COCO JSON with compressed RLE at full resolution: nothing is lost",
@@ -26,7 +26,7 @@ IMAGES = {
 }
 
 
-class ExportPseudoLabels(Operator):
+class ExportPseudoLabels(LongOperator):
     """A form and a call of ``promerge_fo.dataset.export_pseudo_labels``."""
 
     label = "ProMerge: export pseudo-labels"
@@ -35,7 +35,6 @@ class ExportPseudoLabels(Operator):
     button = "Export"
     place = types.Places.SAMPLES_GRID_SECONDARY_ACTIONS
     place_label = "Export pseudo-labels of ProMerge"
-    delegable = True
 
     def ask(self, form: Form) -> None:
         fields = detection_fields(form.ctx.dataset)
@@ -62,7 +61,10 @@ class ExportPseudoLabels(Operator):
         form.share("val_fraction", "Share of the images for validation", about)
         form.choose("images", IMAGES, "Images", default="refer" if style == "coco" else "link")
 
-    def work(self, ctx: Any) -> Any:
+    def about(self, ctx: Any) -> str:
+        return f"{ctx.params['label_field']}, to {ctx.params['path']}"
+
+    def work(self, ctx: Any, job: Job) -> Outcome:  # type: ignore[override]
         from promerge_fo.dataset.exchange.export import export_pseudo_labels
 
         params, target = ctx.params, ctx.target_view()
@@ -74,11 +76,8 @@ class ExportPseudoLabels(Operator):
             "val_fraction": params.get("val_fraction") or None,
         }
         field, path = params["label_field"], params["path"]
-        summary = yield from follow(
-            ctx,
-            "images",
-            lambda bar: export_pseudo_labels(target, field, path, progress=bar, **options),
-        )
+        bar = job.progress("images")
+        summary = export_pseudo_labels(target, field, path, progress=bar, **options)
         left_out = ", ".join(
             f"{count:,} {name.replace('_', ' ')}"
             for name, count in summary.items()
@@ -87,7 +86,7 @@ class ExportPseudoLabels(Operator):
         text = (
             f"{summary['annotations']:,} masks of {summary['images']:,} images: {summary['path']}"
         )
-        yield outcome(ctx, f"{text}; left out: {left_out}" if left_out else text)
+        return Outcome(f"{text}; left out: {left_out}" if left_out else text, dict(summary))
 
 
 def _check(form: Form, path: str) -> None:

@@ -5,21 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fiftyone.operators import types
-
 from ..forms import Form, filled
-from ..operator import Operator
-from ..progress import result
+from ..jobs import Job, Outcome
+from ..operator import LongOperator
 
 
-class ImportPredictions(Operator):
+class ImportPredictions(LongOperator):
     """A form and a call of ``promerge_fo.dataset.import_predictions``."""
 
     label = "ProMerge: import predictions"
     description = "coco_instances_results.json of any detector, as a field"
     icon = "upload"
     button = "Import"
-    delegable = True
 
     def ask(self, form: Form) -> None:
         form.inputs.view_target(form.ctx)
@@ -36,10 +33,11 @@ class ImportPredictions(Operator):
         form.share("min_score", "Lowest score")
         form.count("top_k", "At most so many an image")
 
-    def work(self, ctx: Any) -> dict[str, Any]:
+    def work(self, ctx: Any, job: Job) -> Outcome:  # type: ignore[override]
         from promerge_fo.dataset.exchange.imports import import_predictions
 
         params = ctx.params
+        job.show("Reading the file")
         report = import_predictions(
             ctx.target_view(),
             params["path"],
@@ -47,12 +45,7 @@ class ImportPredictions(Operator):
             annotations=params.get("annotations") or None,
             **filled(params, "min_score", "top_k", "overwrite"),
         )
-        if not ctx.delegated:
-            ctx.ops.reload_dataset()
-        return {"report": str(report).replace("\n", "\n\n")}
-
-    def resolve_output(self, ctx: Any) -> types.Property:
-        return result("report", markdown=True)
+        return Outcome(str(report).replace("\n", "\n\n"), {"label_field": params["label_field"]})
 
 
 def _require_file(path: str) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ..forms import Form, filled
+from ..jobs import Job, Outcome
 from ..memory import trainings
-from ..operator import Operator
-from ..progress import follow, outcome
+from ..operator import LongOperator
 from .train_detector import DEVICES, refuse_without_detectron2
 
 
-class Predict(Operator):
+class Predict(LongOperator):
     """A form and calls of ``promerge_fo.detector.predict`` and ``import_predictions``."""
 
     label = "ProMerge: predict with a detector"
@@ -21,7 +21,6 @@ class Predict(Operator):
     icon = "center_focus_strong"
     heading = "ProMerge: predict with a trained detector"
     button = "Predict"
-    delegable = True
 
     def ask(self, form: Form) -> None:
         from promerge_fo.detector.prediction import find_detector
@@ -44,31 +43,27 @@ class Predict(Operator):
         about = "a .json file; kept nowhere if empty"
         form.path("path", "Keep the predictions as", about, lambda path: _check(form, path))
 
-    def work(self, ctx: Any) -> Any:
+    def work(self, ctx: Any, job: Job) -> Outcome:  # type: ignore[override]
         from promerge_fo.dataset.exchange.imports import import_predictions
         from promerge_fo.detector import predict
 
         params, target = ctx.params, ctx.target_view()
         with tempfile.TemporaryDirectory() as folder:
             path = params.get("path") or str(Path(folder, "predictions.json"))
-            found = yield from follow(
-                ctx,
-                "images",
-                lambda bar: predict(
-                    params["detector"],
-                    target,
-                    path,
-                    device="cpu" if params.get("device") == "cpu" else None,
-                    num_workers=None if ctx.delegated else 0,
-                    progress=bar,
-                    **filled(params, "min_score"),
-                ),
+            found = predict(
+                params["detector"],
+                target,
+                path,
+                device="cpu" if params.get("device") == "cpu" else None,
+                num_workers=None if ctx.delegated else 0,
+                progress=job.progress("images"),
+                **filled(params, "min_score"),
             )
             options = filled(params, "top_k", "overwrite")
             stored = import_predictions(target, path, params["label_field"], **options)
-        yield ctx.ops.reload_dataset()
         failed = "".join(f"\n\n{line}" for line in found.failed[:10])
-        yield outcome(ctx, str(stored).replace("\n", "\n\n") + failed, markdown=True)
+        result = {"label_field": params["label_field"], "failed": list(found.failed)}
+        return Outcome(str(stored).replace("\n", "\n\n") + failed, result)
 
 
 def _check(form: Form, path: str) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import fiftyone as fo
 from fiftyone.operators import types
 
+from promerge_fo.dataset.provenance import run_key
 from promerge_fo.words import duration
 
 from ..forms import Form, add_parameter, filled, why_no_name
+from ..jobs import Job, Outcome
 from ..model_form import ask_model, asked, encoder_of, load_asked, start_of
-from ..operator import Operator
-from ..progress import follow, outcome
+from ..operator import LongOperator
 
 #: Headings of the parameters, and those of all methods below them.
 GROUPS = {
@@ -36,7 +38,7 @@ GROUPS = {
 }
 
 
-class SegmentInstances(Operator):
+class SegmentInstances(LongOperator):
     """A form and a call of ``promerge_fo.dataset.segment_dataset``."""
 
     label = "ProMerge: segment instances"
@@ -46,7 +48,6 @@ class SegmentInstances(Operator):
     button = "Segment"
     place = types.Places.SAMPLES_GRID_SECONDARY_ACTIONS
     place_label = "Segment instances with ProMerge"
-    delegable = True
 
     def ask(self, form: Form) -> None:
         form.inputs.view_target(form.ctx)
@@ -62,29 +63,53 @@ class SegmentInstances(Operator):
             form.refuse("Do finished images again, or only those that failed?", "again_refused")
         _tell_cost(form, kind.method, encoder or encoder_of(form.ctx, kind, preset))
 
-    def work(self, ctx: Any) -> Any:
+    def groups(self, params: Mapping[str, Any]) -> dict[str, Collection[str]]:
+        kind, preset = asked(params)
+        return {_group_of(kind, preset): [record["name"] for record in kind.describe()]}
+
+    def work(self, ctx: Any, job: Job) -> Outcome:  # type: ignore[override]
         from promerge_fo.dataset.runs.calibrating import calibrate_once
         from promerge_fo.dataset.runs.segment import segment_dataset
 
         params = ctx.params
-        yield ctx.ops.set_progress(label="Loading the encoder", progress=0)
+        job.show("Loading the encoder")
         model = load_asked(ctx, **_changes(params, *asked(params)))
         target, field = ctx.target_view(), params.get("label_field", "promerge")
-        options = filled(params, "batch_size", "overwrite", "retry_failed")
-        options["calibrate"] = False  # it was, where it should be
         calibration = None
         if not params.get("no_calibrate"):
-            calibration = yield from follow(
-                ctx, "images measured", lambda bar: calibrate_once(target, model, progress=bar)
-            )
-        report = yield from follow(
-            ctx,
-            "images",
-            lambda bar: segment_dataset(target, model, field, progress=bar, **options),
+            bar = job.progress("images measured")
+            calibration = calibrate_once(target, model, progress=bar)
+        report = segment_dataset(
+            target,
+            model,
+            field,
+            calibrate=False,  # it was, where it should be
+            progress=job.progress("images"),
+            **filled(params, "batch_size", "overwrite", "retry_failed"),
         )
-        yield ctx.ops.reload_dataset()
-        text = f"Stopped; what was done is kept. {report}" if report.interrupted else str(report)
-        yield outcome(ctx, text if calibration is None else f"{text}. Calibrated: {calibration}.")
+        return report_outcome(report, field, model, calibration)
+
+
+def report_outcome(report: Any, field: str, model: Any, calibration: Any = None) -> Outcome:
+    """What a run did, in words and in figures."""
+    parts = (
+        ["Stopped; what was done is kept.", str(report)] if report.interrupted else [str(report)]
+    )
+    if calibration is not None:
+        parts.append(f"Calibrated: {calibration}.")
+    result = {
+        "label_field": field,
+        "run": run_key(field, model.hash),
+        "run_hash": model.hash,
+        "counts": report.counts,
+        "skipped": report.skipped,
+        "masks": report.instances,
+        "seconds": report.seconds,
+        "interrupted": report.interrupted,
+        "diagnosis": report.diagnosis,
+        "calibration": None if calibration is None else calibration.to_dict(),
+    }
+    return Outcome("\n\n".join(parts), result)
 
 
 def _ask_field(form: Form) -> None:
@@ -153,5 +178,5 @@ def _tell_cost(form: Form, method: str, encoder: str) -> None:
     form.note(
         "cost",
         f"{count:,} images; {known}",
-        "To end it early: 'Done', and the operator 'ProMerge: stop'. What is done is kept.",
+        "It runs beside the App: the panel 'ProMerge: runs' shows how far it is, and stops it.",
     )

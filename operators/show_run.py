@@ -11,13 +11,14 @@ from fiftyone.operators import types
 from promerge_fo.words import markdown_table
 
 from ..forms import CannotRunError, Form, chosen_path
-from ..operator import Operator
-from ..progress import follow, outcome
+from ..jobs import Job, Outcome
+from ..operator import LongOperator
+from .segment_instances import report_outcome
 
 _SETTINGS = ("config", "settings")  # what a method, and an import, was told
 
 
-class ShowRun(Operator):
+class ShowRun(LongOperator):
     """A run's record, and a call of ``segment_dataset`` with its settings."""
 
     label = "ProMerge: show a run"
@@ -25,7 +26,6 @@ class ShowRun(Operator):
     icon = "history"
     heading = "ProMerge: runs"
     button = "Run again"
-    delegable = True
     needs_images = False
 
     def ask(self, form: Form) -> None:
@@ -42,20 +42,20 @@ class ShowRun(Operator):
             "are tried again.",
         )
 
-    def work(self, ctx: Any) -> Any:
+    def about(self, ctx: Any) -> str:
+        return f"run {ctx.params['run']}"
+
+    def work(self, ctx: Any, job: Job) -> Outcome:  # type: ignore[override]
         from promerge_fo.dataset.provenance import load_run
         from promerge_fo.dataset.runs.model import model_of_run
         from promerge_fo.dataset.runs.segment import segment_dataset
 
         record = load_run(ctx.dataset, ctx.params["run"])
-        yield ctx.ops.set_progress(label="Loading the encoder", progress=0)
+        job.show("Loading the encoder")
         model = model_of_run(record, chosen_path(ctx.params.get("checkpoint")))
         target, field = ctx.target_view(), record["label_field"]
-        report = yield from follow(
-            ctx, "images", lambda bar: segment_dataset(target, model, field, progress=bar)
-        )
-        yield ctx.ops.reload_dataset()
-        yield outcome(ctx, str(report))
+        report = segment_dataset(target, model, field, progress=job.progress("images"))
+        return report_outcome(report, field, model)
 
 
 def choose_run(form: Form, methods: Collection[str] | None = None) -> dict[str, Any]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from fiftyone.operators import types
 
 from ..forms import Form, absolute, add_parameter, filled
+from ..jobs import Job, Outcome
 from ..memory import keep_training, last_settings
-from ..operator import Operator
-from ..progress import follow, outcome
+from ..operator import LongOperator
 
 STARTS = {
     "weights": "DINO's ResNet-50, as in the paper, or another in torchvision's layout",
@@ -19,7 +20,7 @@ STARTS = {
 DEVICES = {"gpu": "the first GPU, where there is one", "cpu": "the CPU, and no GPU"}
 
 
-class TrainDetector(Operator):
+class TrainDetector(LongOperator):
     """A form and a call of ``promerge_fo.detector.train``."""
 
     label = "ProMerge: train a detector"
@@ -27,8 +28,12 @@ class TrainDetector(Operator):
     icon = "model_training"
     heading = "ProMerge: train a detector on pseudo-labels"
     button = "Train"
-    delegable = True
+    shows_groups = "show_settings"
     needs_images = False
+
+    def groups(self, params: Mapping[str, Any]) -> dict[str, Collection[str]]:
+        names = {record["name"] for record in config_of({}).describe()}
+        return {"settings": names - {"batch_size"}}
 
     def ask(self, form: Form) -> None:
         refuse_without_detectron2(form)
@@ -47,7 +52,10 @@ class TrainDetector(Operator):
             "by the same form. Several GPUs: promerge train, on the command line.",
         )
 
-    def work(self, ctx: Any) -> Any:
+    def about(self, ctx: Any) -> str:
+        return f"in {ctx.params['output']}"
+
+    def work(self, ctx: Any, job: Job) -> Outcome:  # type: ignore[override]
         from promerge_fo.detector import read_losses, require_detectron2, train
 
         require_detectron2()
@@ -56,31 +64,28 @@ class TrainDetector(Operator):
         params = ctx.params
         folder = params["output"]
         keep_training(ctx, folder)
-
-        def run(bar: Any) -> Path | None:
-            try:
-                return train(
-                    params["annotations"],
-                    folder,
-                    config_of(params),
-                    weights=params.get("weights") if params.get("start") != "scratch" else None,
-                    image_root=params.get("image_root") or None,
-                    rounds=params.get("rounds", 1),
-                    gpus=0 if params.get("device") == "cpu" else min(1, torch.cuda.device_count()),
-                    num_workers=None if ctx.delegated else 0,
-                    checkpoint_every=params.get("checkpoint_every") or 5000,
-                    pictures_every=params.get("pictures_every") or 1000,
-                    progress=bar,
-                )
-            except KeyboardInterrupt:
-                if ctx.delegated:
-                    raise
-                return None
-
-        detector = yield from follow(ctx, "iterations", run)
+        detector: Path | None = None
+        try:
+            detector = train(
+                params["annotations"],
+                folder,
+                config_of(params),
+                weights=params.get("weights") if params.get("start") != "scratch" else None,
+                image_root=params.get("image_root") or None,
+                rounds=params.get("rounds", 1),
+                gpus=0 if params.get("device") == "cpu" else min(1, torch.cuda.device_count()),
+                num_workers=None if ctx.delegated else 0,
+                checkpoint_every=params.get("checkpoint_every") or 5000,
+                pictures_every=params.get("pictures_every") or 1000,
+                progress=job.progress("iterations"),
+            )
+        except KeyboardInterrupt:
+            if not job.stopped.is_set():
+                raise
         rounds = [f"round {number}: {losses}" for number, losses in read_losses(folder).items()]
         ended = "Stopped; the same form goes on from here" if detector is None else detector
-        yield outcome(ctx, f"{ended}. {'; '.join(rounds)}")
+        result = {"detector": None if detector is None else str(detector), "folder": folder}
+        return Outcome(f"{ended}. {'; '.join(rounds)}", result, panel="promerge_training")
 
 
 def _ask_paths(form: Form) -> None:

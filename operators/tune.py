@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,9 @@ import fiftyone as fo
 from fiftyone.operators import types
 
 from ..forms import CannotRunError, Form, chosen_path, detection_fields, filled
+from ..jobs import Job, Outcome
 from ..model_form import ask_model, asked, keep_tuned, load_asked
-from ..operator import Operator
-from ..progress import follow, outcome
+from ..operator import LongOperator
 
 METRICS = {
     "AP": "precision, averaged over IoUs of 0.5 to 0.95",
@@ -20,14 +21,27 @@ METRICS = {
 }
 
 
-class Tune(Operator):
+class Tune(LongOperator):
     """A form and a call of ``promerge_fo.dataset.tune``."""
 
     label = "ProMerge: tune settings"
     description = "Choose settings by AP on labelled images, and say how sure the choice is"
     icon = "tune"
     button = "Tune"
-    delegable = True
+
+    def __call__(self, samples: Any, delegate: bool = False, **params: Any) -> Any:
+        """Tune from Python: where values of parameters are given, only these are tried."""
+        from promerge_fo.dataset.experiments.tuning import SEARCH
+
+        ((group, names),) = self.groups(params).items()
+        if set(names) & params.keys():
+            kind, _ = asked(params)
+            params[group] = {**dict.fromkeys(SEARCH[kind], ""), **(params.get(group) or {})}
+        return super().__call__(samples, delegate, **params)
+
+    def groups(self, params: Mapping[str, Any]) -> dict[str, Collection[str]]:
+        kind, _ = asked(params)
+        return {_group_of(kind): [record["name"] for record in kind.describe()]}
 
     def ask(self, form: Form) -> None:
         fields = detection_fields(form.ctx.dataset)
@@ -51,39 +65,42 @@ class Tune(Operator):
             form.refuse("Give a parameter two values or more.", "values_refused")
         _tell_images(form, truth, folds, len(settings))
 
-    def work(self, ctx: Any) -> Any:
+    def about(self, ctx: Any) -> str:
+        return f"{ctx.params.get('method', 'promerge')}, by {ctx.params.get('metric', 'AP')}"
+
+    def work(self, ctx: Any, job: Job) -> Outcome:  # type: ignore[override]
         from promerge_fo.dataset.experiments.tuning import tune
         from promerge_fo.dataset.runs.calibrating import calibrate_once
 
         params, target = ctx.params, ctx.target_view()
         kind, preset = asked(params)
         folder = Path(chosen_path(params.get("folder")) or _default_folder())
-        yield ctx.ops.set_progress(label="Loading the encoder", progress=0)
+        job.show("Loading the encoder")
         model = load_asked(ctx)
         if not params.get("no_calibrate"):
-            yield from follow(
-                ctx, "images measured", lambda bar: calibrate_once(target, model, progress=bar)
-            )
-        tuning = yield from follow(
-            ctx,
-            "images",
-            lambda bar: tune(
-                target,
-                _settings(params, kind, preset),
-                params["gt_field"],
-                encoder=model.pipeline.encoder,
-                calibration=model.pipeline.calibration,
-                folder=folder,
-                progress=bar,
-                **filled(params, "metric", "folds"),
-            ),
+            calibrate_once(target, model, progress=job.progress("images measured"))
+        tuning = tune(
+            target,
+            _settings(params, kind, preset),
+            params["gt_field"],
+            encoder=model.pipeline.encoder,
+            calibration=model.pipeline.calibration,
+            folder=folder,
+            progress=job.progress("images"),
+            **filled(params, "metric", "folds"),
         )
         keep_tuned(ctx, kind.method, tuning)
         report = tuning.report(folder / f"tuning {ctx.dataset.slug}")
         text = f"{tuning}\n\nReport: `{report}`"
         if tuning.decided:
             text += "\n\n*ProMerge: segment instances* has the choice as its preset 'tuned'."
-        yield outcome(ctx, text, markdown=True)
+        result = {
+            "best": tuning.best,
+            "decided": tuning.decided,
+            "config": tuning.config.to_dict(),
+            "report": str(report),
+        }
+        return Outcome(text, result)
 
 
 def _default_folder() -> Path:

@@ -191,6 +191,13 @@ class Form:
         return self.ctx.params.get(name, first)
 
 
+def result(name: str, markdown: bool = False) -> types.Property:
+    """A form that shows a text of an operator's results."""
+    outputs = types.Object()
+    outputs.str(name, label="Result", view=types.MarkdownView() if markdown else None)
+    return types.Property(outputs)
+
+
 def menu(view: types.Choices, choices: Choices) -> types.Choices:
     """Give a view of FiftyOne's its choices."""
     described = choices if isinstance(choices, Mapping) else dict.fromkeys(choices, "")

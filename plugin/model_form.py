@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fiftyone.operators import types
@@ -137,7 +138,7 @@ def load_asked(ctx: Any, **changes: Any) -> Any:
     )
 
 
-def asked(params: dict[str, Any]) -> tuple[Any, str]:
+def asked(params: Mapping[str, Any]) -> tuple[Any, str]:
     """The class of the method's configurations, and the preset, that were asked for."""
     return kind_of(params.get("method")), params.get("preset", "default")
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
-from contextvars import ContextVar
-from inspect import isgeneratorfunction
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 import fiftyone.operators as foo
@@ -17,19 +15,18 @@ from promerge_fo.dataset.database import root_dataset, stages_of
 from promerge_fo.dataset.samples import require_images
 
 from .forms import CannotRunError, Form
+from .jobs import Job, Outcome, submit
 from .memory import keep_settings, last_settings
-from .progress import failure
 
 logger = logging.getLogger("fiftyone.promerge")
 
-_FROM_PYTHON: ContextVar[bool] = ContextVar("from_python", default=False)
+RUNS_PANEL = "promerge_runs"  #: the panel that shows jobs
 
 
 class BaseOperator(foo.Operator):  # type: ignore[misc]  # FiftyOne has no types
     """An operator whose name is that of its file.
 
-    Subclasses ask for what they need in :meth:`ask`, and do it in :meth:`work`. Where that is a
-    generator, it shows its progress in the App.
+    Subclasses ask for what they need in :meth:`ask`, and do it in :meth:`work`.
 
     Attributes:
         label: what the App calls it.
@@ -63,7 +60,6 @@ class BaseOperator(foo.Operator):  # type: ignore[misc]  # FiftyOne has no types
             description=self.description,
             icon=self.icon,
             dynamic=self.dynamic,
-            execute_as_generator=isgeneratorfunction(self.work),
             allow_delegated_execution=self.delegable,
         )
 
@@ -102,8 +98,6 @@ class BaseOperator(foo.Operator):  # type: ignore[misc]  # FiftyOne has no types
         """What follows once the work has succeeded."""
 
     def execute(self, ctx: Any) -> Any:
-        if isgeneratorfunction(self.work):
-            return self._steps(ctx)
         try:
             result = self.work(ctx)
         except Exception:
@@ -112,20 +106,15 @@ class BaseOperator(foo.Operator):  # type: ignore[misc]  # FiftyOne has no types
         self.done(ctx)
         return result
 
-    def _steps(self, ctx: Any) -> Generator[Any, None, None]:
-        """The work step by step. The App shows no error of a generator: it is shown here."""
-        try:
-            yield from self.work(ctx)
-        except Exception as error:
-            logger.exception("%s failed", self.label)
-            if not ctx.delegated:
-                yield failure(ctx, error)
-            raise
-        self.done(ctx)
-
 
 class Operator(BaseOperator):
-    """An operator that remembers what it was given, and takes the same by name from Python."""
+    """An operator that remembers what it was given, and takes the same by name from Python.
+
+    Attributes:
+        shows_groups: the box of the form that shows its groups of inputs.
+    """
+
+    shows_groups: ClassVar[str] = "show_parameters"
 
     def __call__(self, samples: Any, delegate: bool = False, **params: Any) -> Any:
         """Run the operator from Python.
@@ -134,41 +123,104 @@ class Operator(BaseOperator):
             samples: a dataset or a view.
             delegate: schedule it for ``fiftyone delegated launch`` instead.
             params: what the form asks for, by the names there; what is left out takes the form's
-                default.
+                default. What the form has in groups, as all parameters of a method, is given by
+                its own name, too.
 
         Returns:
-            FiftyOne's ``ExecutionResult``, or an ``asyncio.Task`` of it in a notebook.
+            FiftyOne's ``ExecutionResult``, whose ``result`` says what was done; or an
+            ``asyncio.Task`` of it in a notebook.
 
         Raises:
             TypeError: a parameter that the form does not have.
             fiftyone.operators.ExecutionError: a value that the form refuses, or a failed run.
         """
-        view = samples.view()
+        view, groups = samples.view(), self.groups(params)
         request = {
             "dataset_name": root_dataset(view).name,
             "view": stages_of(view),
-            "params": dict(params),
+            "params": _grouped(params, groups, self.shows_groups),
         }
         ctx = ExecutionContext(operator_uri=self.uri, request_params=request)
         ctx.from_python = True
         known = _fill(self, ctx)
-        unknown = sorted(set(params) - known)
+        unknown = sorted(ctx.params.keys() - known)
         if unknown:
+            known = known.union(*groups.values()).difference(groups)
             raise TypeError(
                 f"{self.name} takes no {', '.join(unknown)}; it takes {', '.join(sorted(known))}"
             )
-        token = _FROM_PYTHON.set(True)  # asyncio's tasks begin with a copy
-        try:
-            return foo.execute_operator(
-                self.uri, {"view": view, "params": ctx.params}, request_delegation=delegate
-            )
-        finally:
-            _FROM_PYTHON.reset(token)
+        return foo.execute_operator(
+            self.uri, {"view": view, "params": ctx.params}, request_delegation=delegate
+        )
+
+    def groups(self, params: Mapping[str, Any]) -> dict[str, Collection[str]]:
+        """The groups of the form's inputs, each with the names of its inputs; none by default."""
+        return {}
 
     def done(self, ctx: Any) -> None:
         """Remember what worked, for the next form: what Python gave is Python's own."""
-        if not ctx.delegated and not _FROM_PYTHON.get():
+        if is_from_app(ctx):
             keep_settings(ctx)
+
+
+class LongOperator(Operator):
+    """An operator whose work takes long: in the App it is a job, which the App does not wait for.
+
+    The panel "ProMerge: runs" shows how far it is, what it has done or what went wrong, and stops
+    it. From Python, and where it was scheduled, it is done before :meth:`execute` returns.
+    """
+
+    delegable = True
+
+    def about(self, ctx: Any) -> str:
+        """What the work is done to, for the panel."""
+        return str(ctx.params.get("label_field", ""))
+
+    def work(self, ctx: Any, job: Job) -> Outcome:  # type: ignore[override]
+        """Do what the form says, and show how far it is."""
+        raise NotImplementedError
+
+    def execute(self, ctx: Any) -> dict[str, Any]:
+        tell = (lambda share, text: ctx.set_progress(share, text)) if ctx.delegated else None
+        in_app = is_from_app(ctx)
+        job = Job(ctx.dataset, self.label, self.about(ctx), tell, not in_app and not ctx.delegated)
+
+        def run() -> dict[str, Any]:
+            outcome = job.run(lambda job: self.work(ctx, job))
+            self.done(ctx)
+            return {"outcome": outcome.text, **outcome.result}
+
+        if not in_app:
+            return run()
+        submit(run)
+        ctx.ops.open_panel(RUNS_PANEL, layout="horizontal")
+        return {}
+
+
+def is_from_app(ctx: Any) -> bool:
+    """Whether a page of the App asks, and waits: it sends what is selected, which Python does not.
+
+    A scheduled run has what the page sent, but nobody waits for it.
+    """
+    sent = {"selected", "selected_labels", "query_performance"}
+    return not ctx.delegated and sent <= ctx.request_params.keys()
+
+
+def _grouped(
+    params: Mapping[str, Any], groups: Mapping[str, Collection[str]], shows_groups: str
+) -> dict[str, Any]:
+    """Parameters as the form has them: those of groups in their groups, lists with commas."""
+    made = dict(params)
+    for group, names in groups.items():
+        inner = {name: made.pop(name) for name in list(made) if name in names}
+        if inner:
+            texts = {
+                name: ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+                for name, value in inner.items()
+            }
+            made[group] = {**(made.get(group) or {}), **texts}
+            made.setdefault(shows_groups, True)
+    return made
 
 
 def _fill(operator: Operator, ctx: Any) -> set[str]:

@@ -38,6 +38,7 @@ class RunRecord:
         shards: the folder with the shards of a run on Ray.
         host: the machine that wrote a shard.
         file: the name of an imported file.
+        error: what ended the run before its end, in words.
         cosines: 5, 25, 50, 75 and 95 % percentiles of the affinities of the first images.
     """
 
@@ -57,6 +58,7 @@ class RunRecord:
     shards: str | None = None
     host: str | None = None
     file: str | None = None
+    error: str | None = None
     cosines: Sequence[float] | None = None
 
     @property

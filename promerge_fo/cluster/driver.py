@@ -22,7 +22,7 @@ from promerge_fo.cluster.worker import PipelineFactory, Segmenter, ShardResult, 
 from promerge_fo.config import METHODS, run_hash
 from promerge_fo.dataset.database import reload_samples, retry_while_unreachable, root_dataset
 from promerge_fo.dataset.labels import declare_field
-from promerge_fo.dataset.provenance import register
+from promerge_fo.dataset.provenance import find_records, register_part
 from promerge_fo.dataset.runs.merge import merge_rows
 from promerge_fo.dataset.runs.resume import finished, start_run, unfinished
 from promerge_fo.dataset.runs.segment import Report
@@ -113,6 +113,7 @@ def segment_on_ray(
     # Images to retry failed in shards that exist: other names let workers write new shards.
     salt = str(time.time_ns()) if retry_failed else ""
     clock, interrupted = RunClock(), False
+    earlier = find_records(merger.dataset, label_field, [run]).get(run)
     plan: _WorkerPlan | None = None
     try:
         with progress_bar(progress, left) as bar, heartbeat, merger:
@@ -124,6 +125,7 @@ def segment_on_ray(
                 for include_failed in (False,) if retry_failed else (False, True):
                     for name in _shard_names(folder):
                         bar.update(merger.merge(name, todo, include_failed=include_failed))
+                        heartbeat.check()
                 tasks = list(_make_tasks(todo, run, salt, shard_size))
                 if not tasks:
                     _remove_leftovers(folder)
@@ -138,6 +140,7 @@ def segment_on_ray(
                                 "space, and run the same command again to go on"
                             )
                         bar.update(merger.merge(result["shard"], todo))
+                        heartbeat.check()
             else:
                 raise OSError(
                     f"shards in {folder} come out damaged again and again; check that disk. "
@@ -159,7 +162,7 @@ def segment_on_ray(
         shards=str(folder),
         batch_size=batch_size,
     )
-    retry_while_unreachable(lambda: register(merger.dataset, record))
+    retry_while_unreachable(lambda: register_part(merger.dataset, record, earlier))
     if record.diagnosis is not None:
         logger.warning("promerge: %s", record.diagnosis)
     return Report(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import fiftyone as fo
@@ -20,10 +21,12 @@ __all__ = [
     "list_runs",
     "load_run",
     "register",
+    "register_part",
     "remember_rate",
     "run_key",
 ]
 
+_TELLING_IMAGES = 3  # whose time tells how long others will take
 _MARK = "run_hash"  # an attribute that only the runs of this package have
 
 
@@ -46,6 +49,31 @@ def register(dataset: fo.Dataset, record: RunRecord) -> None:
     """
     key = run_key(str(record.label_field), record.run_hash)
     dataset.register_run(key, dataset.init_run(**record.to_dict()), overwrite=True)
+
+
+def register_part(dataset: fo.Dataset, record: RunRecord, before: RunRecord | None) -> None:
+    """Store the record of a run, or of its last part where the run was stopped and continued.
+
+    What is stored speaks of the whole run: images and masks as they are in the field, the time of
+    all its parts that ended.
+
+    Args:
+        dataset: the dataset itself, not a view.
+        record: the record of what was done now, with its ``label_field``.
+        before: the record that the dataset had of the run before, from :func:`find_records`.
+    """
+    field, run = str(record.label_field), record.run_hash
+    if not dataset.has_field(f"{field}.run"):  # nothing was done before
+        register(dataset, record)
+        return
+    labelled = dataset.match(F(f"{field}.run") == run)
+    counts = labelled.count_values(f"{field}.status")
+    if sum(counts.values()) > record.images:
+        record = replace(record, counts=counts, instances=labelled.count(f"{field}.detections"))
+        if before is not None and before.label_field == field:
+            seconds = round(before.seconds + record.seconds, 3)
+            record = replace(record, started=before.started, seconds=seconds)
+    register(dataset, record)
 
 
 def find_records(dataset: Any, label_field: str, runs: Collection[str]) -> dict[str, RunRecord]:
@@ -146,9 +174,15 @@ def last_rate(method: str, encoder: str) -> float | None:
 
 
 def remember_rate(record: RunRecord) -> None:
-    """Store the images per second of a run on this machine, for :func:`last_rate`."""
+    """Store the images per second of a run on this machine, for :func:`last_rate`.
+
+    Runs of a few images, or of broken ones, say nothing of others.
+    """
+    segmented = record.images - record.counts.get("failed", 0)
+    if segmented < _TELLING_IMAGES or not record.seconds:
+        return
     key = _rate_key(record.identity["method"], record.identity["encoder"]["name"])
-    store().set(key, record.images_per_second)
+    store().set(key, round(segmented / record.seconds, 3))
 
 
 def _rate_key(method: str, encoder: str) -> str:

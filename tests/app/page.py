@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -116,6 +115,10 @@ class App:
     def form(self):
         return self["operators-prompt-modal"]
 
+    @property
+    def runs(self):
+        return self["panel-content-promerge_runs"]
+
     def fill(self, label, text):
         """Type into the input of the form that follows a label."""
         field = self.form.locator(f"xpath=.//p[text()='{label}']/following::input[1]")
@@ -139,12 +142,17 @@ class App:
         self.form.get_by_text(button, exact=True).last.click()
 
     def finish(self, said):
-        """Wait until an operator says what it did, and close that; returns all that it says."""
-        shown = self.page.get_by_role("dialog").filter(has_text=said)
-        shown.get_by_text(said).first.wait_for(timeout=120_000)
-        text = shown.inner_text()
-        shown.get_by_text(re.compile("^(Done|Close)$")).click()
-        shown.wait_for(state="detached", timeout=30_000)
+        """Wait until the panel of runs says what an operator did, and put the panel away.
+
+        Returns all that it says.
+        """
+        self.runs.get_by_text(said).first.wait_for(timeout=120_000)
+        text = self.runs.inner_text()
+        self.runs.get_by_text("Clear what has ended").click()
+        self.runs.get_by_text("Nothing has run yet").wait_for(timeout=30_000)
+        self["panel-tab-promerge_runs"].get_by_title("Close").click()
+        self.runs.wait_for(state="detached", timeout=30_000)
+        self.settle()
         return text
 
     def picture(self, name):

@@ -1,6 +1,10 @@
 """From a click to masks that are seen."""
 
+import re
+
 import numpy as np
+
+from tests.app.page import wait_until
 
 
 def test_masks_are_made_by_the_operator_and_seen(app, plugin, dataset, photographs, fo):
@@ -24,6 +28,67 @@ def test_masks_are_made_by_the_operator_and_seen(app, plugin, dataset, photograp
     assert page["sidebar-field-promerge"].count() == 1
     drawn = (np.abs(page.grid().astype(int) - before).max(axis=2) > 20).mean()
     assert drawn > 0.01, f"{masks} masks, but only {drawn:.2%} of the grid changed"
+
+
+def test_a_run_goes_on_while_the_page_is_loaded_again_and_is_stopped_and_continued(
+    app, plugin, dataset, photographs, fo
+):
+    dataset.add_samples([fo.Sample(filepath=path) for path in photographs * 40])
+    page = app(dataset)
+    segment(page)
+    page.runs.get_by_text(" of 160 images").wait_for(timeout=120_000)
+    before = done(page)
+    page.open()
+    page.runs.get_by_text(" of 160 images").wait_for(timeout=60_000)
+    wait_until(lambda: done(page) > before + 8, 60)
+    page.runs.get_by_text("Stop", exact=True).click()
+    assert "images/s" in page.finish("Stopped; what was done is kept.")
+    dataset.reload()
+    kept = {s: ids for s, ids in zip(*ids_of(dataset), strict=True) if ids is not None}
+    assert before < len(kept) < 160
+
+    segment(page)
+    said = page.finish("images/s")
+    assert f"{160 - len(kept)} images in" in said
+    assert f"{len(kept)} images were done before" in said
+    dataset.reload()
+    now = dict(zip(*ids_of(dataset), strict=True))
+    assert len(now) == 160
+    assert None not in now.values()
+    assert kept.items() <= now.items(), "masks that were there were made again"
+
+
+def segment(page):
+    page.operator("ProMerge: segment instances")
+    page.fill("Encoder", "texture")
+    page.choose("Preset", "fast")
+    page.execute("Segment")
+    page.runs.wait_for(timeout=60_000)
+
+
+def done(page):
+    """How many images the panel says are done."""
+    return int(re.search(r"([\d,]+) of", page.runs.inner_text() + "0 of")[1].replace(",", ""))
+
+
+def ids_of(dataset):
+    """The ids of the samples, and of their masks; None for a sample that has not been segmented."""
+    return dataset.values(["id", "promerge.detections.id"])
+
+
+def test_several_runs_wait_for_each_other(app, plugin, dataset, photographs, fo):
+    dataset.add_samples([fo.Sample(filepath=path) for path in photographs * 20])
+    page = app(dataset)
+    segment(page)
+    page.runs.get_by_text(" of 80 images").wait_for(timeout=120_000)
+    page.operator("ProMerge: segment instances")
+    page.fill("Label field", "second")
+    page.execute("Segment")
+    waits = page.runs.get_by_text("(second): waits for the one before it")
+    waits.wait_for(timeout=60_000)
+    page.operator("ProMerge: stop")
+    page.runs.get_by_text("(second): stopped").wait_for(timeout=60_000)
+    page.runs.get_by_text("(promerge): stopped").wait_for(timeout=60_000)
 
 
 def test_an_error_is_said_where_the_progress_was(app, plugin, dataset, photographs, fo, tmp_path):

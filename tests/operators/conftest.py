@@ -1,5 +1,8 @@
 """The plugin, installed where FiftyOne looks for it."""
 
+import sys
+import time
+
 import pytest
 
 
@@ -30,6 +33,47 @@ def form():
         return operator.resolve_input(ctx)
 
     return resolve
+
+
+@pytest.fixture
+def from_app():
+    """Runs an operator as a page of the App does: ``from_app(operator, samples, **params)``.
+
+    Returns the record of its job once it has ended; with ``wait=False``, at once.
+    """
+    from fiftyone.operators.executor import ExecutionContext, Executor
+
+    def run(operator, samples, wait=True, **params):
+        view = samples.view()
+        request = {
+            "dataset_name": view._root_dataset.name,
+            "view": view._serialize(),
+            "params": params,
+            "selected": [],
+            "selected_labels": [],
+            "query_performance": True,
+        }
+        ctx = ExecutionContext(
+            operator_uri=operator.uri, request_params=request, executor=Executor()
+        )
+        jobs = sys.modules[operator.execute.__module__.rpartition(".")[0] + ".jobs"]
+        before = {record.id for record in jobs.jobs_of(ctx.dataset)}
+        assert operator.execute(ctx) == {}
+        opened = [each.params.get("name") for each in ctx.executor._requests]
+        assert opened == ["promerge_runs"]
+
+        (new,) = {record.id for record in jobs.jobs_of(ctx.dataset)} - before
+
+        def record():
+            return next(record for record in jobs.jobs_of(ctx.dataset) if record.id == new)
+
+        until = time.monotonic() + 120
+        while wait and record().is_open:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        return record if not wait else record()
+
+    return run
 
 
 @pytest.fixture

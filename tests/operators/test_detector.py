@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 
 import pytest
 
@@ -143,16 +144,15 @@ def test_settings_follow_the_batch(present, operator, form, segmented, pseudo, t
     assert "(0.00125)" in described["learning_rate"]["view"]["description"]
 
 
-def test_an_export_from_the_form_is_what_is_trained_on(operator, form, segmented, tmp_path):
+def test_an_export_from_the_form_is_what_is_trained_on(operator, from_app, segmented, tmp_path):
     """What the last export wrote is offered."""
-    import fiftyone.operators as foo
     from fiftyone.operators.executor import ExecutionContext
 
     export = operator("export_pseudo_labels")
     path = str(tmp_path / "labels.json")
     asked = {"label_field": "promerge", "path": path, "min_area": 0.0, "review": "all",
              "images": "refer", "format": "coco"}  # fmt: skip
-    foo.execute_operator(export.uri, {"dataset": segmented}, params=asked)  # as the App does
+    assert from_app(export, segmented, **asked).state == "done"
     train = operator("train_detector")
     ctx = ExecutionContext(
         operator_uri=train.uri,
@@ -162,11 +162,9 @@ def test_an_export_from_the_form_is_what_is_trained_on(operator, form, segmented
 
 
 def test_a_training_is_stopped_and_goes_on_by_the_same_form(
-    operator, segmented, training, monkeypatch
+    operator, from_app, segmented, training, monkeypatch
 ):
     """What trains is replaced: this is about what it is given, and how it ends."""
-    from fiftyone.operators.executor import ExecutionContext, Executor
-
     import promerge_fo.detector as room
     from promerge_fo.detector import training as home
 
@@ -191,14 +189,15 @@ def test_a_training_is_stopped_and_goes_on_by_the_same_form(
         "settings": {"drop_loss_iou": 0.02, "iterations": None, "seed": None},
     }
     made = operator("train_detector")
-    request = {"dataset_name": segmented.name, "params": params}
-    ctx = ExecutionContext(operator_uri=made.uri, request_params=request, executor=Executor())
-    steps = made.execute(ctx)
-    first = next(steps)
-    assert "of 1,000 iterations" in first.body.params["label"]
+    record = from_app(made, segmented, wait=False, **params)
+    while "of 1,000 iterations" not in record().text:
+        assert record().is_open
     assert operator("stop_runs")(segmented).result == {"stopped": 1}
-    said = list(steps)[-1].body.params["results"]["outcome"]
-    assert said.startswith("Stopped; the same form goes on from here. round 1: 3 of 4 iterations")
+    while record().is_open:
+        time.sleep(0.05)
+    assert record().outcome.startswith(
+        "Stopped; the same form goes on from here. round 1: 3 of 4 iterations"
+    )
     assert given == {
         "annotations": "/data/pseudo",
         "output": str(training),

@@ -22,7 +22,7 @@ def test_a_run_is_shown_and_run_again(operator, form, segmented):
     operator("show_run")(segmented, run=key)
     again = segmented.first().promerge
     assert [d.bounding_box for d in again.detections] == [d.bounding_box for d in before.detections]
-    assert load_run(segmented, key)["images"] == 1
+    assert load_run(segmented, key)["images"] == 4
 
 
 def test_imported_predictions_are_shown_but_not_run_again(operator, form, segmented, tmp_path):

@@ -1,7 +1,8 @@
 """The operator that segments, from its form and from Python."""
 
-import json
-import threading
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -96,6 +97,21 @@ def test_masks_are_made_from_python_with_the_form_s_settings(operator, form, ima
     assert cost.startswith("4 images; about ")
 
 
+def test_parameters_are_given_flat_from_python_and_the_result_says_what_was_done(operator, images):
+    from promerge_fo.dataset.provenance import load_run
+
+    segment = operator("segment_instances")
+    result = segment(images, encoder="texture", tau_b=0.3, image_size=96).result
+    assert result["counts"] == images.count_values("promerge.status")
+    assert result["masks"] == images.count("promerge.detections")
+    config = load_run(images, result["run"])["config"]
+    assert (config["tau_b"], config["image_size"]) == (0.3, 96)
+    with pytest.raises(TypeError, match="takes no tau_x; it takes .*stride.*tau_b"):
+        segment(images, encoder="texture", tau_x=0.3)
+    with pytest.raises(Exception, match="tau_b"):
+        segment(images, encoder="texture", tau_b=7)
+
+
 def test_facet_block_and_calibration_are_asked_for(operator, form, images, tmp_path):
     import timm
     import torch
@@ -138,12 +154,17 @@ def properties_of(form, segment, images):
     return {n: p.default for n, p in group.items() if not n.startswith("heading_")}
 
 
-def test_settings_are_remembered_in_the_app_alone(operator, form, images):
+def test_settings_are_remembered_in_the_app_alone(operator, form, from_app, images):
     import fiftyone.operators as foo
 
     segment = operator("segment_instances")
     params = {"label_field": "mine", "method": "promerge", "preset": "fast", "batch_size": 3}
-    foo.execute_operator(segment.uri, {"dataset": images}, params={**RUN, **params})
+    python = {"encoder": "texture", "label_field": "python", "method": "promerge"}
+    python |= {"preset": "default"}
+    foo.execute_operator(segment.uri, {"dataset": images}, params=python)
+    assert images.has_field("python")
+    assert form(segment, images).type.properties["label_field"].default == "promerge"
+    assert from_app(segment, images, **RUN, **params).state == "done"
     properties = form(segment, images).type.properties
     assert properties["label_field"].default == "mine"
     assert properties["preset"].default == "fast"
@@ -170,10 +191,8 @@ def test_encoders_and_weights_that_are_not_there_are_refused(operator, form, ima
 
 
 def test_an_error_is_shown_and_logged_and_nothing_is_remembered(
-    operator, form, images, tmp_path, caplog
+    operator, form, from_app, images, tmp_path, caplog
 ):
-    from fiftyone.operators.executor import ExecutionContext, Executor
-
     (tmp_path / "broken.pth").write_bytes(b"no weights")
     segment = operator("segment_instances")
     params = {
@@ -181,24 +200,17 @@ def test_an_error_is_shown_and_logged_and_nothing_is_remembered(
         "checkpoint": {"absolute_path": str(tmp_path / "broken.pth")},
         "label_field": "broken",
     }
-    request = {"dataset_name": images.name, "params": params}
-    ctx = ExecutionContext(operator_uri=segment.uri, request_params=request, executor=Executor())
-    shown = []
-    with caplog.at_level("ERROR", "fiftyone.promerge"), pytest.raises(Exception, match="broken"):
-        for step in segment.execute(ctx):
-            shown.append(step)
-    told = json.dumps(shown[-1].to_json())
-    assert "show_output" in told
-    assert "This failed" in told
-    assert "broken.pth" in told
+    with caplog.at_level("ERROR", "fiftyone.promerge"):
+        record = from_app(segment, images, **params)
+    assert record.state == "failed"
+    assert "broken.pth" in record.outcome
     assert "ProMerge: segment instances failed" in caplog.text
     with pytest.raises(Exception, match=r"broken\.pth"):
         segment(images, **params)
     assert form(segment, images).type.properties["label_field"].default == "promerge"
 
 
-def test_weights_are_remembered_with_their_encoder(operator, form, images, tmp_path):
-    import fiftyone.operators as foo
+def test_weights_are_remembered_with_their_encoder(operator, form, from_app, images, tmp_path):
     import timm
     import torch
 
@@ -207,7 +219,7 @@ def test_weights_are_remembered_with_their_encoder(operator, form, images, tmp_p
     segment = operator("segment_instances")
     params = {"encoder": "vit_tiny_patch16_224", "checkpoint": {"absolute_path": str(path)}}
     others = {"label_field": "new", "method": "promerge", "preset": "default", "facet": "value"}
-    foo.execute_operator(segment.uri, {"dataset": images}, params={**params, **others})
+    assert from_app(segment, images, **params, **others).state == "done"
     properties = form(segment, images).type.properties
     assert properties["encoder"].default == "vit_tiny_patch16_224"
     assert properties["checkpoint"].default == {"absolute_path": str(path)}
@@ -215,24 +227,62 @@ def test_weights_are_remembered_with_their_encoder(operator, form, images, tmp_p
     assert "tiny.pth is no file" in form(segment, images).error_message
 
 
-def test_a_run_is_stopped_and_what_is_done_is_kept(operator, images, fo, photographs):
-    from fiftyone.operators.executor import ExecutionContext, Executor
+def test_a_run_is_stopped_and_what_is_done_is_kept(operator, from_app, images, fo, photographs):
+    from promerge_fo.dataset.provenance import list_runs, load_run
 
-    images.add_samples([fo.Sample(filepath=path) for path in photographs * 20])
+    images.add_samples([fo.Sample(filepath=path) for path in photographs * 200])
     segment = operator("segment_instances")
     params = {**RUN, "batch_size": 1, "label_field": "promerge"}
-    request = {"dataset_name": images.name, "params": params}
-    ctx = ExecutionContext(operator_uri=segment.uri, request_params=request, executor=Executor())
-    steps = segment.execute(ctx)
-    seen = [next(steps), next(steps), next(steps)]
-    assert operator("stop_runs")(images).result == {"stopped": 1}
-    seen += steps
-    said = seen[-1].body.params["results"]["outcome"]
-    assert said.startswith("Stopped; what was done is kept. ")
+    record = from_app(segment, images, wait=False, **params)
+    second = from_app(segment, images, wait=False, **params, overwrite=True)
+    while not record().share:
+        assert record().is_open
+        time.sleep(0.05)
+    assert second().state == "waiting"
+    assert operator("stop_runs")(images).result == {"stopped": 2}
+    while record().is_open:
+        time.sleep(0.05)
+    assert record().state == second().state == "stopped"
+    assert record().outcome.startswith("Stopped; what was done is kept.")
+    assert second().outcome == "Stopped before it began."
     done = len(images.exists("promerge.status"))
-    assert 1 <= done < 84
+    assert 1 <= done < 804
     assert operator("stop_runs")(images).result == {"stopped": 0}
-    assert not any(thread.name == "promerge-operator" for thread in threading.enumerate())
+
+    result = segment(images, **params).result
+    assert (result["skipped"], sum(result["counts"].values())) == (done, 804 - done)
+    assert len(images.exists("promerge.status")) == 804
+    (key,) = list_runs(images)
+    whole = load_run(images, key)
+    assert (whole["images"], whole["interrupted"]) == (804, False)
+    assert whole["instances"] == images.count("promerge.detections")
+    assert result["masks"] < whole["instances"]
+
+
+def test_a_run_elsewhere_is_seen_and_stopped(operator, images, fo, photographs):
+    """As a scheduled run, or one of the command line, whose process is another one."""
+    from promerge_fo.dataset.runs.status import run_statuses
+
+    images.add_samples([fo.Sample(filepath=path) for path in photographs * 200])
+    script = (
+        "import sys, fiftyone as fo; from promerge_fo.dataset import load_model, segment_dataset; "
+        "model = load_model(encoder='texture'); "
+        "print(segment_dataset(fo.load_dataset(sys.argv[1]), model, batch_size=1))"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, images.name], stdout=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 120
+    while not any(status.done for status in run_statuses(images)):
+        assert time.monotonic() < until
+        assert other.poll() is None
+        time.sleep(0.2)
+    assert operator("stop_runs")(images).result == {"stopped": 1}
+    said = other.communicate(timeout=120)[0]
+    (status,) = run_statuses(images)
+    assert status.state == "stopped"
+    assert 0 < status.done < 804
+    assert said.splitlines()[-1].startswith(f"{status.done} images")
 
 
 def test_a_delegated_run_makes_the_same_masks(operator, launch, images):

@@ -424,9 +424,7 @@ class ProMergeModel(
             return
         if error is None and self._refusal is not None:
             raise self._refusal
-        record = retry_while_unreachable(
-            lambda: recorder.finish(error is not None, self.pipeline.cosines)
-        )
+        record = retry_while_unreachable(lambda: recorder.finish(error, self.pipeline.cosines))
         if record is not None:
             self.instances = record.instances
             field = str(record.label_field)

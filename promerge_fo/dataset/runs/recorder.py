@@ -9,7 +9,7 @@ from typing import Any
 import fiftyone as fo
 
 from promerge_fo.dataset.database import collection_of, root_dataset
-from promerge_fo.dataset.provenance import register, remember_rate
+from promerge_fo.dataset.provenance import find_records, register_part, remember_rate
 from promerge_fo.run_record import RunClock, RunRecord
 
 __all__ = ["RunRecorder"]
@@ -54,12 +54,18 @@ class RunRecorder:
         if self._batch:
             self.collection = collection_of(self._batch[0][0])
 
-    def finish(self, interrupted: bool, cosines: Sequence[float] | None) -> RunRecord | None:
-        """Write the record to the dataset and return it; None if nothing was stored.
+    def finish(
+        self, error: BaseException | None, cosines: Sequence[float] | None
+    ) -> RunRecord | None:
+        """Write the record to the dataset; None if nothing was stored.
 
         Args:
-            interrupted: whether the run was stopped before its end.
+            error: what ended the run before its end; None if nothing did.
             cosines: see :class:`~promerge_fo.run_record.RunRecord`.
+
+        Returns:
+            The record of what this recorder has seen; the dataset has that of the whole run, if
+            some of it was done before.
         """
         self._count_last_batch()
         if self.label_field is None:
@@ -70,12 +76,15 @@ class RunRecorder:
             identity=self._identity,
             counts=dict(self.counts),
             instances=self._instances,
-            interrupted=interrupted,
+            interrupted=error is not None,
+            error=(str(error) or type(error).__name__) if isinstance(error, Exception) else None,
             cosines=cosines,
             device=self._device,
             batch_size=self._batch_size,
         )
-        register(root_dataset(self.collection), record)
+        dataset, field = root_dataset(self.collection), self.label_field
+        before = find_records(dataset, field, [self._run]).get(self._run)
+        register_part(dataset, record, before)
         remember_rate(record)
         return record
 

@@ -20,7 +20,7 @@ from promerge_fo.dataset.database import (
     wait_for_database,
 )
 from promerge_fo.dataset.labels import declare_field
-from promerge_fo.dataset.provenance import find_records, register
+from promerge_fo.dataset.provenance import find_records, register_part
 from promerge_fo.dataset.runs.calibrating import calibrate_once
 from promerge_fo.dataset.runs.model import OutOfStepError, ProMergeModel
 from promerge_fo.dataset.runs.resume import finished, start_run, unfinished
@@ -28,6 +28,7 @@ from promerge_fo.dataset.runs.status import Heartbeat
 from promerge_fo.dataset.samples import require_images
 from promerge_fo.diagnosis import diagnose
 from promerge_fo.progress import Bar, ShowProgress, progress_bar
+from promerge_fo.run_record import RunRecord
 
 __all__ = ["Report", "segment_dataset"]
 
@@ -127,6 +128,7 @@ def segment_dataset(
         return Report(skipped=total, diagnosis=diagnose(before))
     counts, instances, passes, interrupted = Counter[str](), 0, 0, False
     started = time.perf_counter()
+    earlier = find_records(samples, label_field, [run]).get(run)
 
     def count_images() -> tuple[int, int]:
         so_far = counts + Counter(model.counts)
@@ -141,7 +143,7 @@ def segment_dataset(
             try:
                 _apply_model(
                     unfinished(view, label_field, run),
-                    model, label_field, batch_size, output_dir, bar,
+                    model, label_field, batch_size, output_dir, bar, heartbeat,
                 )  # fmt: skip
             except KeyboardInterrupt:
                 interrupted = True
@@ -164,7 +166,7 @@ def segment_dataset(
     model.counts, model.instances = dict(counts), instances
     seconds = time.perf_counter() - started
     if passes > 1:
-        _update_record(samples, label_field, run, model, seconds, interrupted)
+        _update_record(samples, label_field, run, model, seconds, interrupted, earlier)
     return Report(dict(counts), before.total(), instances, seconds, interrupted, model.diagnosis)
 
 
@@ -175,6 +177,7 @@ def _apply_model(
     batch_size: int,
     output_dir: str | None,
     bar: Bar,
+    heartbeat: Heartbeat,
 ) -> None:
     with fou.SetAttributes(fo.config, show_progress_bars=False):  # only this bar, not FiftyOne's
         view.apply_model(
@@ -184,18 +187,22 @@ def _apply_model(
             # The pipeline's threads read the images; but frames and patches need a worker process.
             num_workers=int(is_generated(view)),
             output_dir=output_dir,
-            progress=_bar_updater(bar),
+            progress=_bar_updater(bar, heartbeat),
         )
 
 
-def _bar_updater(bar: Bar) -> Callable[[Any], None]:
-    """A callback for FiftyOne's progress, which moves the bar to the same step."""
+def _bar_updater(bar: Bar, heartbeat: Heartbeat) -> Callable[[Any], None]:
+    """A callback for FiftyOne's progress, which moves the bar to the same step.
+
+    It raises KeyboardInterrupt where the run was asked to stop.
+    """
     shown = 0
 
     def update(progress: Any) -> None:
         nonlocal shown
         bar.update(progress.iteration - shown)
         shown = progress.iteration
+        heartbeat.check()
 
     return update
 
@@ -207,8 +214,9 @@ def _update_record(
     model: ProMergeModel,
     seconds: float,
     interrupted: bool,
+    earlier: RunRecord | None,
 ) -> None:
-    """Write the totals of all passes to the record, which holds those of the last pass only."""
+    """Write the totals of all passes to the record, which knows the time of the last pass only."""
     record = retry_while_unreachable(lambda: find_records(samples, label_field, [run])).get(run)
     if record is None:  # the run stopped before there was a record
         return
@@ -216,7 +224,8 @@ def _update_record(
         record,
         seconds=round(seconds, 3),
         interrupted=interrupted,
+        error=None,
         counts=model.counts,
         instances=model.instances,
     )
-    retry_while_unreachable(lambda: register(root_dataset(samples), updated))
+    retry_while_unreachable(lambda: register_part(root_dataset(samples), updated, earlier))

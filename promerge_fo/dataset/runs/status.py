@@ -17,9 +17,10 @@ from pymongo.errors import PyMongoError
 from promerge_fo.dataset.database import root_dataset, store
 from promerge_fo.words import duration
 
-__all__ = ["Heartbeat", "RunStatus", "run_statuses"]
+__all__ = ["Beat", "Heartbeat", "RunStatus", "run_statuses", "stop_runs"]
 
 _KEY_PREFIX = "status "
+_STOP_PREFIX = "stop "
 _INTERVAL_S = 2.0
 _LOST_AFTER_S = 120.0  #: seconds without a heartbeat; a restart of the database takes less
 
@@ -101,10 +102,47 @@ class RunStatus:
         return "\n".join(lines)
 
 
+class Beat:
+    """Calls a function at once and every few seconds, and a last time when it is stopped.
+
+    If the database cannot be reached, the work that it is about goes on without it.
+
+    Args:
+        name: of the thread.
+        report: the function, which uses the database.
+        interval: between two calls, in seconds.
+    """
+
+    def __init__(
+        self, name: str, report: Callable[[], None], interval: float = _INTERVAL_S
+    ) -> None:
+        self._report, self._interval = report, interval
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._repeat, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._once()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, with a last call."""
+        self._ended.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+        self._once()
+
+    def _repeat(self) -> None:
+        while not self._ended.wait(self._interval):
+            self._once()
+
+    def _once(self) -> None:
+        with suppress(PyMongoError):
+            self._report()
+
+
 class Heartbeat:
     """A context manager that writes the status of a run to the database every two seconds.
-
-    If the database cannot be reached, the run goes on without it.
 
     Args:
         dataset: the dataset itself, not a view.
@@ -133,33 +171,34 @@ class Heartbeat:
             label_field, run, engine, total, before,
             started=time.time(), host=socket.gethostname(), pid=os.getpid(),
         )  # fmt: skip
-        self._stop = threading.Event()
-        self._thread = threading.Thread(
-            target=self._write_repeatedly, name="promerge-status", daemon=True
-        )
+        self._beat = Beat("promerge-status", self._report)
+        self._has_ended = False
+        self.is_stopped = False  #: whether some process asked the run to stop
 
     def __enter__(self) -> Heartbeat:
-        self._thread.start()
+        self._beat.start()
         return self
 
     def __exit__(self, *reason: object) -> None:
         """Write how the run ended: "finished" if all images are done, else "stopped"."""
-        self._stop.set()
-        self._thread.join()
-        done = self._initial.before + self._count_images()[0]
-        self._write("finished" if done >= self._initial.total else "stopped")
+        self._has_ended = True
+        self._beat.stop()
 
-    def _write_repeatedly(self) -> None:
-        while True:
-            self._write(None)
-            if self._stop.wait(_INTERVAL_S):
-                return
+    def check(self) -> None:
+        """Raise KeyboardInterrupt, as by Ctrl-C, if some process asked the run to stop."""
+        if self.is_stopped:
+            raise KeyboardInterrupt("asked to stop")
 
-    def _write(self, ended: Literal["finished", "stopped"] | None) -> None:
+    def _report(self) -> None:
+        """Write the status, and see whether the run should stop."""
         done, failed = self._count_images()
+        ended: Literal["finished", "stopped"] | None = None
+        if self._has_ended:
+            ended = "finished" if self._initial.before + done >= self._initial.total else "stopped"
         status = replace(self._initial, done=done, failed=failed, updated=time.time(), ended=ended)
-        with suppress(PyMongoError):
-            self._store.set(_KEY_PREFIX + status.label_field, asdict(status))
+        self._store.set(_KEY_PREFIX + status.label_field, asdict(status))
+        if self._store.get(_STOP_PREFIX + status.label_field) == status.started:
+            self.is_stopped = True
 
 
 def run_statuses(dataset: Any) -> Iterator[RunStatus]:
@@ -172,3 +211,23 @@ def run_statuses(dataset: Any) -> Iterator[RunStatus]:
     for key in sorted(statuses.list_keys()):
         if key.startswith(_KEY_PREFIX):
             yield RunStatus(**statuses.get(key))
+
+
+def stop_runs(dataset: Any, label_field: str | None = None) -> list[RunStatus]:
+    """Ask the runs of a dataset to stop, in whichever process they are; what is done is kept.
+
+    Args:
+        dataset: a dataset, or a view of one.
+        label_field: only the run on this field.
+
+    Returns:
+        The runs that were asked. Each stops within seconds, at its next image.
+    """
+    asked = [
+        status
+        for status in run_statuses(dataset)
+        if status.state == "running" and label_field in (None, status.label_field)
+    ]
+    for status in asked:
+        store(root_dataset(dataset)).set(_STOP_PREFIX + status.label_field, status.started)
+    return asked
