@@ -85,7 +85,7 @@ class SegmentInstances(LongOperator):
             field,
             calibrate=False,  # it was, where it should be
             progress=job.progress("images"),
-            **filled(params, "batch_size", "overwrite", "retry_failed"),
+            **filled(params, "batch_size", "overwrite", "retry_failed", "drop_decisions"),
         )
         return report_outcome(report, field, model, calibration)
 
@@ -128,7 +128,13 @@ def _ask_field(form: Form) -> None:
             "label_field_refused",
         )
     elif dataset.has_field(f"{name}.run"):
-        form.note("overwrites", f"Masks in '{name}' that other settings made are replaced")
+        form.note(
+            "overwrites",
+            f"Masks in '{name}' that other settings made are replaced",
+            "What you did to a mask goes to the new one that equals it (IoU over 0.9).",
+        )
+        about = "otherwise, nothing is changed where decisions, names, tags or painted masks would "
+        form.tick("drop_decisions", "Replace masks that I worked on, too", f"{about}be lost")
     else:
         warning = f"'{name}' has labels of another origin: they are replaced"
         form.confirm("replace", warning, f"Replace the labels in '{name}'", "field")

@@ -117,7 +117,7 @@ class Job:
         self._lock = threading.Lock()
         self._store = store(dataset)
         self._tell = tell
-        self._is_shown = is_shown
+        self.is_shown = is_shown
         _drop(dataset, [record for record in jobs_of(dataset) if not record.is_open][KEPT - 1 :])
         _HERE[self.record.id] = self
         self._beat = Beat("promerge-job", self._report, _INTERVAL_S)
@@ -202,7 +202,7 @@ class _JobBar:
         self._job, self._total, self._unit = job, total, unit
         self._done = 0
         self._started = time.perf_counter()
-        self._context = progress_bar(None if job._is_shown else False, total, unit)
+        self._context = progress_bar(None if job.is_shown else False, total, unit)
         self._bar: Bar = self._context.__enter__()
 
     def update(self, n: int) -> None:

@@ -29,6 +29,7 @@ PIPELINE = (*METHOD, "promerge_fo.calibration", "promerge_fo.pipeline", "promerg
 FLOOR = (
     "promerge_fo.dataset.database", "promerge_fo.dataset.labels", "promerge_fo.dataset.samples",
     "promerge_fo.dataset.stored_labels", "promerge_fo.dataset.provenance",
+    "promerge_fo.dataset.decided",
 )  # fmt: skip
 MAKING = (*PIPELINE, "promerge_fo.annotations", *FLOOR)
 MEETING = (*GROUND, "promerge_fo.annotations", "promerge_fo.figures", *FLOOR)

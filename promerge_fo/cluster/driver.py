@@ -21,11 +21,12 @@ from promerge_fo.cluster.shards import read_shard, set_aside
 from promerge_fo.cluster.worker import PipelineFactory, Segmenter, ShardResult, ShardTask
 from promerge_fo.config import METHODS, run_hash
 from promerge_fo.dataset.database import reload_samples, retry_while_unreachable, root_dataset
+from promerge_fo.dataset.decided import Kept
 from promerge_fo.dataset.labels import declare_field
 from promerge_fo.dataset.provenance import find_records, register_part
 from promerge_fo.dataset.runs.merge import merge_rows
-from promerge_fo.dataset.runs.resume import finished, start_run, unfinished
-from promerge_fo.dataset.runs.segment import Report
+from promerge_fo.dataset.runs.resume import finished, images_to_do, start_run, unfinished
+from promerge_fo.dataset.runs.segment import Report, made_of
 from promerge_fo.dataset.runs.status import Heartbeat
 from promerge_fo.dataset.samples import require_whole_images
 from promerge_fo.diagnosis import diagnose
@@ -55,6 +56,7 @@ def segment_on_ray(
     limit: int | None = None,
     overwrite: bool = False,
     retry_failed: bool = False,
+    drop_decisions: bool = False,
     progress: ShowProgress = None,
 ) -> Report:
     """Give the images of a dataset or view instance masks, with workers on one or many machines.
@@ -80,6 +82,7 @@ def segment_on_ray(
         limit: use only this number of images, the first ones.
         overwrite: redo images that are done.
         retry_failed: redo images that failed, and no others.
+        drop_decisions: see :func:`promerge_fo.dataset.segment_dataset`.
         progress: whether to show a progress bar (None: as FiftyOne's config says), or a function
             that makes one; see :data:`promerge_fo.progress.ShowProgress`.
 
@@ -95,10 +98,14 @@ def segment_on_ray(
     require_whole_images(samples)
     run = run_hash(recipe.identity)
     config = METHODS[recipe.identity["method"]].from_dict(recipe.identity["config"])
+    which: dict[str, Any] = {"limit": limit, "overwrite": overwrite, "retry_failed": retry_failed}
+    kept = Kept(images_to_do(samples, label_field, run, **which), label_field)
+    if kept:  # few, as people do not look at millions: done by this process
+        pipeline = recipe("cpu", available_cpus())
+        with progress_bar(progress, len(kept.paths), "images with decisions") as bar:
+            kept.check(made_of(pipeline, kept.paths, run, bar), drop_decisions)
     declare_field(samples, label_field, config.has_proposals)
-    start = start_run(
-        samples, label_field, run, limit=limit, overwrite=overwrite, retry_failed=retry_failed
-    )
+    start = start_run(samples, label_field, run, **which)
     view, total, before, left = start.view, start.total, start.finished, start.left
     folder = Path(shards).expanduser().absolute() / run
     if overwrite:
@@ -106,7 +113,7 @@ def segment_on_ray(
     folder.mkdir(parents=True, exist_ok=True)
     if left == 0:
         return Report(skipped=total, diagnosis=diagnose(before))
-    merger = _ShardMerger(root_dataset(samples), label_field, run, folder, before["failed"])
+    merger = _ShardMerger(root_dataset(samples), label_field, run, folder, before["failed"], kept)
     heartbeat = Heartbeat(
         merger.dataset, label_field, run, "ray", total, total - left, merger.count_images
     )
@@ -180,13 +187,20 @@ class _ShardMerger:
     """
 
     def __init__(
-        self, dataset: fo.Dataset, label_field: str, run: str, folder: Path, failed: int
+        self,
+        dataset: fo.Dataset,
+        label_field: str,
+        run: str,
+        folder: Path,
+        failed: int,
+        kept: Kept,
     ) -> None:
         self.dataset = dataset
         self.instances = 0
         self._label_field = label_field
         self._run = run
         self._folder = folder
+        self._kept = kept
         self._done, self._failed = 0, failed
         self._pool = ThreadPoolExecutor(available_cpus(), "promerge-merge")
 
@@ -224,7 +238,9 @@ class _ShardMerger:
                 for row in rows
                 if row["filepath"] in todo and (include_failed or row["status"] != "failed")
             ]
-            merged = merge_rows(self.dataset, self._label_field, self._run, rows, self._pool)
+            merged = merge_rows(
+                self.dataset, self._label_field, self._run, rows, self._pool, self._kept
+            )
         except ValueError as error:  # truncated, damaged, or with malformed masks
             logger.warning("%s; it is now %s, and its images are redone", error, set_aside(path))
             return 0

@@ -1,3 +1,5 @@
+from .decided import DecisionsLostError as DecisionsLostError
+from .decided import restore_decisions as restore_decisions
 from .evaluation.benchmark_sets import load_benchmark as load_benchmark
 from .evaluation.benchmark_sets import load_coco as load_coco
 from .evaluation.comparison import (

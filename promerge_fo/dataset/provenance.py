@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,8 @@ from promerge_fo.run_record import RunRecord
 __all__ = [
     "delete_run",
     "find_records",
+    "keep_with_run",
+    "kept_with_run",
     "last_rate",
     "list_runs",
     "load_run",
@@ -48,7 +50,41 @@ def register(dataset: fo.Dataset, record: RunRecord) -> None:
         record: the record, with its ``label_field``.
     """
     key = run_key(str(record.label_field), record.run_hash)
+    kept = kept_with_run(dataset, key)
     dataset.register_run(key, dataset.init_run(**record.to_dict()), overwrite=True)
+    if kept:
+        _keep(dataset, key, kept)
+
+
+def keep_with_run(dataset: fo.Dataset, label_field: str, run: str, texts: Sequence[str]) -> str:
+    """Keep some texts with the record of a run, beside those that are there.
+
+    Args:
+        dataset: the dataset itself, not a view.
+        label_field: the field that the run filled.
+        run: the run hash; a run without a record gets one.
+        texts: may be many, and long.
+
+    Returns:
+        The key of the run.
+    """
+    key = run_key(label_field, run)
+    if not dataset.has_run(key):
+        register(dataset, RunRecord(run, label_field, {"method": "unknown"}))
+    _keep(dataset, key, [*kept_with_run(dataset, key), *texts])
+    return key
+
+
+def kept_with_run(dataset: Any, key: str) -> list[str]:
+    """The texts that :func:`keep_with_run` kept; none if there is no such run."""
+    root = root_dataset(dataset)
+    results = root.load_run_results(key, cache=False) if root.has_run(key) else None
+    return list(getattr(results, "kept", []))
+
+
+def _keep(dataset: fo.Dataset, key: str, texts: Sequence[str]) -> None:
+    results = dataset.init_run_results(key, kept=list(texts))
+    dataset.save_run_results(key, results, overwrite=True, cache=False)
 
 
 def register_part(dataset: fo.Dataset, record: RunRecord, before: RunRecord | None) -> None:

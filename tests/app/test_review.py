@@ -149,26 +149,8 @@ def test_a_mask_that_is_mended_with_the_brush_is_exported(app, segmented, tmp_pa
     page = app(segmented)
 
     open_sample(page)
-    page["annotate"].click()
-    page["select-action"].wait_for(timeout=60_000)
-    page.page.get_by_text("fg", exact=True).nth(1).click()
-    page.page.get_by_text(label.id).wait_for(timeout=60_000)
-    page["brush"].click()
-    page.page.get_by_text("Paint to create a mask").wait_for(timeout=60_000)
-    canvas = page["lighter-sample-renderer-canvas"].bounding_box()
-    zoom = min(canvas["width"] / size[1], canvas["height"] / size[0])
-    left = canvas["x"] + (canvas["width"] - zoom * size[1]) / 2
-    top = canvas["y"] + (canvas["height"] - zoom * size[0]) / 2
-    page.page.mouse.move(left + zoom * columns[0], top + zoom * (row + 0.5))
-    page.page.mouse.down()
-    page.page.mouse.move(left + zoom * columns[1], top + zoom * (row + 0.5), steps=10)
-    page.page.mouse.up()
-
-    def stored():
-        sample.reload()
-        return sample[FIELD].detections[1].mask.dtype == np.uint8
-
-    wait_until(stored, 60)
+    brush(page, label, size, row, columns)
+    wait_until(lambda: is_painted(sample), 60)
     accepted = segmented.filter_labels(FIELD, {"$eq": ["$$this.review", "accepted"]})
     pfo.export_pseudo_labels(accepted, FIELD, tmp_path / "accepted.json", min_area=0)
     (annotation,) = json.loads((tmp_path / "accepted.json").read_text())["annotations"]
@@ -191,6 +173,60 @@ def test_a_mask_that_is_mended_with_the_brush_is_exported(app, segmented, tmp_pa
     ious = [found.mended_iou for found in sample[FIELD].detections]
     assert ious[1] == pytest.approx(iou) and iou < 0.99
     assert [ious[i] for i in others] == [1.0] * len(others)
+
+
+def brush(page, label, size, row, columns):
+    """Paint at an open image's second mask, from one column to another."""
+    page["annotate"].click()
+    page["select-action"].wait_for(timeout=60_000)
+    page.page.get_by_text("fg", exact=True).nth(1).click()
+    page.page.get_by_text(label.id).wait_for(timeout=60_000)
+    page["brush"].click()
+    page.page.get_by_text("Paint to create a mask").wait_for(timeout=60_000)
+    stroke(page, size, row, columns)
+
+
+def stroke(page, size, row, columns):
+    """Draw in the open image, from one column to another."""
+    canvas = page["lighter-sample-renderer-canvas"].bounding_box()
+    zoom = min(canvas["width"] / size[1], canvas["height"] / size[0])
+    left = canvas["x"] + (canvas["width"] - zoom * size[1]) / 2
+    top = canvas["y"] + (canvas["height"] - zoom * size[0]) / 2
+    page.page.mouse.move(left + zoom * columns[0], top + zoom * (row + 0.5))
+    page.page.mouse.down()
+    page.page.mouse.move(left + zoom * columns[1], top + zoom * (row + 0.5), steps=10)
+    page.page.mouse.up()
+
+
+def test_a_decision_in_an_open_image_outlives_the_brush(app, segmented):
+    """The tab that draws has held the label, with its decision, since before the last one."""
+    pfo.enable_annotation(segmented, FIELD)
+    segmented.compute_metadata()
+    sample = segmented.first()
+    label = sample[FIELD].detections[1]
+    size = sample.metadata.height, sample.metadata.width
+    row, columns = free_row(pfo.masks_of(sample[FIELD], size).any(axis=0))
+    pfo.accept(segmented, FIELD, [label.id], reviewer="Ada")
+    page = app(segmented)
+    open_sample(page)
+    brush(page, label, size, row, columns)
+    wait_until(lambda: is_painted(sample), 60)
+
+    page["panel-tab-promerge_sample"].click()
+    said = page["panel-content-promerge_sample"]
+    said.get_by_text("Reject", exact=True).nth(1).click()
+    said.get_by_text("rejected").first.wait_for(timeout=60_000)
+    assert decisions(segmented) == {(label.id, "rejected", None)}
+    page["panel-tab-fo-sample-modal-plugin"].click()
+    with page.page.expect_response(lambda r: r.request.method == "PATCH" and r.ok):
+        stroke(page, size, row + 10, columns)
+    assert decisions(segmented) == {(label.id, "rejected", None)}
+
+
+def is_painted(sample):
+    """Whether the second mask of a sample has been drawn in the App."""
+    sample.reload()
+    return sample[FIELD].detections[1].mask.dtype == np.uint8
 
 
 def free_row(taken):

@@ -188,6 +188,29 @@ def test_overwriting_makes_all_anew(segment, images, labels_of):
     assert images.values("promerge.detections.id") != ids
 
 
+def test_what_people_did_is_carried_over_or_asked_for(segment, images, recipe, labels_of):
+    from dataclasses import replace
+
+    from promerge_fo import dataset as pfo
+
+    segment()
+    decided = images.values("promerge.detections.id", unwind=True)
+    pfo.accept(images, "promerge", decided)
+    segment(overwrite=True)
+    assert pfo.review_progress(images, "promerge").accepted == len(decided)
+    assert set(images.values("promerge.detections.id", unwind=True)) == set(decided)
+    config = {**recipe.identity["config"], "tau_b": 0.6, "min_component_ratio": 1.0}
+    other = replace(recipe, identity={**recipe.identity, "config": config})
+    before = labels_of(images, "promerge")
+    with pytest.raises(pfo.DecisionsLostError, match="Nothing was changed"):
+        segment(recipe=other)
+    assert labels_of(images, "promerge") == before
+    segment(recipe=other, drop_decisions=True)
+    kept = pfo.review_progress(images, "promerge").accepted
+    restored = pfo.restore_decisions(images, pfo.list_runs(images)[0])
+    assert restored == len(decided) - kept > 0
+
+
 def test_proposals_have_the_levels_and_parents_of_a_local_run(segment, images):
     from promerge_fo.config import ProMergeConfig
     from promerge_fo.dataset.runs.model import load_model

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from promerge_fo.dataset.database import aggregate, is_patches, root_dataset
+from promerge_fo.dataset.decided import ATTRIBUTES
 from promerge_fo.dataset.review.updates import (
-    ATTRIBUTES,
     area_of,
     decide_all,
     decide_listed,
@@ -26,6 +26,7 @@ from promerge_fo.dataset.review.updates import (
     each_label,
     ids_of,
     label_path,
+    reviewed_path,
     take_back,
 )
 
@@ -178,7 +179,7 @@ def undo(samples: Any, label_field: str) -> int:
         fiftyone.core.media.MediaTypeError: the samples are not images.
         ValueError: the field does not hold detections.
     """
-    return take_back(samples, label_path(samples, label_field))
+    return take_back(samples, reviewed_path(samples, label_field))
 
 
 def review_progress(samples: Any, label_field: str) -> Progress:
@@ -198,7 +199,7 @@ def review_progress(samples: Any, label_field: str) -> Progress:
         >>> print(review_progress(dataset, "promerge"))
         1 of 8, 100 % accepted
     """
-    path = label_path(samples, label_field)
+    path = reviewed_path(samples, label_field)
     reviews = each_label(path, "$$label.review")
     counts = {"total": {"$size": ids_of(path)}}
     for state in (ACCEPTED, REJECTED):
@@ -227,7 +228,7 @@ def list_labels(samples: Any, label_field: str) -> list[dict[str, Any]]:
         fiftyone.core.media.MediaTypeError: the samples are not images.
         ValueError: the field does not hold detections.
     """
-    path = label_path(samples, label_field)
+    path = reviewed_path(samples, label_field)
     label = {
         "id": {"$toString": "$$label._id"},
         "score": {"$ifNull": ["$$label.confidence", None]},

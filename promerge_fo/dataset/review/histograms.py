@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from promerge_fo.dataset.database import aggregate
 from promerge_fo.dataset.review.decisions import ACCEPTED, REJECTED, Progress
-from promerge_fo.dataset.review.updates import area_of, each_label, label_path
+from promerge_fo.dataset.review.updates import area_of, each_label, reviewed_path
 
 __all__ = ["STATES", "Histogram", "Quantity", "review_histograms", "select_between"]
 
@@ -77,7 +77,7 @@ def review_histograms(samples: Any, label_field: str) -> dict[Quantity, Histogra
         fiftyone.core.media.MediaTypeError: the samples are not images.
         ValueError: the field does not hold detections.
     """
-    path = label_path(samples, label_field)
+    path = reviewed_path(samples, label_field)
     shape = len(STATES), len(_AREAS) - 1, len(_SCORES)  # one more bar, for labels without a score
     has_score = {"$ne": [{"$ifNull": ["$$label.confidence", None]}, None]}
     score = {"$cond": [has_score, _bar("$$label.confidence", _SCORES), shape[2] - 1]}
@@ -138,7 +138,7 @@ def select_between(
         >>> reject(doubtful, "promerge", reviewer="Ada")
         4
     """
-    label_path(samples, label_field)
+    reviewed_path(samples, label_field)
     if quantity == "masks":
         return samples.match(_between(F(f"{label_field}.detections").length(), low, high))
     if quantity == "score":

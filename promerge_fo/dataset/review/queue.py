@@ -11,12 +11,12 @@ from typing import Any, Literal, TypeAlias, get_args
 import fiftyone as fo
 
 from promerge_fo.dataset.database import aggregate, is_patches, storage_of
+from promerge_fo.dataset.decided import is_undecided
 from promerge_fo.dataset.review.updates import (
     area_of,
     declare,
     each_label,
-    is_undecided,
-    label_path,
+    reviewed_path,
     select_attributes,
 )
 
@@ -67,7 +67,7 @@ def review_queue(
         >>> accept(session.view, "promerge", session.selected, "Ada")
         3
     """
-    path = label_path(samples, label_field)
+    path = reviewed_path(samples, label_field)
     if order not in ORDERS:
         raise ValueError(f"the order is {order!r}, but must be one of {', '.join(ORDERS)}")
     if limit < 1:

@@ -32,10 +32,17 @@ from promerge_fo.dataset.database import (
     storage_of,
     update_all,
 )
+from promerge_fo.dataset.decided import (
+    ATTRIBUTES,
+    PAST,
+    is_undecided,
+    keeping,
+    mend,
+    restored,
+)
 from promerge_fo.dataset.samples import require_detections, require_images
 
 __all__ = [
-    "ATTRIBUTES",
     "area_of",
     "decide_all",
     "decide_listed",
@@ -43,20 +50,14 @@ __all__ = [
     "declare",
     "each_label",
     "ids_of",
-    "is_undecided",
     "label_path",
+    "reviewed_path",
     "select_attributes",
     "take_back",
     "update_labels",
 ]
 
-ATTRIBUTES = {
-    "review": fo.StringField,
-    "reviewer": fo.StringField,
-    "reviewed_at": fo.DateTimeField,
-}
-_PAST = "review_past"  # not declared in the schema, because the App should not filter by it
-_MAX_PAST = 20  # earlier decisions that a label keeps
+_MAXPAST = 20  # earlier decisions that a label keeps
 _MIN_AREA = 1e-9  # in place of an area of 0, which has no logarithm
 
 Json = dict[str, Any]
@@ -82,6 +83,13 @@ def label_path(samples: Any, label_field: str) -> str:
     return f"{label_field}.detections"
 
 
+def reviewed_path(samples: Any, label_field: str) -> str:
+    """As :func:`label_path`, after :func:`mend`: for whoever reads decisions."""
+    path = label_path(samples, label_field)
+    mend(samples, label_field)
+    return path
+
+
 def declare(samples: Any, label_field: str) -> None:
     """Add the review attributes to the schema; for patches, also to that of their source."""
     places = [(storage_of(samples), f"{label_field}.detections")]
@@ -103,12 +111,12 @@ def decision(review: str, reviewer: str | None) -> Json:
         reviewer: the name of the person who decides.
     """
     present = {name: f"$$label.{name}" for name in ATTRIBUTES}
-    past = {"$concatArrays": [[present], {"$ifNull": [f"$$label.{_PAST}", []]}]}
+    past = {"$concatArrays": [[present], {"$ifNull": [f"$$label.{PAST}", []]}]}
     return {
         "review": review,
         "reviewer": {"$literal": reviewer},
         "reviewed_at": database_time(),
-        _PAST: {"$cond": [is_undecided("$$label"), "$$REMOVE", {"$slice": [past, _MAX_PAST]}]},
+        PAST: {"$cond": [is_undecided("$$label"), "$$REMOVE", {"$slice": [past, _MAXPAST]}]},
     }
 
 
@@ -207,11 +215,6 @@ def area_of(label: str) -> Json:
     return {"$max": [{"$ifNull": [f"{label}.area", {"$multiply": sides}]}, _MIN_AREA]}
 
 
-def is_undecided(label: str) -> Json:
-    """The expression for whether a label is neither accepted nor rejected."""
-    return {"$eq": [{"$ifNull": [f"{label}.review", None]}, None]}
-
-
 def ids_of(path: str) -> Any:
     """The expression for the ids of the labels of a sample or patch."""
     return {"$ifNull": [f"${path}._id", []]} if _is_list(path) else [f"${path}._id"]
@@ -297,21 +300,23 @@ def update_labels(path: str, condition: Json, change: Json) -> list[Json]:
         change: attributes, as expressions of ``$$label``.
     """
     label = {"$cond": [condition, {"$mergeObjects": ["$$label", change]}, "$$label"]}
-    value: Json
-    if _is_list(path):
-        value = {"$map": {"input": f"${path}", "as": "label", "in": label}}
-    else:
-        value = {"$let": {"vars": {"label": f"${path}"}, "in": label}}
-    return [{"$set": {path: value, "last_modified_at": "$$NOW"}}]
+    modified = {"last_modified_at": "$$NOW"}
+    if not _is_list(path):
+        return [
+            {"$set": {path: {"$let": {"vars": {"label": f"${path}"}, "in": label}}, **modified}}
+        ]
+    field = path.removesuffix(".detections")
+    changed = {"$map": {"input": f"${path}", "as": "label", "in": label}}
+    return [restored(field), {"$set": {path: changed, **modified}}, keeping(field)]
 
 
 def _previous_decision() -> Json:
     """The attributes that a label had before its last decision, as expressions of ``$$label``."""
-    past = {"$ifNull": [f"$$label.{_PAST}", []]}
+    past = {"$ifNull": [f"$$label.{PAST}", []]}
     before = {"$arrayElemAt": [past, 0]}
     change: Json = {
         name: {"$let": {"vars": {"past": before}, "in": {"$ifNull": [f"$$past.{name}", None]}}}
         for name in ATTRIBUTES
     }
     rest = {"$slice": [past, 1, {"$max": [1, {"$size": past}]}]}
-    return {**change, _PAST: {"$cond": [{"$eq": [past, []]}, "$$REMOVE", rest]}}
+    return {**change, PAST: {"$cond": [{"$eq": [past, []]}, "$$REMOVE", rest]}}

@@ -14,6 +14,7 @@ import fiftyone as fo
 from pymongo import UpdateOne
 
 from promerge_fo.dataset.database import bulk_update, documents, retry_while_unreachable
+from promerge_fo.dataset.decided import Kept
 from promerge_fo.dataset.stored_labels import LARGEST, label_document
 
 __all__ = ["merge_rows"]
@@ -25,6 +26,7 @@ def merge_rows(
     run: str,
     rows: Sequence[Mapping[str, Any]],
     pool: Executor,
+    kept: Kept | None = None,
 ) -> int:
     """Store the masks of some images as labels.
 
@@ -38,6 +40,7 @@ def merge_rows(
         run: the run hash.
         rows: the rows of a shard, from :func:`promerge_fo.cluster.shards.read_shard`.
         pool: the threads that turn rows into labels.
+        kept: what people did to labels that are replaced.
 
     Returns:
         The number of samples that show these images.
@@ -48,7 +51,10 @@ def merge_rows(
     paths = [row["filepath"] for row in rows]
     samples = retry_while_unreachable(lambda: _samples_by_path(dataset, paths))
     pairs = [(row, sample_id) for row in rows for sample_id in samples[row["filepath"]]]
-    labels = pool.map(partial(_label_documents, run), [row for row, _ in pairs])
+    labels = list(pool.map(partial(_label_documents, run), [row for row, _ in pairs]))
+    if kept:
+        for (_, sample_id), document in zip(pairs, labels, strict=True):
+            kept.hand_on(str(sample_id), document)
     now = datetime.now(timezone.utc)
     not_finished = {
         "$or": [{f"{label_field}.run": {"$ne": run}}, {f"{label_field}.status": "failed"}]

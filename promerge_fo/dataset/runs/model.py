@@ -20,6 +20,7 @@ import torch
 from promerge_fo.calibration import Calibration, calibrate
 from promerge_fo.config import METHODS, Config
 from promerge_fo.dataset.database import collection_of, retry_while_unreachable
+from promerge_fo.dataset.decided import Kept
 from promerge_fo.dataset.labels import complete_field, to_detections
 from promerge_fo.dataset.runs.recorder import RunRecorder
 from promerge_fo.dataset.samples import VIDEO_REFUSED
@@ -227,6 +228,7 @@ class ProMergeModel(
         pipeline: the encoder and the configuration.
         counts: the number of images of the current or last run, by status.
         instances: the number of masks that the last run stored.
+        kept: what people did to labels that the run replaces; None if nothing.
         is_left_uncalibrated: whether the user wants no calibration, and no word of it in the log.
     """
 
@@ -240,6 +242,7 @@ class ProMergeModel(
         self.pipeline = pipeline
         self.counts: dict[str, int] = {}
         self.instances = 0
+        self.kept: Kept | None = None
         self.is_left_uncalibrated = False
         self._default_fields = self.needs_fields
         self._get_item = _GetItem()
@@ -337,10 +340,22 @@ class ProMergeModel(
             if self._recorder is not None:
                 self._recorder.not_stored += len(batch)
             raise
+        if self.kept and samples:
+            pairs = zip(samples, labels, strict=True)
+            labels = [self._with_decisions(str(sample.id), each) for sample, each in pairs]
         if self._recorder is not None and samples is not None:
             self._recorder.add(samples, labels)
             self._look_at_first_images()
         return labels
+
+    def _with_decisions(self, sample_id: str, labels: fo.Detections) -> fo.Detections:
+        """The labels of an image, with what people did to those that they replace."""
+        if self.kept is None or sample_id not in self.kept.paths:
+            return labels
+        stored = labels.to_dict()
+        self.kept.hand_on(sample_id, stored)
+        made: fo.Detections = fo.Detections.from_dict(stored)
+        return made
 
     def _look_at_first_images(self) -> None:
         """Warn early in a run if most images have no masks, while it can still be stopped."""

@@ -9,7 +9,15 @@ from typing import Any, NamedTuple
 
 from fiftyone import ViewField as F
 
-__all__ = ["Failure", "RunStart", "failures", "finished", "start_run", "unfinished"]
+__all__ = [
+    "Failure",
+    "RunStart",
+    "failures",
+    "finished",
+    "images_to_do",
+    "start_run",
+    "unfinished",
+]
 
 logger = logging.getLogger("fiftyone.promerge")
 
@@ -84,6 +92,23 @@ def start_run(
     if redo is not None and (overwrite or retry_failed):
         redo.set_values(f"{label_field}.run", [None] * len(redo))
     return RunStart(view, len(view), finished(view, label_field, run))
+
+
+def images_to_do(
+    samples: Any,
+    label_field: str,
+    run: str,
+    *,
+    limit: int | None,
+    overwrite: bool,
+    retry_failed: bool,
+) -> Any:
+    """A view of the images that :func:`start_run` with these arguments leaves to do."""
+    view = samples if limit is None else samples.limit(limit)
+    if retry_failed:
+        failed = _images_of_run(view, label_field, run, failed_only=True)
+        return view.select([]) if failed is None else failed
+    return view.view() if overwrite else unfinished(view, label_field, run)
 
 
 def unfinished(samples: Any, label_field: str, run: str) -> Any:

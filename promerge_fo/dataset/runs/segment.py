@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import fiftyone as fo
@@ -19,14 +20,16 @@ from promerge_fo.dataset.database import (
     root_dataset,
     wait_for_database,
 )
-from promerge_fo.dataset.labels import declare_field
+from promerge_fo.dataset.decided import Kept
+from promerge_fo.dataset.labels import declare_field, to_detections
 from promerge_fo.dataset.provenance import find_records, register_part
 from promerge_fo.dataset.runs.calibrating import calibrate_once
 from promerge_fo.dataset.runs.model import OutOfStepError, ProMergeModel
-from promerge_fo.dataset.runs.resume import finished, start_run, unfinished
+from promerge_fo.dataset.runs.resume import finished, images_to_do, start_run, unfinished
 from promerge_fo.dataset.runs.status import Heartbeat
 from promerge_fo.dataset.samples import require_images
 from promerge_fo.diagnosis import diagnose
+from promerge_fo.pipeline import Pipeline
 from promerge_fo.progress import Bar, ShowProgress, progress_bar
 from promerge_fo.run_record import RunRecord
 
@@ -79,6 +82,7 @@ def segment_dataset(
     overwrite: bool = False,
     retry_failed: bool = False,
     calibrate: bool = True,
+    drop_decisions: bool = False,
     progress: ShowProgress = None,
 ) -> Report:
     """Give the images of a dataset or view instance masks.
@@ -86,6 +90,10 @@ def segment_dataset(
     Images whose field already holds masks of the same run hash are skipped, and so are images that
     failed with the same settings. If the database becomes unreachable, the run waits for it, and
     redoes the images whose labels were lost.
+
+    What people did to labels that the run replaces is kept: a new mask that nearly equals one that
+    was accepted, rejected, named, tagged or painted (IoU over 0.9) takes its place. Images with
+    such labels are segmented once before the run begins, to see whether anything would be lost.
 
     Args:
         samples: a ``fiftyone.Dataset`` or view of images.
@@ -100,6 +108,9 @@ def segment_dataset(
         calibrate: first choose thresholds for the model's encoder, if the paper's were not made for
             it (:func:`promerge_fo.calibrate`). The model keeps them. They are measured once for a
             dataset and an encoder; later runs take the same.
+        drop_decisions: go on where no new mask equals a label that people worked on. What they did
+            is then kept with the record of the run that had made the label;
+            :func:`~promerge_fo.dataset.restore_decisions` brings it back.
         progress: whether to show a progress bar (None: as FiftyOne's config says), or a function
             that makes one; see :data:`promerge_fo.progress.ShowProgress`.
 
@@ -110,6 +121,8 @@ def segment_dataset(
         fiftyone.core.media.MediaTypeError: the samples are videos, 3D scenes or groups; the
             message says what to select instead.
         ValueError: both ``overwrite`` and ``retry_failed`` are given.
+        promerge_fo.dataset.DecisionsLostError: what people did to labels would be lost. Nothing has
+            been changed.
         pymongo.errors.ConnectionFailure: the database was unreachable for more than ten minutes.
     """
     require_images(samples)
@@ -118,11 +131,14 @@ def segment_dataset(
     else:
         model.is_left_uncalibrated = True
     run = model.hash
+    which: dict[str, Any] = {"limit": limit, "overwrite": overwrite, "retry_failed": retry_failed}
+    kept = Kept(images_to_do(samples, label_field, run, **which), label_field)
+    if kept:
+        with progress_bar(progress, len(kept.paths), "images with decisions") as bar:
+            kept.check(made_of(model.pipeline, kept.paths, run, bar), drop_decisions)
     if not is_generated(samples):  # before the run: if it is killed, its labels have a run hash
         declare_field(samples, label_field, model.config.has_proposals)
-    start = start_run(
-        samples, label_field, run, limit=limit, overwrite=overwrite, retry_failed=retry_failed
-    )
+    start = start_run(samples, label_field, run, **which)
     view, total, before, left = start.view, start.total, start.finished, start.left
     if left == 0:
         return Report(skipped=total, diagnosis=diagnose(before))
@@ -143,7 +159,7 @@ def segment_dataset(
             try:
                 _apply_model(
                     unfinished(view, label_field, run),
-                    model, label_field, batch_size, output_dir, bar, heartbeat,
+                    model, label_field, batch_size, output_dir, bar, heartbeat, kept,
                 )  # fmt: skip
             except KeyboardInterrupt:
                 interrupted = True
@@ -170,6 +186,19 @@ def segment_dataset(
     return Report(dict(counts), before.total(), instances, seconds, interrupted, model.diagnosis)
 
 
+def made_of(
+    pipeline: Pipeline, paths: Mapping[str, str], run: str, bar: Bar
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The ids of images, with the labels that a run will make of them, as the database has them.
+
+    ``paths`` has the path of each image, by the id of its sample.
+    """
+    found = pipeline.run(paths.values(), then=partial(to_detections, run=run))
+    for sample_id, detections in zip(paths, found, strict=True):
+        yield sample_id, detections.to_dict()["detections"]
+        bar.update(1)
+
+
 def _apply_model(
     view: Any,
     model: ProMergeModel,
@@ -178,8 +207,12 @@ def _apply_model(
     output_dir: str | None,
     bar: Bar,
     heartbeat: Heartbeat,
+    kept: Kept,
 ) -> None:
-    with fou.SetAttributes(fo.config, show_progress_bars=False):  # only this bar, not FiftyOne's
+    with (
+        fou.SetAttributes(fo.config, show_progress_bars=False),  # only this bar, not FiftyOne's
+        fou.SetAttributes(model, kept=kept),
+    ):
         view.apply_model(
             model,
             label_field=label_field,

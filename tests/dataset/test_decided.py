@@ -1,0 +1,119 @@
+"""What people did to labels, when the images are segmented again."""
+
+import numpy as np
+import pytest
+
+from promerge_fo import dataset as pfo
+from promerge_fo.config import ProMergeConfig
+
+FIELD = "promerge"
+
+
+def model(**changes):
+    return pfo.load_model(encoder="texture", config=ProMergeConfig(image_size=96, **changes))
+
+
+@pytest.fixture
+def images(fo, dataset, photographs):
+    """Photographs with masks; a run with the filtering of :func:`other` makes the same and more."""
+    dataset.add_samples([fo.Sample(filepath=path) for path in photographs])
+    pfo.segment_dataset(dataset, model(), FIELD)
+    return dataset
+
+
+def labels_of(images):
+    images.reload()
+    return {label.id: label for sample in images for label in sample[FIELD].detections}
+
+
+def test_masks_that_stay_keep_what_people_did_to_them(images):
+    first, second, *rest = labels_of(images)
+    pfo.accept(images, FIELD, [first], reviewer="Ada")
+    pfo.reject(images, FIELD, [first], reviewer="Bob")
+    images.select_labels(ids=[second], fields=FIELD).tag_labels("nice", label_fields=FIELD)
+    named = images.select_labels(ids=[second], fields=FIELD).first()
+    named[FIELD].detections[0].label = "cat"
+    named.save()
+    before = labels_of(images)
+    # the same masks by another name: the seed is not used by this prompting
+    report = pfo.segment_dataset(images, model(seed=1), FIELD)
+    assert sum(report.counts.values()) == len(images)
+    after = labels_of(images)
+    assert {first, second} <= after.keys()
+    assert not set(rest) & after.keys()
+    for name in ("review", "reviewer", "reviewed_at"):
+        assert after[first][name] == before[first][name] is not None
+    assert (after[second].tags, after[second].label) == (["nice"], "cat")
+    assert pfo.undo(images, FIELD) == 1
+    assert labels_of(images)[first].review == "accepted"
+
+
+def test_a_run_that_would_lose_a_decision_changes_nothing_and_says_so(images):
+    decided = list(labels_of(images))
+    pfo.accept(images, FIELD, decided, reviewer="Ada")
+    runs, before = pfo.list_runs(images), images.values(f"{FIELD}.run")
+    strict = model(min_component_ratio=1.0, tau_b=0.5)
+    with pytest.raises(pfo.DecisionsLostError, match="drop_decisions=True") as told:
+        pfo.segment_dataset(images, strict, FIELD)
+    assert f"people have worked on {len(decided)} masks of 'promerge'" in str(told.value)
+    assert images.values(f"{FIELD}.run") == before
+    assert pfo.list_runs(images) == runs
+    assert pfo.review_progress(images, FIELD).accepted == len(decided)
+
+    pfo.segment_dataset(images, strict, FIELD, drop_decisions=True)
+    kept = pfo.review_progress(images, FIELD).accepted
+    assert kept < len(decided)
+    assert set(images.values(f"{FIELD}.run")) == {strict.hash}
+    images.reload()
+    old = runs[0]
+    count = pfo.restore_decisions(images, old)
+    assert count == len(decided) - kept
+    assert pfo.review_progress(images, FIELD).accepted == len(decided)
+    assert set(decided) <= labels_of(images).keys()
+    assert pfo.restore_decisions(images, old) == count, "it does no harm twice"
+    assert pfo.review_progress(images, FIELD).accepted == len(decided)
+    assert len(labels_of(images)) == len(set(labels_of(images)))
+
+
+def test_masks_made_anew_by_the_same_settings_keep_decisions(images):
+    decided = list(labels_of(images))
+    pfo.reject(images, FIELD, decided)
+    pfo.segment_dataset(images, model(), FIELD, overwrite=True)
+    assert pfo.review_progress(images, FIELD).rejected == len(decided)
+    pfo.segment_dataset(images, model(), FIELD)
+    assert pfo.review_progress(images, FIELD).rejected == len(decided)
+
+
+def test_a_painted_mask_stays_where_the_new_one_nearly_equals_it(images, fo):
+    pfo.enable_annotation(images, FIELD)
+    sample = images.first()
+    label = sample[FIELD].detections[0]
+    painted = np.repeat(np.repeat(label.mask.astype(np.uint8), 2, axis=0), 2, axis=1)
+    painted[:2] = 1
+    label.mask = painted
+    sample.save()
+    pfo.segment_dataset(images, model(seed=1), FIELD)
+    after = labels_of(images)[label.id]
+    assert after.mask.dtype == np.uint8
+    np.testing.assert_array_equal(after.mask, painted)
+
+
+def test_what_the_app_writes_back_does_not_undo_decisions(images):
+    """As the Annotate tab does: it writes the attributes of the label that it holds."""
+    label_id, other = list(labels_of(images))[:2]
+    pfo.accept(images, FIELD, [label_id], reviewer="Ada")
+    held = labels_of(images)[label_id]
+    pfo.reject(images, FIELD, [label_id], reviewer="Bob")
+    pfo.accept(images, FIELD, [other])
+    view = images.select_labels(ids=[label_id], fields=FIELD)
+    for name in ("review", "reviewer", "reviewed_at"):
+        view.set_values(f"{FIELD}.detections.{name}", [[held[name]]])
+    assert labels_of(images)[label_id].review == "accepted"
+    progress = pfo.review_progress(images, FIELD)
+    assert (progress.accepted, progress.rejected) == (1, 1)
+    label = labels_of(images)[label_id]
+    assert (label.review, label.reviewer) == ("rejected", "Bob")
+
+    assert pfo.undo(images, FIELD) == 1
+    assert pfo.undo(images, FIELD) == 1
+    assert labels_of(images)[label_id].review == "accepted"
