@@ -7,7 +7,7 @@ from typing import Any
 
 from fiftyone.operators import types
 
-from ..forms import CannotRunError, Form, chosen_path, detection_fields, menu
+from ..forms import CannotRunError, Form, chosen_path, detection_fields, menu, target_of
 from ..jobs import Job, Outcome
 from ..operator import LongOperator
 
@@ -21,13 +21,12 @@ class CompareFields(LongOperator):
     button = "Compare"
 
     def ask(self, form: Form) -> None:
-        fields = detection_fields(form.ctx.dataset)
+        fields = detection_fields(form.target())
         if len(fields) < 3:
             raise CannotRunError(
                 "Two fields of predictions and one of ground truth are needed; this dataset has "
                 f"the fields of detections {fields or 'none'}."
             )
-        form.inputs.view_target(form.ctx)
         truth = "ground_truth" if "ground_truth" in fields else fields[-1]
         truth = form.choose("gt_field", fields, "Ground truth", default=truth)
         others = [field for field in fields if field != truth]
@@ -45,7 +44,7 @@ class CompareFields(LongOperator):
         if not chosen or not set(chosen) <= set(rest):
             form.refuse(f"Choose one or more of {rest} to compare.", "fields_refused")
         about = "tables, plots and pictures side by side; none is written if empty"
-        form.pick("folder", "Folder for a report", about, folder=True)
+        form.folder("folder", "Folder for a report", about)
 
     def about(self, ctx: Any) -> str:
         return ", ".join([ctx.params["baseline"], *ctx.params["fields"]])
@@ -54,7 +53,7 @@ class CompareFields(LongOperator):
         from promerge_fo.dataset.evaluation.comparison import compare_fields
         from promerge_fo.dataset.evaluation.evaluate import evaluate_instances
 
-        params, view = ctx.params, ctx.target_view()
+        params, view = ctx.params, target_of(ctx)
         fields, truth = [params["baseline"], *params["fields"]], params["gt_field"]
         for field in fields:
             bar = job.progress(f"images of {field}")

@@ -6,7 +6,7 @@ from typing import Any
 
 from promerge_fo.words import markdown_table
 
-from ..forms import CannotRunError, Form, detection_fields, why_no_name
+from ..forms import CannotRunError, Form, detection_fields, target_of, why_no_name
 from ..jobs import Job, Outcome
 from ..operator import LongOperator
 
@@ -21,13 +21,12 @@ class EvaluateInstances(LongOperator):
 
     def ask(self, form: Form) -> None:
         dataset = form.ctx.dataset
-        fields = detection_fields(dataset)
+        fields = detection_fields(form.target())
         if len(fields) < 2:
             raise CannotRunError(
                 "Two fields of detections are needed, predictions and ground truth; this dataset "
                 f"has {fields or 'none'}."
             )
-        form.inputs.view_target(form.ctx)
         truth = "ground_truth" if "ground_truth" in fields else fields[-1]
         first = next(field for field in fields if field != truth)
         predicted = form.choose("pred_field", fields, "Predictions", default=first)
@@ -51,9 +50,9 @@ class EvaluateInstances(LongOperator):
         from promerge_fo.dataset.evaluation.evaluate import evaluate_instances
 
         options = {name: ctx.params[name] for name in ("pred_field", "gt_field", "eval_key")}
-        target = ctx.target_view()
-        results = evaluate_instances(target, progress=job.progress("images"), **options)
-        metrics = results.metrics()
+        bar = job.progress("images")
+        results = evaluate_instances(target_of(ctx), progress=bar, **options)
+        metrics = results.coco_metrics
         return Outcome(
             metrics_table(metrics), {"metrics": metrics, "eval_key": options["eval_key"]}
         )

@@ -10,6 +10,8 @@ from typing import Any
 import fiftyone as fo
 from fiftyone.operators import types
 
+from promerge_fo.dataset.database import is_patches
+
 from ..forms import CannotRunError, Form, chosen_path
 from ..model_form import ENCODERS
 from ..operator import Operator
@@ -38,7 +40,7 @@ class Explain(Operator):
         except CannotRunError:
             form.note("no_run", "No run yet: the default settings are explained")
             form.choose("encoder", ENCODERS, "Encoder", default="texture")
-        form.pick("checkpoint", "Checkpoint", "the encoder's weights, where they come from a file")
+        form.file("checkpoint", "Checkpoint", "the encoder's weights, where they come from a file")
 
     def work(self, ctx: Any) -> dict[str, Any]:
         from promerge_fo.dataset.provenance import load_run
@@ -58,15 +60,20 @@ class Explain(Operator):
 
     def resolve_output(self, ctx: Any) -> types.Property:
         outputs = types.Object()
-        outputs.str("figure", label="", view=types.ImageView(width="100%"))
+        wide = {"container": {"sx": {"width": "min(1600px, 85vw)"}}}  # twice the App's own
+        view = types.ImageView(width="100%", componentsProps=wide)
+        outputs.str("figure", label="", view=view)
         return types.Property(outputs, view=types.View(label="From prompts to masks"))
 
 
 def _sample_id(ctx: Any) -> str | None:
-    """The open sample, or else the only selected one."""
-    if ctx.current_sample:
-        return str(ctx.current_sample)
-    return str(ctx.selected[0]) if len(ctx.selected or []) == 1 else None
+    """The open sample, or else the only selected one; that of a patch."""
+    chosen = ctx.current_sample
+    if not chosen and len(ctx.selected or []) == 1:
+        chosen = ctx.selected[0]
+    if chosen and is_patches(ctx.view):
+        chosen = ctx.view[chosen].sample_id
+    return str(chosen) if chosen else None
 
 
 @lru_cache(maxsize=1)

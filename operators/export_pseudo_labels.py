@@ -6,7 +6,15 @@ from typing import Any
 
 from fiftyone.operators import types
 
-from ..forms import CannotRunError, Form, absolute, detection_fields, filled
+from ..forms import (
+    CannotRunError,
+    Form,
+    absolute,
+    detection_fields,
+    filled,
+    require_writable,
+    target_of,
+)
 from ..jobs import Job, Outcome
 from ..operator import LongOperator
 
@@ -37,12 +45,11 @@ class ExportPseudoLabels(LongOperator):
     place_label = "Export pseudo-labels of ProMerge"
 
     def ask(self, form: Form) -> None:
-        fields = detection_fields(form.ctx.dataset)
+        fields = detection_fields(form.target())
         if not fields:
             raise CannotRunError(
                 "This dataset has no field of detections: segment instances first."
             )
-        form.inputs.view_target(form.ctx)
         form.choose("label_field", fields, "Field", default="promerge")
         style = form.choose("format", FORMATS, "Format", default="coco")
         form.path(
@@ -67,7 +74,7 @@ class ExportPseudoLabels(LongOperator):
     def work(self, ctx: Any, job: Job) -> Outcome:  # type: ignore[override]
         from promerge_fo.dataset.exchange.export import export_pseudo_labels
 
-        params, target = ctx.params, ctx.target_view()
+        params, target = ctx.params, target_of(ctx)
         review = params.get("review", "not rejected").replace(" ", "_")
         options = {
             **filled(params, "min_area", "min_score", "max_per_image", "images", "format"),
@@ -92,6 +99,7 @@ class ExportPseudoLabels(LongOperator):
 def _check(form: Form, path: str) -> None:
     """What the export would refuse, while the user can still mend it."""
     target = absolute(path)
+    require_writable(target)
     needs_folder = (
         form.ctx.params.get("val_fraction")
         or form.given("images", "refer") != "refer"

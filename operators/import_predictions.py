@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..forms import Form, filled
+from ..forms import Form, filled, target_of
 from ..jobs import Job, Outcome
 from ..operator import LongOperator
 
@@ -19,7 +19,7 @@ class ImportPredictions(LongOperator):
     button = "Import"
 
     def ask(self, form: Form) -> None:
-        form.inputs.view_target(form.ctx)
+        form.target()
         about = "coco_instances_results.json"
         form.path("path", "Predictions", about, _require_file, missing="Say which file.")
         form.path(
@@ -39,11 +39,11 @@ class ImportPredictions(LongOperator):
         params = ctx.params
         job.show("Reading the file")
         report = import_predictions(
-            ctx.target_view(),
+            target_of(ctx),
             params["path"],
             params["label_field"],
             annotations=params.get("annotations") or None,
-            **filled(params, "min_score", "top_k", "overwrite"),
+            **filled(params, "min_score", "top_k", "overwrite", "drop_decisions"),
         )
         return Outcome(str(report).replace("\n", "\n\n"), {"label_field": params["label_field"]})
 

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ..forms import Form, filled
+from ..forms import Form, filled, require_writable, target_of
 from ..jobs import Job, Outcome
 from ..memory import trainings
 from ..operator import LongOperator
@@ -27,7 +27,7 @@ class Predict(LongOperator):
         from promerge_fo.detector.weights import require_detector
 
         refuse_without_detectron2(form)
-        form.inputs.view_target(form.ctx)
+        form.target()
         form.path(
             "detector",
             "Detector",
@@ -47,7 +47,7 @@ class Predict(LongOperator):
         from promerge_fo.dataset.exchange.imports import import_predictions
         from promerge_fo.detector import predict
 
-        params, target = ctx.params, ctx.target_view()
+        params, target = ctx.params, target_of(ctx)
         with tempfile.TemporaryDirectory() as folder:
             path = params.get("path") or str(Path(folder, "predictions.json"))
             found = predict(
@@ -59,7 +59,7 @@ class Predict(LongOperator):
                 progress=job.progress("images"),
                 **filled(params, "min_score"),
             )
-            options = filled(params, "top_k", "overwrite")
+            options = filled(params, "top_k", "overwrite", "drop_decisions")
             stored = import_predictions(target, path, params["label_field"], **options)
         failed = "".join(f"\n\n{line}" for line in found.failed[:10])
         result = {"label_field": params["label_field"], "failed": list(found.failed)}
@@ -71,5 +71,6 @@ def _check(form: Form, path: str) -> None:
     target = Path(path).expanduser()
     if not target.is_absolute() or target.suffix != ".json":
         raise ValueError(f"{path!r} is no absolute path that ends in .json.")
+    require_writable(target)
     if target.exists():
         form.warn("file_replaced", f"{target.name} exists and is replaced")

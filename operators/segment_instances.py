@@ -8,10 +8,11 @@ from typing import Any
 import fiftyone as fo
 from fiftyone.operators import types
 
-from promerge_fo.dataset.provenance import run_key
+from promerge_fo.config import PRESETS
+from promerge_fo.dataset.provenance import list_runs, load_run, run_key
 from promerge_fo.words import duration
 
-from ..forms import Form, add_parameter, filled, why_no_name
+from ..forms import Form, add_parameter, filled, target_of, why_no_name
 from ..jobs import Job, Outcome
 from ..model_form import ask_model, asked, encoder_of, load_asked, start_of
 from ..operator import LongOperator
@@ -37,6 +38,8 @@ GROUPS = {
     "Score": ("score",),
 }
 
+_CALIBRATED = ("max_masks", "min_background_area")  # beside the preset's, what a calibration sets
+
 
 class SegmentInstances(LongOperator):
     """A form and a call of ``promerge_fo.dataset.segment_dataset``."""
@@ -50,7 +53,7 @@ class SegmentInstances(LongOperator):
     place_label = "Segment instances with ProMerge"
 
     def ask(self, form: Form) -> None:
-        form.inputs.view_target(form.ctx)
+        form.target()
         _ask_field(form)
         kind, preset, encoder = ask_model(form)
         _ask_parameters(form, kind, preset)
@@ -61,7 +64,7 @@ class SegmentInstances(LongOperator):
         retry_failed = form.tick("retry_failed", "Only images that failed", about)
         if overwrite and retry_failed:
             form.refuse("Do finished images again, or only those that failed?", "again_refused")
-        _tell_cost(form, kind.method, encoder or encoder_of(form.ctx, kind, preset))
+        _tell_cost(form, kind, preset, encoder or encoder_of(form.ctx, kind, preset))
 
     def groups(self, params: Mapping[str, Any]) -> dict[str, Collection[str]]:
         kind, preset = asked(params)
@@ -74,7 +77,7 @@ class SegmentInstances(LongOperator):
         params = ctx.params
         job.show("Loading the encoder")
         model = load_asked(ctx, **_changes(params, *asked(params)))
-        target, field = ctx.target_view(), params.get("label_field", "promerge")
+        target, field = target_of(ctx), params.get("label_field", "promerge")
         calibration = None
         if not params.get("no_calibrate"):
             bar = job.progress("images measured")
@@ -128,13 +131,8 @@ def _ask_field(form: Form) -> None:
             "label_field_refused",
         )
     elif dataset.has_field(f"{name}.run"):
-        form.note(
-            "overwrites",
-            f"Masks in '{name}' that other settings made are replaced",
-            "What you did to a mask goes to the new one that equals it (IoU over 0.9).",
-        )
-        about = "otherwise, nothing is changed where decisions, names, tags or painted masks would "
-        form.tick("drop_decisions", "Replace masks that I worked on, too", f"{about}be lost")
+        form.note("overwrites", f"Masks in '{name}' that other settings made are replaced")
+        form.ask_to_drop()
     else:
         warning = f"'{name}' has labels of another origin: they are replaced"
         form.confirm("replace", warning, f"Replace the labels in '{name}'", "field")
@@ -171,18 +169,53 @@ def _changes(params: dict[str, Any], kind: Any, preset: str) -> dict[str, Any]:
     return filled(group, *group)
 
 
-def _tell_cost(form: Form, method: str, encoder: str) -> None:
-    """How many images, and how long, as far as this machine has shown."""
+def _tell_cost(form: Form, kind: Any, preset: str, encoder: str) -> None:
+    """How many images are to be done, and how long it takes, as far as this machine has shown."""
     from promerge_fo.dataset.provenance import last_rate
 
-    count = form.ctx.target_view().count()
-    rate = last_rate(method, encoder)
+    samples = target_of(form.ctx)
+    total, done = samples.count(), _count_done(form, samples, kind, preset, encoder)
+    count = total - done
+    rate = last_rate(kind.method, encoder)
     if rate is None:
         known = "this machine has not run this method with this encoder yet"
     else:
         known = f"about {duration(count / rate)} at this machine's last {rate:.2f} images a second"
+    before = f" of {total:,}, as {done:,} are done" if done else ""
     form.note(
         "cost",
-        f"{count:,} images; {known}",
+        f"{count:,} images{before}; {known}",
         "It runs beside the App: the panel 'ProMerge: runs' shows how far it is, and stops it.",
     )
+
+
+def _count_done(form: Form, samples: Any, kind: Any, preset: str, encoder: str) -> int:
+    """How many images have masks of these settings, as far as the form knows them."""
+    params, dataset = form.ctx.params, form.ctx.dataset
+    field = params.get("label_field", "promerge")
+    if params.get("overwrite") or not dataset.has_field(f"{field}.run"):
+        return 0
+    try:
+        config = start_of(form.ctx, kind, preset).replace(**_changes(params, kind, preset))
+    except (TypeError, ValueError):  # the form says so
+        return 0
+    for key in reversed(list_runs(dataset)):
+        record = load_run(dataset, key)
+        if record["label_field"] == field and _is_of(record, config, encoder):
+            view = samples.match(fo.ViewField(f"{field}.run") == record["run_hash"])
+            if params.get("retry_failed"):  # all but those that failed are left alone
+                failed = view.match(fo.ViewField(f"{field}.status") == "failed")
+                return int(samples.count() - failed.count())
+            return int(view.count())
+    return 0
+
+
+def _is_of(record: dict[str, Any], config: Any, encoder: str) -> bool:
+    """Whether a run had these settings, but for what its calibration chose."""
+    if record.get("encoder", {}).get("name") != encoder or record["method"] != config.method:
+        return False
+    asked, had = config.to_dict(), record["config"]
+    chosen: set[str] = set()
+    if "calibration" in record:
+        chosen = {*record["calibration"]["parameters"], *PRESETS["proposals"], *_CALIBRATED}
+    return all(had.get(name) == value for name, value in asked.items() if name not in chosen)

@@ -10,7 +10,7 @@ from fiftyone.operators import types
 
 from promerge_fo.words import markdown_table
 
-from ..forms import CannotRunError, Form, chosen_path
+from ..forms import CannotRunError, Form, chosen_path, target_of
 from ..jobs import Job, Outcome
 from ..operator import LongOperator
 from .segment_instances import report_outcome
@@ -33,8 +33,8 @@ class ShowRun(LongOperator):
         form.inputs.str("record", default=described(record), view=types.MarkdownView())
         if "config" not in record:
             raise CannotRunError("An import is not run again: import the file again instead.")
-        form.inputs.view_target(form.ctx)
-        form.pick("checkpoint", "Checkpoint", "the encoder's weights, where they came from a file")
+        form.target()
+        form.file("checkpoint", "Checkpoint", "the encoder's weights, where they came from a file")
         form.note(
             "again",
             "Running again fills in the images that this run has not done",
@@ -53,7 +53,7 @@ class ShowRun(LongOperator):
         record = load_run(ctx.dataset, ctx.params["run"])
         job.show("Loading the encoder")
         model = model_of_run(record, chosen_path(ctx.params.get("checkpoint")))
-        target, field = ctx.target_view(), record["label_field"]
+        target, field = target_of(ctx), record["label_field"]
         report = segment_dataset(target, model, field, progress=job.progress("images"))
         return report_outcome(report, field, model)
 

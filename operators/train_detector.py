@@ -8,7 +8,7 @@ from typing import Any
 
 from fiftyone.operators import types
 
-from ..forms import Form, absolute, add_parameter, filled
+from ..forms import Form, absolute, add_parameter, filled, require_writable
 from ..jobs import Job, Outcome
 from ..memory import keep_training, last_settings
 from ..operator import LongOperator
@@ -91,7 +91,6 @@ class TrainDetector(LongOperator):
 def _ask_paths(form: Form) -> None:
     """Where everything is, and what the training would refuse of it."""
     from promerge_fo.detector.annotations import find_annotations
-    from promerge_fo.detector.training import require_folder
     from promerge_fo.detector.weights import require_backbone
 
     root = form.given("image_root") or None
@@ -109,7 +108,7 @@ def _ask_paths(form: Form) -> None:
         "output",
         "Folder for the training",
         "a new one, or that of a training which was stopped, to go on",
-        lambda path: require_folder(absolute(path)),
+        _check_folder,
         "Say where the training is to be.",
     )
     if form.choose("start", STARTS, "Start from", default="weights") == "weights":
@@ -120,6 +119,13 @@ def _ask_paths(form: Form) -> None:
             lambda path: require_backbone(absolute(path)),
             "Say which weights to start from, or start from random ones.",
         )
+
+
+def _check_folder(path: str) -> None:
+    from promerge_fo.detector.training import require_folder
+
+    require_writable(absolute(path))
+    require_folder(absolute(path))
 
 
 def _ask_settings(form: Form) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import fiftyone as fo
 from fiftyone.operators import types
 
-from ..forms import CannotRunError, Form, chosen_path, detection_fields, filled
+from ..forms import CannotRunError, Form, chosen_path, detection_fields, filled, target_of
 from ..jobs import Job, Outcome
 from ..model_form import ask_model, asked, keep_tuned, load_asked
 from ..operator import LongOperator
@@ -44,12 +44,11 @@ class Tune(LongOperator):
         return {_group_of(kind): [record["name"] for record in kind.describe()]}
 
     def ask(self, form: Form) -> None:
-        fields = detection_fields(form.ctx.dataset)
+        fields = detection_fields(form.target())
         if not fields:
             raise CannotRunError(
                 "A field of detections is needed, with the ground truth of some 50 images."
             )
-        form.inputs.view_target(form.ctx)
         truth = form.choose("gt_field", fields, "Ground truth", default="ground_truth")
         kind, preset, _ = ask_model(form, "kept unless the images show better", with_tuned=False)
         form.choose("metric", METRICS, "Chosen by", default="AP")
@@ -57,7 +56,7 @@ class Tune(LongOperator):
         folds = form.count("folds", "Folds", about, 5, min=2)
         _ask_values(form, kind)
         about = f"keeps features, results and reports; {_default_folder()} if empty"
-        form.pick("folder", "Folder", about, folder=True)
+        form.folder("folder", "Folder", about)
         settings = form.attempt("values", lambda: _settings(form.ctx.params, kind, preset))
         if settings is None:
             return
@@ -72,7 +71,7 @@ class Tune(LongOperator):
         from promerge_fo.dataset.experiments.tuning import tune
         from promerge_fo.dataset.runs.calibrating import calibrate_once
 
-        params, target = ctx.params, ctx.target_view()
+        params, target = ctx.params, target_of(ctx)
         kind, preset = asked(params)
         folder = Path(chosen_path(params.get("folder")) or _default_folder())
         job.show("Loading the encoder")
@@ -146,7 +145,7 @@ def _settings(params: dict[str, Any], kind: Any, preset: str) -> dict[str, Any]:
 
 def _tell_images(form: Form, truth: str, folds: int, settings: int) -> None:
     """How many images and settings; refuse too few images."""
-    labelled = form.ctx.target_view().match(fo.ViewField(f"{truth}.detections").length() > 0)
+    labelled = target_of(form.ctx).match(fo.ViewField(f"{truth}.detections").length() > 0)
     count = labelled.count()
     if count < 2 * folds:
         form.refuse(

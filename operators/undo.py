@@ -29,5 +29,5 @@ class Undo(ReviewOperator):
         in_view = ctx.params.get("scope") == "view"
         count = undo_last(ctx, ctx.view if in_view else undo_scope(ctx, field), field)
         if count:
-            show_decided(ctx, f"{count:,} as before")
+            show_decided(ctx, f"{count:,} as before", is_undone=True)
         return {"undone": count}

@@ -10,7 +10,7 @@ from fiftyone.operators import types
 from promerge_fo.words import markdown_table
 
 from .forms import menu
-from .look import COLOURS, Panel, bars, layout, line
+from .look import COLOURS, Panel, add_plot, bars, layout, line
 
 BARS = ("AP", "AP50", "AP75", "AR1", "AR10", "AR100")
 SHOWN = 20  # samples of the greatest gain, and of the greatest loss
@@ -67,7 +67,7 @@ class ComparePanel(Panel):
             for key, values in measured.items()
         ]
         style = layout("AP and AR, percent", lines=len(figures), barmode="group")
-        panel.plot("bars", data=figures, layout=style)
+        add_plot(panel, "bars", figures, style)
         for iou in ("0.50", "0.75"):
             recalls = [k / 100 for k in range(101)]
             curves = [
@@ -81,7 +81,7 @@ class ComparePanel(Panel):
                 xaxis={"range": [0, 1], "title": {"text": "recall"}},
                 yaxis={"range": [0, 1.05]},
             )
-            panel.plot(f"curve_{iou[2:]}", data=curves, layout=style)
+            add_plot(panel, f"curve_{iou[2:]}", curves, style)
         panel.md(_table(measured, evaluations), name="figures")
         row = panel.h_stack("pair", gap=2)
         row.enum("against", list(evaluations), label="Gains of")
@@ -97,16 +97,10 @@ class ComparePanel(Panel):
             return
         ids, names, gains = _greatest(ctx, key, base)
         colours = ["#2ca02c" if gain > 0 else "#d62728" for gain in gains]
-        panel.plot(
-            "gains",
-            data=[bars("gain", gains, names, colours, ids=ids, orientation="h")],
-            layout=layout(
-                "Gain in recall at IoU 0.5",
-                height=120 + 18 * len(ids),
-                yaxis={"automargin": True, "autorange": "reversed"},
-            ),
-            on_click=self.open_sample,
-        )
+        data = [bars("gain", gains, names, colours, ids=ids, orientation="h")]
+        axis = {"automargin": True, "autorange": "reversed"}
+        style = layout("Gain in recall at IoU 0.5", height=120 + 18 * len(ids), yaxis=axis)
+        add_plot(panel, "gains", data, style, on_click=self.open_sample)
         row = panel.h_stack("open", gap=2)
         for what, losses in (("gains", False), ("losses", True)):
             params = {"losses": losses}

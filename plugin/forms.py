@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any, TypeAlias, TypeVar
 import fiftyone as fo
 import fiftyone.core.media as fom
 from fiftyone.operators import types
+
+from promerge_fo.dataset.database import is_patches
 
 T = TypeVar("T")
 
@@ -42,10 +45,20 @@ class Form:
         self.inputs = types.Object()
         self._view = types.PromptView(label=heading, submit_button_label=button)
         self._refusals: list[str] = []
+        self._missing: list[str] = []  # nothing is wrong yet, but the operator cannot run
 
     def given(self, name: str, default: Any = None) -> Any:
         """What the user has put in so far, or else the last time, or else the default."""
         return self.ctx.params.get(name, self.last.get(name, default))
+
+    def target(self) -> Any:
+        """Which images: a menu, or a note where patches are shown; returns those chosen now."""
+        if is_patches(self.ctx.view):
+            about = "Patches are shown, and this takes whole images: clear the view to choose some."
+            self.note("target", "The images of the whole dataset", about)
+        else:
+            self.inputs.view_target(self.ctx)
+        return target_of(self.ctx)
 
     def text(
         self, name: str, label: str, description: str = "", default: Any = None, **more: Any
@@ -84,22 +97,23 @@ class Form:
         candidates = (self.last.get(name), default, *known)
         first = next((value for value in candidates if value in known), None)
         add_menu(self.inputs, name, choices, label, description, first)
+        if not is_from_app(self.ctx):  # nobody sees the menu: its first choice need not be given
+            self.ctx.params.setdefault(name, first)
         chosen = self.ctx.params.get(name)
         return chosen if chosen in known else first
 
-    def pick(self, name: str, label: str, description: str, folder: bool = False) -> str | None:
-        """A file or a folder on the server's machine, by FiftyOne's explorer; returns its path.
+    def file(self, name: str, label: str, description: str) -> None:
+        """The path of a file that is there."""
 
-        A file that is not there is refused.
-        """
-        button = "Choose a folder" if folder else "Choose a file"
-        view = types.FileExplorerView(choose_dir=folder, button_label=button)
-        first = self.last.get(name)
-        self.inputs.file(name, label=label, description=description, view=view, default=first)
-        path = chosen_path(self.ctx.params.get(name, first))
-        if path and not folder and not Path(path).is_file():
-            self.refuse(f"{label}: {path} is no file on the server's machine.", f"{name}_refused")
-        return path
+        def check(path: str) -> None:
+            if not Path(path).expanduser().is_file():
+                raise ValueError(f"{label}: {path} is no file on the server's machine.")
+
+        self.path(name, label, description, check)
+
+    def folder(self, name: str, label: str, description: str) -> None:
+        """The path of a folder that can be written to, or made."""
+        self.path(name, label, description, lambda path: require_writable(absolute(path) / "new"))
 
     def path(
         self,
@@ -120,12 +134,18 @@ class Form:
             missing: what to say where no path is given; without it, none is needed.
             default: the path to start from.
         """
+        # a text, as FiftyOne's explorer of files does not show what was chosen the last time; its
+        # values are taken from Python, too
+        for values in (self.ctx.params, self.last):
+            if name in values:
+                values[name] = chosen_path(values[name])
         where = f"{description}; a path on the machine that the App's server runs on"
-        path = self.text(name, label, where, default, required=missing is not None)
+        path = self.text(name, label, where, default)
         if path and check is not None:
             self.attempt(name, lambda: check(path))
         elif not path and missing is not None:
-            self.refuse(missing, f"{name}_refused")
+            self.note(f"{name}_missing", missing)
+            self._missing.append(missing)
 
     def new_field(self, name: str, default: str) -> None:
         """The name of a new field, or of one whose labels may be replaced (``overwrite``)."""
@@ -136,6 +156,15 @@ class Form:
         elif self.ctx.dataset.has_field(field):
             replace = f"Replace the labels in '{field}'"
             self.confirm("overwrite", f"There is a field '{field}'", replace, "field")
+            self.ask_to_drop()
+
+    def ask_to_drop(self) -> None:
+        """A box (``drop_decisions``) for a field whose labels are about to be replaced."""
+        about = (
+            "What you did to one goes to the new one that equals it (IoU over 0.9). Where there is "
+            "none, nothing is changed, unless this is ticked."
+        )
+        self.tick("drop_decisions", "Replace masks that I worked on, too", about)
 
     def confirm(self, name: str, warning: str, label: str, instead: str) -> None:
         """A warning, and a box to be ticked before the operator runs.
@@ -179,8 +208,12 @@ class Form:
     def property(self) -> types.Property:
         """What ``resolve_input`` returns."""
         made = types.Property(self.inputs, view=self._view)
-        made.invalid = bool(self._refusals)
-        made.error_message = " ".join(self._refusals) or None
+        wrong = [*self._refusals, *self._missing]
+        made.invalid = bool(wrong)
+        if not is_from_app(self.ctx):
+            made.error_message = " ".join(wrong) or None
+        elif wrong:  # each stands beside its input; without a message, the App makes one up
+            made.error_message = "This cannot run yet: see below" if self._refusals else " "
         return made
 
     def _add(
@@ -196,6 +229,15 @@ def result(name: str, markdown: bool = False) -> types.Property:
     outputs = types.Object()
     outputs.str(name, label="Result", view=types.MarkdownView() if markdown else None)
     return types.Property(outputs)
+
+
+def is_from_app(ctx: Any) -> bool:
+    """Whether a page of the App asks, and waits: it sends what is selected, which Python does not.
+
+    A scheduled run has what the page sent, but nobody waits for it.
+    """
+    sent = {"selected", "selected_labels", "query_performance"}
+    return not ctx.delegated and sent <= ctx.request_params.keys()
 
 
 def menu(view: types.Choices, choices: Choices) -> types.Choices:
@@ -245,6 +287,11 @@ def add_parameter(
         add(name, min=record["low"], max=record["high"], **shared)
 
 
+def target_of(ctx: Any) -> Any:
+    """The images that the form's menu names; where patches are shown, those of the dataset."""
+    return ctx.dataset if is_patches(ctx.view) else ctx.target_view()
+
+
 def detection_fields(samples: Any) -> list[str]:
     """The fields of a collection of images that hold detections; of others, none."""
     if samples.media_type != fom.IMAGE:
@@ -276,6 +323,22 @@ def absolute(path: str) -> Path:
     if not full.is_absolute():
         raise ValueError(f"{path!r} is no absolute path, such as /data/{path}.")
     return full
+
+
+def require_writable(path: Path) -> None:
+    """Check that a file or a folder can be made, or written to if it is there.
+
+    Raises:
+        OSError: it cannot; the message says what is in the way.
+    """
+    there = next(each for each in (path, *path.parents) if each.exists())
+    if there != path and not there.is_dir():
+        raise OSError(f"{path} cannot be written: {there} is no folder. Choose another place.")
+    if not os.access(there, os.W_OK):
+        raise OSError(
+            f"{path} cannot be written: the App's server may not write to {there}. Choose another "
+            "place, or change the permissions."
+        )
 
 
 def chosen_path(value: Any) -> str | None:

@@ -65,6 +65,13 @@ def add_button(
     row.btn(f"{name}_button", label, icon, "outlined", on_click=click, params=params)
 
 
+def add_plot(
+    panel: types.Object, name: str, data: list[dict[str, Any]], style: dict[str, Any], **more: Any
+) -> None:
+    """Add a plot, over which the wheel scrolls the panel."""
+    panel.plot(name, data=data, layout=style, config={"scrollZoom": False}, **more)
+
+
 def bars(name: str, x: list[Any], y: list[Any], colour: Any, **more: Any) -> dict[str, Any]:
     """Plotly's data of bars, of one colour or of one each."""
     return {"type": "bar", "name": name, "x": x, "y": y, "marker": {"color": colour}, **more}

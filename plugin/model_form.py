@@ -30,6 +30,7 @@ ENCODERS = {
     "vit_base_patch16_224.dino": "DINO ViT-B/16",
 }
 
+AUTO = "auto"  #: the device that load_model takes by itself
 CHOSEN = "chosen"  #: the facet that the calibration chooses
 FACETS = {
     CHOSEN: "what the calibration finds best; keys for DINO",
@@ -38,6 +39,22 @@ FACETS = {
     "value": "",
     "token": "the block's output",
     "normed_token": "the block's output after the model's final norm",
+}
+
+DEVICES = {
+    AUTO: "the first GPU with CUDA, where there is one",
+    "cuda": "a GPU with CUDA",
+    "mps": "a GPU of Apple's",
+    "cpu": "",
+}
+PRECISIONS = {
+    "fp32": "exact, the same on all machines",
+    "bf16": "half the memory, faster on GPUs that have it",
+    "auto": "bf16 where the GPU has it",
+}
+RESIZES = {
+    "square": "to the image size on both sides, as in the paper",
+    "aspect": "keep the sides' ratio",
 }
 
 TUNED = "tuned"  #: the preset that tuning chose on a dataset, where it did
@@ -69,7 +86,7 @@ def ask_model(
     if encoder and encoder not in ENCODERS:
         form.attempt("encoder", lambda: _require_model(encoder))
     about = "weights in DINO's or timm's layout, in place of the hub's"
-    form.pick("checkpoint", "Checkpoint", about)
+    form.file("checkpoint", "Checkpoint", about)
     if encoder != "texture":
         form.choose("facet", FACETS, "Facet", "which features of the block are taken", CHOSEN)
         form.count("block", "Block", "whose features are taken, from 1; the last one if empty")
@@ -79,6 +96,9 @@ def ask_model(
                 "paper's do not suit the encoder"
             )
             form.tick("no_calibrate", "Keep the paper's thresholds", about)
+        form.choose("precision", PRECISIONS, "Precision", "of the encoder", "fp32")
+    form.choose("resize", RESIZES, "Resize images", default="square")
+    form.choose("device", DEVICES, "Device", "that the encoder runs on", AUTO)
     return kind, preset, encoder
 
 
@@ -130,10 +150,14 @@ def load_asked(ctx: Any, **changes: Any) -> Any:
         facet = params.get("facet", CHOSEN)
         chosen["facet"] = tuned.get("facet") if facet == CHOSEN else facet
         chosen["block"] = params.get("block") or tuned.get("block")
+        chosen["precision"] = params.get("precision", "fp32")
+    device = params.get("device", AUTO)
     return load_model(
         config=start.replace(**named),
         encoder=encoder,
         checkpoint=chosen_path(params.get("checkpoint")),
+        device=None if device == AUTO else device,
+        resize=params.get("resize", "square"),
         **chosen,
     )
 
@@ -145,7 +169,7 @@ def asked(params: Mapping[str, Any]) -> tuple[Any, str]:
 
 def encoder_of(ctx: Any, kind: Any, preset: str) -> str:
     """The encoder that a preset takes where none is named."""
-    from promerge_fo.dataset.runs.model import preset_encoder
+    from promerge_fo.config import preset_encoder
 
     tuned = tuned_of(ctx, kind) if preset == TUNED else None
     return preset_encoder(preset) if tuned is None else str(tuned["encoder"])
@@ -167,6 +191,6 @@ def keep_tuned(ctx: Any, method: str, tuning: Any) -> None:
                 ("encoder" if name == "name" else name): tuning.ablation.encoder.get(name)
                 for name in ("name", "facet", "block")
             },
-            "meaning": f"chosen on {tuning.ablation.images} images: {tuning.metric} {tuning.worth}",
+            "meaning": f"on {tuning.ablation.images} images, {tuning.metric} gains {tuning.gain}",
         }
     remember(ctx, f"tuned settings {method}", chosen)

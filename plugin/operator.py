@@ -14,7 +14,7 @@ from fiftyone.operators.executor import ExecutionContext
 from promerge_fo.dataset.database import root_dataset, stages_of
 from promerge_fo.dataset.samples import require_images
 
-from .forms import CannotRunError, Form
+from .forms import CannotRunError, Form, is_from_app
 from .jobs import Job, Outcome, submit
 from .memory import keep_settings, last_settings
 
@@ -195,15 +195,6 @@ class LongOperator(Operator):
         submit(run)
         ctx.ops.open_panel(RUNS_PANEL, layout="horizontal")
         return {}
-
-
-def is_from_app(ctx: Any) -> bool:
-    """Whether a page of the App asks, and waits: it sends what is selected, which Python does not.
-
-    A scheduled run has what the page sent, but nobody waits for it.
-    """
-    sent = {"selected", "selected_labels", "query_performance"}
-    return not ctx.delegated and sent <= ctx.request_params.keys()
 
 
 def _grouped(

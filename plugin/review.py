@@ -157,7 +157,7 @@ def open_page(ctx: Any, **settings: Any) -> Any:
     Returns:
         The patches that are shown, or would be: none where everything is decided.
     """
-    from promerge_fo.dataset.review.decisions import enable_annotation
+    from promerge_fo.dataset.review.decisions import enable_annotation, review_progress
     from promerge_fo.dataset.review.queue import review_queue
 
     settings = {**settings_of(ctx), **settings}
@@ -170,23 +170,36 @@ def open_page(ctx: Any, **settings: Any) -> Any:
         enable_annotation(ctx.dataset, settings["label_field"])
         ctx.ops.reload_dataset()  # the App learns of the attributes, and of the tab
     ctx.ops.clear_selected_samples()
+    keep(ctx, is_finished=not len(page))
     if len(page):
         ctx.ops.set_sample_selection_style("thumbsup", "thumbsdown")
         ctx.ops.set_view(page)
-    else:
-        ctx.ops.set_view(samples.view())
+        field = kept["label_field"]
+        active = getattr(ctx, "active_fields", None) or []  # FiftyOne 1.18 does not say
+        shown = [*active, field, f"{field}.confidence"]  # each patch shows its score
+        ctx.ops.set_active_fields(list(dict.fromkeys(shown)))
+        return page
+    ctx.ops.set_view(samples.view())
+    if review_progress(samples, settings["label_field"]).total:
         ctx.ops.notify("Everything here is decided", variant="success")
+    else:
+        ctx.ops.notify(f"There are no masks of '{settings['label_field']}' here", variant="warning")
     return page
 
 
-def show_decided(ctx: Any, what: str) -> bool:
+def show_decided(ctx: Any, what: str, is_undone: bool = False) -> bool:
     """After a decision: say so, and show the next page, or the labels as they are now.
+
+    Args:
+        ctx: of an operator or a panel.
+        what: was done, in words.
+        is_undone: whether a decision was taken back: a queue that had ended is opened again.
 
     Returns:
         Whether another page was opened.
     """
     ctx.ops.notify(what, variant="success")
-    if on_page(ctx):
+    if on_page(ctx) or (is_undone and _remembered(ctx).get("is_finished")):
         return bool(len(open_page(ctx)))
     ctx.ops.clear_selected_samples()
     ctx.ops.clear_selected_labels()

@@ -63,12 +63,15 @@ class Decision(ReviewOperator):
         super().ask(form)
         chosen = review.selected(form.ctx, form.given("label_field"))
         scopes = {"selected": ("What is selected", "")} if chosen is not None else {}
+        if form.ctx.current_sample:
+            scopes["image"] = ("Every mask of this image", "")
         scopes["view"] = ("Every mask of the current view", "")
+        first = next(iter(scopes))
         form.inputs.enum(
             "scope",
             list(scopes),
             required=True,
-            default="selected" if chosen is not None else None,
+            default=None if first == "view" else first,
             label=f"What to {self.what}",
             view=menu(types.RadioGroup(), scopes),
         )
@@ -80,9 +83,11 @@ class Decision(ReviewOperator):
         last = review.settings_of(ctx)
         field = ctx.params.get("label_field") or last["label_field"]
         reviewer = ctx.params.get("reviewer", last["reviewer"])
-        chosen = review.selected(ctx, field)
-        if ctx.params.get("scope", "selected") == "view":
+        chosen, scope = review.selected(ctx, field), ctx.params.get("scope", "selected")
+        if scope == "view":
             chosen = review.Chosen(ctx.view, field, ctx.params.get("ids"))
+        elif scope == "image":
+            chosen = review.Chosen(review.select_from(ctx, ctx.current_sample), field, None)
         if chosen is None:
             raise ValueError(
                 "nothing is selected: select patches, labels or samples, or take every mask of the "

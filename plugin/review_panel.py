@@ -10,7 +10,7 @@ from promerge_fo.dataset.database import is_patches
 
 from . import review
 from .forms import add_menu, detection_fields, filled
-from .look import Panel, add_button, bars, layout
+from .look import Panel, add_button, add_plot, bars, layout
 
 COLOURS = {
     "undecided": "#9aa0a6",
@@ -94,11 +94,24 @@ class ReviewPanel(Panel):
     def reject_selected(self, ctx: Any) -> None:
         self._decide_selected(ctx, "reject")
 
+    def ask_shown(self, ctx: Any) -> None:
+        """Ask before every mask that is shown is decided."""
+        from promerge_fo.dataset.review.decisions import review_progress
+
+        chosen = self._shown(ctx)
+        count = review_progress(chosen.samples, str(chosen.label_field)).total
+        ctx.panel.set_state("question", {"what": ctx.params["what"], "count": count})
+
+    def take_question_back(self, ctx: Any) -> None:
+        ctx.panel.set_state("question", None)
+
     def accept_shown(self, ctx: Any) -> None:
-        self._decide_shown(ctx, "accept")
+        self.take_question_back(ctx)
+        self._decide(ctx, "accept", self._shown(ctx))
 
     def reject_shown(self, ctx: Any) -> None:
-        self._decide_shown(ctx, "reject")
+        self.take_question_back(ctx)
+        self._decide(ctx, "reject", self._shown(ctx))
 
     def decide_marked(self, ctx: Any) -> None:
         """Thumbs up are accepted and thumbs down rejected."""
@@ -119,7 +132,7 @@ class ReviewPanel(Panel):
         field = ctx.panel.get_state("label_field")
         count = review.undo_last(ctx, review.undo_scope(ctx, field), field)
         if count:
-            self._decided(ctx, f"{count:,} as before")
+            self._decided(ctx, f"{count:,} as before", is_undone=True)
 
     def open_bar(self, ctx: Any) -> None:
         """A bar was clicked: show what it counts."""
@@ -138,20 +151,20 @@ class ReviewPanel(Panel):
         else:
             self._decide(ctx, what, chosen)
 
-    def _decide_shown(self, ctx: Any, what: str) -> None:
-
+    def _shown(self, ctx: Any) -> review.Chosen:
+        """Every mask of the current view."""
         field = ctx.panel.get_state("label_field")
         if is_patches(ctx.view):
             field = review.settings_of(ctx)["label_field"]
-        self._decide(ctx, what, review.Chosen(ctx.view, field, None))
+        return review.Chosen(ctx.view, field, None)
 
     def _decide(self, ctx: Any, what: str, chosen: review.Chosen) -> None:
         count = review.decide(what, chosen, _settings(ctx)["reviewer"])
         self._decided(ctx, f"{count:,} {what}ed")
 
-    def _decided(self, ctx: Any, what: str) -> None:
+    def _decided(self, ctx: Any, what: str, is_undone: bool = False) -> None:
         self.change_settings(ctx)
-        if not review.show_decided(ctx, what):
+        if not review.show_decided(ctx, what, is_undone):
             self.count(ctx)
 
     def draw(self, ctx: Any, panel: types.Object) -> None:
@@ -161,14 +174,14 @@ class ReviewPanel(Panel):
             panel.md(review.NO_MASKS)
             return
         panel.md(f"**{counted['progress']}**", name="progress_text")
-        self._add_buttons(panel)
+        self._add_buttons(panel, ctx.panel.get_state("question"))
         self._add_inputs(ctx, panel, fields)
         for name, title in TITLES.items():
             if name == "score" and counted["missing"]:
                 title = f"{title}; {counted['missing']:,} have none"
             self._add_plot(panel, name, title, counted)
 
-    def _add_buttons(self, panel: types.Object) -> None:
+    def _add_buttons(self, panel: types.Object, question: dict[str, Any] | None) -> None:
         row = panel.h_stack("buttons_0", gap=1)
         add_button(row, "open_queue", "Open the queue", "fact_check", self.open_queue)
         add_button(row, "take_back", "Undo", "undo", self.take_back)
@@ -178,8 +191,16 @@ class ReviewPanel(Panel):
         add_button(row, "accept_selected", "Accept selected", "thumb_up", self.accept_selected)
         add_button(row, "reject_selected", "Reject selected", "thumb_down", self.reject_selected)
         row = panel.h_stack("buttons_2", gap=1)
-        add_button(row, "accept_shown", "Accept all shown", "done_all", self.accept_shown)
-        add_button(row, "reject_shown", "Reject all shown", "remove_done", self.reject_shown)
+        for what, icon in (("accept", "done_all"), ("reject", "remove_done")):
+            label = f"{what.title()} all shown"
+            add_button(row, f"{what}_shown", label, icon, self.ask_shown, {"what": what})
+        if question:
+            what, masks = question["what"], f"{question['count']:,} masks"
+            panel.md(f"**{what.title()} all {masks} that are shown?**", name="question_text")
+            row = panel.h_stack("buttons_3", gap=1)
+            do = self.accept_shown if what == "accept" else self.reject_shown
+            add_button(row, "yes", f"Yes, {what} {masks}", "check", do)
+            add_button(row, "no", "No", "close", self.take_question_back)
 
     def _add_inputs(self, ctx: Any, panel: types.Object, fields: list[str]) -> None:
         now = _settings(ctx)
@@ -212,7 +233,7 @@ class ReviewPanel(Panel):
             "ticktext": [_show(name, edges[bar]) for bar in ticks],
         }
         style = layout(title, 200, barmode="stack", bargap=0.05, xaxis=axis)
-        panel.plot(f"{name}_plot", data=data, layout=style, on_click=self.open_bar)
+        add_plot(panel, f"{name}_plot", data, style, on_click=self.open_bar)
 
 
 def _settings(ctx: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +15,7 @@ from .look import Panel, add_button
 from .operator import RUNS_PANEL
 
 BUSY_MS, IDLE_MS = 1000, 4000  # between two looks at the records
+NEWS_S = 10.0  # for which a job that has ended is news to a panel that has just been opened
 HEADINGS = {
     "waiting": "waits for the one before it",
     "running": "",
@@ -50,8 +52,11 @@ class RunsPanel(Panel):
         if now == before:
             return
         ctx.panel.set_state("jobs", now)
-        open_before = {each["id"] for each in before or [] if each["is_open"]}
-        ended = [each for each in now if each["id"] in open_before and not each["is_open"]]
+        if before is None:  # what ended before the panel was there is news, too
+            told = {each["id"] for each in now if not each["is_new"]}
+        else:
+            told = {each["id"] for each in before if not each["is_open"]}
+        ended = [each for each in now if not each["is_open"] and each["id"] not in told]
         if ended:
             ctx.ops.reload_dataset()
             for each in ended:
@@ -126,6 +131,7 @@ def _shown(dataset: Any) -> list[dict[str, Any]]:
             **{k: v for k, v in asdict(record).items() if k not in ("updated", "created")},
             "state": "lost" if record.is_lost else record.state,
             "is_open": record.is_open,
+            "is_new": time.time() - record.updated < NEWS_S,
             "field": None,
         }
         for record in records
@@ -147,6 +153,7 @@ def _shown(dataset: Any) -> list[dict[str, Any]]:
                     "outcome": "",
                     "panel": None,
                     "is_open": True,
+                    "is_new": True,
                     "field": status.label_field,
                 },
             )

@@ -8,7 +8,7 @@ from typing import Any
 from fiftyone.operators import types
 
 from .forms import menu
-from .look import Panel, layout, line
+from .look import Panel, add_plot, layout, line
 from .memory import keep_training, trainings
 
 POINTS = 400  # of a curve; each is a mean of the iterations around it
@@ -74,12 +74,12 @@ class TrainingPanel(Panel):
         lines = [f"Round {number}: {each['progress']}" for number, each in rounds.items()]
         panel.md("\n\n".join(lines), name="progress")
         totals = {f"round {n}": (each, "total_loss") for n, each in rounds.items()}
-        panel.plot("total", data=_lines(totals), layout=layout("Loss", **STYLE))
+        add_plot(panel, "total", _lines(totals), layout("Loss", **STYLE))
         for number, each in rounds.items():
             names = [name for name in each["values"] if name.startswith("loss_")]
             parts = {name[len("loss_") :].replace("_", " "): (each, name) for name in names}
             style = layout(f"Parts of the loss, round {number}", **STYLE)
-            panel.plot(f"parts_{number}", data=_lines(parts), layout=style)
+            add_plot(panel, f"parts_{number}", _lines(parts), style)
 
 
 def _curves(losses: Any) -> dict[str, Any]:

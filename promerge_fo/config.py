@@ -351,6 +351,11 @@ METHODS: dict[str, type[Config]] = {
 """The configuration class of each method, by the method's name."""
 
 
+def preset_encoder(preset: str) -> str:
+    """The name of the encoder that a preset uses by default."""
+    return "vit_small_patch16_224.dino" if preset == "fast" else "vit_base_patch8_224.dino"
+
+
 def run_hash(parts: dict[str, Any]) -> str:
     """The name of a run: a hash of everything that decides its masks.
 

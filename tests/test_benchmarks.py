@@ -170,7 +170,7 @@ def test_the_stand_in_gives_stored_features_in_turn():
 
 def test_the_presets_encoders_are_the_models(fo):
     from benchmarks.subjects import ENCODERS
-    from promerge_fo.dataset.runs.model import preset_encoder
+    from promerge_fo.config import preset_encoder
 
     assert {preset: preset_encoder(preset) for preset in ENCODERS} == ENCODERS
 

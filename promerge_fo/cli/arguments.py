@@ -24,7 +24,9 @@ def positive(text: str) -> int:
 
 
 _SHARED: Mapping[str, tuple[Kind, str]] = {
-    "dataset": ("DATASET", "a dataset's name"),
+    "dataset": ("DATASET|DIR", "a dataset's name, or the folder of its images"),
+    "--label-field": ("NAME", "field with the masks"),
+    "--gt-field": ("NAME", "field with the ground truth"),
     "--view": ("NAME", "one of the dataset's saved views"),
     "--limit": (positive, "only the first N images"),
     "--image-root": ("DIR", "folder that the names of images start from (an export knows its own)"),

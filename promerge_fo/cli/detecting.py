@@ -30,9 +30,10 @@ def add_commands(commands: Commands) -> None:
     group = made.add_argument_group("settings", "defaults are the paper's training")
     add_parameters(group, DetectorConfig.describe())
 
-    made = add_command(commands, predict, "DETECTOR DATASET|JSON [options]")
+    made = add_command(commands, predict, "DETECTOR DATASET|DIR|JSON [options]")
     add(made, "detector", "DETECTOR", "a training's folder, or a .pth file")
-    add(made, "images", "DATASET|JSON", "a dataset's name, or COCO JSON")
+    text = "a dataset's name, the folder of its images, or COCO JSON"
+    add(made, "images", "DATASET|DIR|JSON", text)
     add(made, "--output", "FILE", "file to write", default="coco_instances_results.json")
     add(made, "--image-root")
     add(made, "--min-score", float, "lowest score to write", default=0.0)
@@ -74,7 +75,8 @@ def predict(detector: str, images: str, output: str, **options: Any) -> int:
 
     The images are those of a dataset, or of a COCO annotation file. What the detector finds is
     written as coco_instances_results.json, for promerge import. DETECTOR is the folder of a
-    training, whose last round is taken, or a checkpoint: one of its own, or CutLER's (.pth).
+    training, whose last round is taken, or a checkpoint: one of its own, or CutLER's (.pth). Where
+    images cannot be read, they are listed, the others are done, and the exit status is 1.
 
       promerge predict detector/ my-dataset
       promerge import my-dataset coco_instances_results.json --label-field promerge_plus
@@ -82,12 +84,13 @@ def predict(detector: str, images: str, output: str, **options: Any) -> int:
     """
     from promerge_fo.detector.prediction import predict as run
 
-    print(run(detector, _images(images), output, progress=TerminalBar, **options))
-    return 0
+    report = run(detector, _images(images), output, progress=TerminalBar, **options)
+    print(report)
+    return 1 if report.failed else 0
 
 
 def _images(given: str) -> Any:
-    """An annotation file or the folder of an export as it is; else the dataset of that name."""
+    """An annotation file or the folder of an export as it is; else a dataset."""
     if given.lower().endswith(".json") or Path(given, "annotations").is_dir():
         return given
     from promerge_fo.dataset.samples import find_dataset

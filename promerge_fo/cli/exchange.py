@@ -13,7 +13,7 @@ def add_commands(commands: Commands) -> None:
     add(made, "dataset")
     add(made, "path", "PATH", "a .json file, or a folder")
     add(made, "--view")
-    add(made, "--label-field", "NAME", "field with the masks", default="promerge")
+    add(made, "--label-field", default="promerge")
     text = "smallest mask, as a share of its image; 0 writes all, and the paper trains with 0.05"
     add(made, "--min-area", float, text, default=0.05)
     add(made, "--min-score", float, "lowest confidence")
@@ -41,6 +41,8 @@ def add_commands(commands: Commands) -> None:
     text = 'name labels by the categories of --annotations; all are "fg" otherwise'
     add(made, "--class-names", bool, text)
     add(made, "--overwrite", bool, "replace the labels that the field has")
+    text = "replace labels that people worked on, too; their run keeps what they did"
+    add(made, "--drop-decisions", bool, text)
 
 
 def export(

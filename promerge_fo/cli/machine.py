@@ -33,7 +33,8 @@ def add_commands(commands: Commands) -> None:
 def doctor(install_mongod: bool) -> int:
     """What works on this machine, and what to do about the rest.
 
-    Everything that the package uses is looked at, one thing after the other.
+    Everything that the package uses is looked at, and each line comes as soon as it is known. The
+    exit status is 1 where something will not work.
     """
     from promerge_fo.install import mongod
     from promerge_fo.install.doctor import examine
@@ -44,9 +45,8 @@ def doctor(install_mongod: bool) -> int:
     problems = 0
     for finding in examine():
         problems += finding.state == "problem"
-        print(f"{finding.state:>8}  {finding.subject}: {finding.detail}")
-        for line in _REMEDY.wrap(finding.remedy):
-            print(line)
+        lines = [f"{finding.state:>8}  {finding.subject}: {finding.detail}"]
+        print("\n".join(lines + _REMEDY.wrap(finding.remedy)), flush=True)
     return 1 if problems else 0
 
 

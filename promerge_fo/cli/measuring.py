@@ -5,15 +5,25 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping
+from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from promerge_fo.cli.arguments import Commands, Options, add, add_command, flag_of, positive
-from promerge_fo.cli.model import add_model_options, config_of, model_of
+from promerge_fo.cli.model import (
+    add_model_options,
+    config_of,
+    is_tuned,
+    model_of,
+    read_settings,
+)
 from promerge_fo.cli.progress import TerminalBar
 from promerge_fo.config import METHODS, Config
 from promerge_fo.dataset.experiments.settings import grid, settings_of, values_of
+
+if TYPE_CHECKING:
+    from promerge_fo.dataset.runs.model import ProMergeModel
 
 FOLDER = "promerge-ablation"  # for features, results and reports
 
@@ -31,7 +41,7 @@ def add_commands(commands: Commands) -> None:
         if command is tune:
             add(made, "--metric", "NAME", "to choose by: AP50, AR100, ...", default="AP")
             add(made, "--folds", positive, "of the cross-validation", default=5)
-            add(made, "--output", "JSON", "write the choice as a file of settings")
+            add(made, "--output", "JSON", "write the choice, for promerge segment --settings")
         add_model_options(made)
 
     made = add_command(commands, reproduce, "EXPERIMENT --root DIR [options]")
@@ -52,7 +62,7 @@ def _add_data(parser: argparse.ArgumentParser) -> Options:
     add(which, "--dataset", "NAME", "a dataset in FiftyOne")
     add(which, "--coco", "JSON", "annotations in COCO's format")
     add(group, "--images", "DIR", "the folder of the images of --coco")
-    add(group, "--gt-field", "NAME", "the dataset's field with it", default="ground_truth")
+    add(group, "--gt-field", default="ground_truth")
     add(group, "--limit")
     add(parser, "--folder", "DIR", "keeps features and results", default=FOLDER)
     return which
@@ -125,8 +135,9 @@ def tune(
     if tuning.changes and options["settings"] is None:
         print(f"to use the choice, add to the options: {_flags(tuning.changes)}")
     if output is not None:
-        tuning.write_settings(output)
-        print(f"the choice: {output}")
+        chosen = tuning.ablation.outcomes[tuning.choice].pipeline
+        Path(output).write_text(json.dumps({"tuned": chosen.identity()}, indent=2) + "\n")
+        print(f"the choice: {output}; promerge segment takes it by --settings {output}")
     return 0
 
 
@@ -149,29 +160,46 @@ def _measure(
         more: what ``run`` takes besides.
     """
     from promerge_fo.dataset.runs.calibrating import calibrate_once
-    from promerge_fo.pipeline import Pipeline
+    from promerge_fo.pipeline import Pipeline, pipeline_of
 
     base = config_of(**options)  # what is cheap to check comes before what takes time
     texts = _texts(options["vary"] or [])
     features = _features(texts, options)
+    settings: Mapping[str, Config | dict[str, Any]]
     if options["settings"] is not None:
-        settings = settings_of(json.loads(Path(options["settings"]).read_text()))
+        settings = _settings_in(options["settings"])
     else:
-        settings = around(base, **_values(texts, options["method"]))
+        settings = around(base, **_values(texts, base.method))
     samples = _samples(**options)
+
+    @cache
+    def model(name: str) -> ProMergeModel:
+        made = model_of(base, **{**options, **features[name]})
+        if not made.is_left_uncalibrated:
+            calibrate_once(samples, made, progress=TerminalBar)
+        return made
+
     pipelines: dict[str, Pipeline] = {}
-    for name, chosen in features.items():
-        model = model_of(base, **{**options, **chosen})
-        if not options["no_calibrate"]:
-            calibrate_once(samples, model, progress=TerminalBar)
-        encoder, calibration = model.pipeline.encoder, model.pipeline.calibration
-        for setting, config in settings.items():
-            own = calibration if config.can_calibrate else None
-            title = ", ".join(part for part in (name, setting) if part)
-            pipelines[title] = Pipeline(encoder, config, calibration=own)
+    for name, (title, setting) in product(features, settings.items()):
+        if isinstance(setting, Config):
+            pipeline = model(name).pipeline
+            own = pipeline.calibration if setting.can_calibrate else None
+            pipeline = Pipeline(pipeline.encoder, setting, calibration=own)
+        else:
+            pipeline = pipeline_of(setting, options["checkpoint"], options["device"])
+        pipelines[", ".join(part for part in (name, title) if part)] = pipeline
+    encoder = next(iter(pipelines.values())).encoder
     return run(
         samples, pipelines, gt_field, encoder=encoder, folder=folder, progress=TerminalBar, **more
     )
+
+
+def _settings_in(path: str) -> dict[str, Config | dict[str, Any]]:
+    """The settings in a file, in its order; those of ``promerge tune`` with their encoders."""
+    settings: dict[str, Config | dict[str, Any]] = {}
+    for name, parts in read_settings(path).items():
+        settings.update({name: parts} if is_tuned(parts) else settings_of({name: parts}))
+    return settings
 
 
 def _features(texts: dict[str, str], options: dict[str, Any]) -> dict[str, dict[str, Any]]:

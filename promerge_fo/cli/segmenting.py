@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promerge_fo.cli.arguments import Commands, add, add_command, flag_of, positive
-from promerge_fo.cli.model import add_model_options, config_of, model_of
+from promerge_fo.cli.model import add_model_options, model_of, setting_of
 from promerge_fo.cli.progress import TerminalBar
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _ENGINES = {
     "local": ("output_dir", "num_workers"),
     "ray": ("address", "shards", "shard_size", "workers"),
 }
-_EVERY_ENGINE = ("batch_size", "limit", "overwrite", "retry_failed")
+_EVERY_ENGINE = ("batch_size", "limit", "overwrite", "retry_failed", "drop_decisions")
 
 
 def add_commands(commands: Commands) -> None:
@@ -36,6 +37,10 @@ def add_commands(commands: Commands) -> None:
     again = made.add_mutually_exclusive_group()
     add(again, "--overwrite", bool, "redo images that are done")
     add(again, "--retry-failed", bool, "redo images that failed, and no others")
+    text = (
+        "go on where no new mask equals one that people worked on; the old run keeps what they did"
+    )
+    add(made, "--drop-decisions", bool, text)
     add(made, "--batch-size", positive, "images that a GPU encodes together", default=8)
     add(made, "--num-workers", positive, "threads that read images (one for each CPU core)")
     ray = made.add_argument_group("on Ray (docs/cluster.md)")
@@ -45,11 +50,7 @@ def add_commands(commands: Commands) -> None:
     add(ray, "--shard-size", positive, "images that are written together (128)")
     text = "workers in all (one for each GPU; without GPUs, one for each machine)"
     add(ray, "--workers", positive, text)
-    add_model_options(made)
-
-    made = add_command(commands, status)
-    add(made, "source", "DIR|DATASET", "a dataset's name, or the folder it was made of")
-    add(made, "--failed", bool, "also list the images that failed")
+    add_model_options(made, takes_tuned=True)
 
     made = add_command(commands, demo)
     add(made, "--folder", "DIR", "for the photographs and the picture", default="promerge-demo")
@@ -58,7 +59,7 @@ def add_commands(commands: Commands) -> None:
     made = add_command(commands, explain, "IMAGE [options]")
     add(made, "image", "IMAGE", "an image file")
     add(made, "--output", "FILE", "png, pdf or svg (IMAGE-explained.png)")
-    add_model_options(made)
+    add_model_options(made, takes_tuned=True)
 
 
 def segment(
@@ -75,13 +76,15 @@ def segment(
     single images, by the folder that they share, and nothing else of it is segmented. Images that
     have masks of the very same settings are skipped, so a run that was stopped goes on where it
     was; --overwrite makes them anew, --retry-failed runs only those that failed. "promerge status"
-    says how far a run is. Where images failed, the exit status is 1.
+    says how far a run is, and with --failed which images failed and why; "promerge stop" ends it.
+    Where images failed, the others are done, and the exit status is 1.
 
       promerge segment photos/
       promerge segment photos/ --preset fast --output masks.json
       promerge segment photos/cat.jpg photos/dog.jpg
       promerge segment my-dataset --label-field fine --tau-b 0.3 --limit 20
       promerge segment photos/ --method maskcut --cuts 6
+      promerge segment photos/ --settings tuned.json
       promerge segment photos/ --engine ray --shards /shared/shards --address auto
     """
     from promerge_fo.dataset.database import root_dataset
@@ -92,22 +95,21 @@ def segment(
         for given in _ENGINES[other]:
             if options[given] is not None:
                 raise ValueError(f"{flag_of(given)} is for --engine {other}")
-    config = config_of(**options)  # what is cheap to check comes before what takes time
+    setting = setting_of(**options)  # what is cheap to check comes before what takes time
     if len(sources) > 1 or Path(sources[0]).expanduser().is_file():
         samples = open_images(sources, name)
     else:
         samples = open_source(sources[0], name)
-    model = model_of(config, **options)
-    if options["no_calibrate"]:
-        model.is_left_uncalibrated = True
-    else:
+    model = model_of(setting, **options)
+    if not model.is_left_uncalibrated:
         calibrate_once(samples, model, progress=TerminalBar)
-    label_field = label_field or options["method"]
+    label_field = label_field or model.config.method
     run = _on_ray if engine == "ray" else _here
     report = run(samples, model, label_field, options)
     if report.skipped:
         print(f"{report.skipped} images were done before (--overwrite does them again)")
-    failed = _tell_failures(samples, label_field, model.hash)
+    name = root_dataset(samples).name
+    failed = _tell_failures(samples, label_field, model.hash, shlex.quote(name))
     if output is not None:
         from promerge_fo.dataset.exchange.export import export_pseudo_labels
 
@@ -116,7 +118,7 @@ def segment(
     if report.interrupted:
         print("stopped; what was done is kept. Run the same command again to go on.")
         return 130
-    print(f"look at the masks: fiftyone app launch {root_dataset(samples).name}")
+    print(f"look at the masks: fiftyone app launch {shlex.quote(name)}")
     return 1 if failed else 0
 
 
@@ -154,42 +156,20 @@ def _on_ray(
     )
 
 
-def _tell_failures(samples: Any, label_field: str, run: str) -> int:
+def _tell_failures(samples: Any, label_field: str, run: str, dataset: str) -> int:
     """Name the images that failed, up to a screenful, and what to do; returns their number."""
     from promerge_fo.dataset.runs.resume import failures
 
     failed = list(failures(samples, label_field, run))
     for failure in failed[:_SHOWN]:
-        named = failure.reason.startswith(failure.path)
-        reason = failure.reason if named else f"{failure.path}: {failure.reason}"
-        print(f"failed: {reason}", file=sys.stderr)
-    hidden = len(failed) - _SHOWN
-    more = f" ({hidden} more: promerge status --failed)" if hidden > 0 else ""
+        print(f"failed: {failure}", file=sys.stderr)
     if failed:
-        print(f"{len(failed)} images failed{more}; --retry-failed runs them again", file=sys.stderr)
+        print(
+            f"{len(failed)} images failed; --retry-failed runs them again, and promerge status "
+            f"{dataset} --failed lists them all",
+            file=sys.stderr,
+        )
     return len(failed)
-
-
-def status(source: str, failed: bool) -> int:
-    """How far a run is: done, failed, rate, time left.
-
-    Shows the last run of each field of a dataset, local or on Ray, on any machine that reaches the
-    same database.
-    """
-    from promerge_fo.dataset.runs.resume import failures
-    from promerge_fo.dataset.runs.status import run_statuses
-    from promerge_fo.dataset.samples import find_dataset
-
-    dataset = find_dataset(source)
-    runs = list(run_statuses(dataset))
-    if not runs:
-        print(f"{dataset.name} has no run of promerge segment")
-    for run in runs:
-        print(run)
-        if failed:
-            for failure in failures(dataset, run.label_field, run.run):
-                print(f"  {failure.path}: {failure.reason}")
-    return 0
 
 
 def demo(folder: str, encoder: str | None) -> int:
@@ -213,8 +193,8 @@ def explain(image: str, output: str | None, **options: Any) -> int:
     from promerge_fo.figures import explain_image, save
     from promerge_fo.images import image_files
 
-    model = model_of(config_of(**options), **options)
-    if model.pipeline.wants_calibration and not options["no_calibrate"]:
+    model = model_of(setting_of(**options), **options)
+    if model.pipeline.wants_calibration and not model.is_left_uncalibrated:
         beside = image_files(Path(image).resolve().parent.iterdir())
         print(model.calibrate(beside, progress=TerminalBar))
     figure = explain_image(image, model.pipeline)

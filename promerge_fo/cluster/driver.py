@@ -28,7 +28,7 @@ from promerge_fo.dataset.runs.merge import merge_rows
 from promerge_fo.dataset.runs.resume import finished, images_to_do, start_run, unfinished
 from promerge_fo.dataset.runs.segment import Report, made_of
 from promerge_fo.dataset.runs.status import Heartbeat
-from promerge_fo.dataset.samples import require_whole_images
+from promerge_fo.dataset.samples import whole_images_of
 from promerge_fo.diagnosis import diagnose
 from promerge_fo.machine import available_cpus
 from promerge_fo.progress import ShowProgress, progress_bar
@@ -95,7 +95,7 @@ def segment_on_ray(
         OSError: shards cannot be written; those that were written are kept.
         pymongo.errors.ConnectionFailure: the database was unreachable for more than ten minutes.
     """
-    require_whole_images(samples)
+    samples = whole_images_of(samples)
     run = run_hash(recipe.identity)
     config = METHODS[recipe.identity["method"]].from_dict(recipe.identity["config"])
     which: dict[str, Any] = {"limit": limit, "overwrite": overwrite, "retry_failed": retry_failed}
@@ -193,7 +193,7 @@ class _ShardMerger:
         run: str,
         folder: Path,
         failed: int,
-        kept: Kept,
+        kept: Kept | None = None,
     ) -> None:
         self.dataset = dataset
         self.instances = 0

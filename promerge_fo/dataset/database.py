@@ -12,6 +12,7 @@ collection that they were made from.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
 import warnings
@@ -42,6 +43,7 @@ __all__ = [
     "dataset_id",
     "dataset_name",
     "dataset_of",
+    "datasets_with_images",
     "documents",
     "is_frames",
     "is_generated",
@@ -156,6 +158,23 @@ def dataset_of(samples: Any) -> fo.Dataset:
 def dataset_name(samples: Any) -> str:
     """The name of the dataset that holds the samples' documents; see :func:`dataset_of`."""
     return str(dataset_of(samples).name)
+
+
+def datasets_with_images(*folders: str) -> list[str]:
+    """The names of the datasets that have images in one of some folders, or below it.
+
+    Fast for any number of datasets and images: no dataset is loaded, and FiftyOne keeps an index of
+    the images' paths.
+    """
+    starts = [re.escape(folder.rstrip(os.sep) + os.sep) for folder in folders]
+    query = {"$or": [{"filepath": {"$regex": f"^{start}"}} for start in starts]}
+    server = foo.get_db_conn()
+    listed = server["datasets"].find({"name": {"$in": fo.list_datasets()}})
+    return sorted(
+        each["name"]
+        for each in listed
+        if server[each["sample_collection_name"]].find_one(query, {"_id": True})
+    )
 
 
 def collection_of(sample: Any) -> Any:

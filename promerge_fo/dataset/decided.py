@@ -104,26 +104,30 @@ class Kept:
     def __bool__(self) -> bool:
         return bool(self._labels)
 
-    def hand_on(self, sample_id: str, made: Json) -> None:
+    def hand_on(self, sample_id: str, made: Json) -> list[Json]:
         """Give the new labels of an image what people did to the old ones.
 
         Args:
             sample_id: the id of the image's sample.
             made: the new labels' field as the database stores it; changed in place.
+
+        Returns:
+            The old labels that no new one nearly equals.
         """
-        labels = made["detections"]
         if sample_id not in self._labels:
-            return
-        _take_over(self._labels[sample_id], labels)
+            return []
+        made["detections"] = labels = [dict(label) for label in made["detections"]]
+        lost = _take_over(self._labels[sample_id], labels)
         made[_KEPT] = [
             {"_id": label["_id"], **{name: label.get(name) for name in ATTRIBUTES}}
             for label in labels
             if label.get("review") is not None
         ]
         made[_KEPT_AT] = datetime.now(timezone.utc)
+        return lost
 
     def check(self, made: Iterable[tuple[str, Sequence[Json]]], drop: bool) -> None:
-        """Keep what a run would lose with the records of the old runs, or refuse it.
+        """Do :meth:`part_with` what a run would lose, before it begins.
 
         Args:
             made: the ids of all images in :attr:`paths`, with the labels that the run will make.
@@ -132,10 +136,18 @@ class Kept:
         Raises:
             DecisionsLostError: it may not.
         """
-        lost: dict[str | None, list[Json]] = defaultdict(list)
-        for sample_id, labels in made:
-            for label in _take_over(self._labels[sample_id], labels):
-                lost[self._runs[sample_id]].append({"sample": sample_id, "label": label})
+        self.part_with({i: _take_over(self._labels[i], labels) for i, labels in made}, drop)
+
+    def part_with(self, lost: Mapping[str, Sequence[Json]], drop: bool) -> None:
+        """Keep labels with the records of the runs that made them, or refuse to lose them.
+
+        Args:
+            lost: the labels, by the ids of their samples.
+            drop: whether they may be lost.
+
+        Raises:
+            DecisionsLostError: they may not.
+        """
         count = sum(map(len, lost.values()))
         if not count:
             return
@@ -143,12 +155,16 @@ class Kept:
             total = sum(map(len, self._labels.values()))
             raise DecisionsLostError(
                 f"people have worked on {total:,} masks of '{self._field}' in these images, and no "
-                f"mask of the new run equals {count:,} of them: decisions, names, tags or painted "
-                "masks would be lost. Nothing was changed. Give another field, or drop_decisions="
+                f"new mask equals {count:,} of them: decisions, names, tags or painted masks would "
+                "be lost. Nothing was changed. Give another field, or drop_decisions="
                 "True (--drop-decisions; a box in the App's form): they are then kept with the "
                 "record of their run, from which restore_decisions brings them back"
             )
-        for run, entries in lost.items():
+        by_run: dict[str | None, list[Json]] = defaultdict(list)
+        for sample_id, labels in lost.items():
+            entries = [{"sample": sample_id, "label": label} for label in labels]
+            by_run[self._runs[sample_id]] += entries
+        for run, entries in by_run.items():
             texts = [json_util.dumps(entry) for entry in entries]
             key = keep_with_run(self._dataset, self._field, run or "norun", texts)
             logger.warning(

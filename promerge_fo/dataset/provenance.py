@@ -12,6 +12,7 @@ import fiftyone as fo
 from fiftyone import ViewField as F
 
 from promerge_fo.dataset.database import root_dataset, store
+from promerge_fo.dataset.samples import all_images
 from promerge_fo.run_record import RunRecord
 
 __all__ = [
@@ -102,7 +103,7 @@ def register_part(dataset: fo.Dataset, record: RunRecord, before: RunRecord | No
     if not dataset.has_field(f"{field}.run"):  # nothing was done before
         register(dataset, record)
         return
-    labelled = dataset.match(F(f"{field}.run") == run)
+    labelled = all_images(dataset).match(F(f"{field}.run") == run)
     counts = labelled.count_values(f"{field}.status")
     if sum(counts.values()) > record.images:
         record = replace(record, counts=counts, instances=labelled.count(f"{field}.detections"))
@@ -189,10 +190,10 @@ def delete_run(dataset: Any, key: str) -> int:
     root, field = root_dataset(dataset), record["label_field"]
     cleared = 0
     if root.has_field(f"{field}.run"):
-        labelled = root.match(F(f"{field}.run") == record["run_hash"])
+        labelled = all_images(root).match(F(f"{field}.run") == record["run_hash"])
         cleared = len(labelled)
         labelled.clear_sample_field(field)
-        if len(root.exists(field)) == 0:
+        if len(all_images(root).exists(field)) == 0:
             root.delete_sample_field(field)
     root.delete_run(key)
     return cleared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,20 +10,26 @@ from typing import Any
 
 import fiftyone as fo
 import fiftyone.core.media as fom
+import fiftyone.core.storage as fos
 
-from promerge_fo.dataset.database import is_patches, root_dataset
+from promerge_fo.dataset.database import datasets_with_images, is_patches, root_dataset
 from promerge_fo.images import IMAGE_SUFFIXES, image_files
 
 __all__ = [
     "VIDEO_REFUSED",
+    "all_images",
     "find_dataset",
+    "find_datasets",
+    "images_of",
     "known_datasets",
     "open_images",
     "open_source",
     "require_detections",
     "require_images",
-    "require_whole_images",
+    "whole_images_of",
 ]
+
+logger = logging.getLogger("fiftyone.promerge")
 
 VIDEO_REFUSED = (
     "ProMerge segments images, not videos; segment their frames: "
@@ -37,38 +44,38 @@ def open_source(source: str, name: str | None = None) -> fo.Dataset:
     in the folder are added to that dataset.
 
     Args:
-        source: the name of a dataset, or the path of a folder. If it is both, it means the folder
-            if the dataset has images from it, and otherwise the dataset.
+        source: the name of a dataset, or the path of a folder. What is both is refused, unless the
+            dataset has images from the folder, or the folder holds no images.
         name: the name for the dataset of a folder; by default, the folder's name.
 
     Returns:
         A ``fiftyone.Dataset``.
 
     Raises:
-        ValueError: there is neither such a dataset nor such a folder; the folder has no images; or
-            the dataset for the folder has images from elsewhere only.
+        ValueError: there is neither such a dataset nor such a folder; the folder has no images; the
+            dataset for the folder has images from elsewhere only; or the source may mean either.
     """
     folder = Path(source).expanduser().resolve()
-    by_name = name is None and fo.dataset_exists(source)
+    by_name = name is None and _is_name(source)
+    paths = image_files(folder.rglob("*"))
+    if by_name and not paths:
+        return fo.load_dataset(source)
     if not folder.is_dir():
-        if by_name:
-            return fo.load_dataset(source)
         raise ValueError(
             f"{source!r} is neither a folder nor a dataset; give a folder of images, or one of "
             f"these datasets: {known_datasets()}"
         )
-    name = source if by_name else name or folder.name
-    present = _images_of(name)
-    if present is not None and not any(Path(path).is_relative_to(folder) for path in present):
-        if by_name:
-            return fo.load_dataset(name)
-        raise _other_images(name, folder)
-    paths = image_files(folder.rglob("*"))
     if not paths:
         raise ValueError(
             f"{folder} holds no images (looked for {', '.join(sorted(IMAGE_SUFFIXES))}); give a "
             "folder that contains images"
         )
+    name = source if by_name else name or folder.name
+    present = _images_of(name)
+    if present is not None and not any(Path(path).is_relative_to(folder) for path in present):
+        if by_name:  # its images lie in the folder by a link
+            return fo.load_dataset(source)
+        raise _other_images(name, folder)
     return _with_images(name, paths, present)
 
 
@@ -100,20 +107,22 @@ def open_images(files: Sequence[str], name: str | None = None) -> fo.DatasetView
 
 
 def find_dataset(source: str, view: str | None = None) -> fo.Dataset | fo.DatasetView:
-    """Find a dataset by its name, or by the folder from which :func:`open_source` made it.
+    """Find a dataset by its name, or by a folder that its images lie in.
 
     Args:
-        source: the name of a dataset, or the path of a folder.
+        source: see :func:`find_datasets`.
         view: the name of a saved view of the dataset, to return instead of the dataset.
 
     Raises:
-        ValueError: there is no such dataset or view; the message lists those that exist.
+        ValueError: there is no such dataset or view, and the message lists those that exist; or
+            several datasets have images in the folder.
     """
-    names = (source, Path(source).expanduser().resolve().name)
-    name = next((name for name in names if fo.dataset_exists(name)), None)
-    if name is None:
-        raise ValueError(f"there is no dataset {source!r}; the datasets are: {known_datasets()}")
-    dataset = fo.load_dataset(name)
+    dataset, *others = find_datasets(source)
+    if others:
+        names = ", ".join(repr(each.name) for each in (dataset, *others))
+        raise ValueError(
+            f"several datasets have images in {source}: {names}; give the name of one of them"
+        )
     if view is None:
         return dataset
     if not dataset.has_saved_view(view):
@@ -122,9 +131,81 @@ def find_dataset(source: str, view: str | None = None) -> fo.Dataset | fo.Datase
     return dataset.load_saved_view(view)
 
 
+def find_datasets(source: str) -> list[fo.Dataset]:
+    """Find the dataset of a name, or all datasets that have images in a folder, by their names.
+
+    Args:
+        source: the name of a dataset, or the path of a folder, which need not exist here. What is
+            both is refused, as by :func:`open_source`.
+
+    Raises:
+        ValueError: there is no such dataset, and the message lists those that exist; or the source
+            may mean either.
+    """
+    if _is_name(source):
+        return [fo.load_dataset(source)]
+    names = _datasets_in(source)
+    if not names:
+        folder = Path(source).expanduser().resolve()
+        raise ValueError(
+            (
+                f"no dataset has images in {folder}; promerge segment makes one"
+                if folder.is_dir()
+                else f"there is no dataset {source!r}"
+            )
+            + f"; the datasets are: {known_datasets()}"
+        )
+    return [fo.load_dataset(name) for name in names]
+
+
 def known_datasets() -> str:
     """The names of up to 20 datasets, for messages."""
     return ", ".join(fo.list_datasets()[:20]) or "none"
+
+
+def images_of(samples: Any) -> Any:
+    """The samples as images: themselves, or of groups the active slice, which the log names.
+
+    FiftyOne's ``apply_model`` and ``to_patches`` take no groups, and views of a grouped dataset
+    miss its other slices; the view that is returned is as good as a dataset of images.
+
+    Args:
+        samples: a dataset or a view.
+
+    Raises:
+        fiftyone.core.media.MediaTypeError: the samples are not images, and nor is the active slice;
+            see :func:`require_images`.
+    """
+    chosen = samples.group_slice
+    if chosen is not None and samples.group_media_types[chosen] == fom.IMAGE:
+        name = root_dataset(samples).name
+        logger.info("promerge: %r holds groups; their slice %r is taken", name, chosen)
+        return samples.select_group_slices(chosen)
+    require_images(samples)
+    return samples
+
+
+def whole_images_of(samples: Any) -> Any:
+    """The same as :func:`images_of`, and no patches of images.
+
+    Raises:
+        fiftyone.core.media.MediaTypeError: the samples are not images; see :func:`images_of`.
+        ValueError: the samples are patches.
+    """
+    samples = images_of(samples)
+    if is_patches(samples):
+        raise ValueError(
+            "these samples are patches of images; give the images themselves, with a filter on "
+            "their labels: dataset.filter_labels(field, ...)"
+        )
+    return samples
+
+
+def all_images(dataset: fo.Dataset) -> Any:
+    """All images of a dataset: the dataset itself, or of groups a view of all slices of images."""
+    if dataset.media_type != fom.GROUP:
+        return dataset
+    return dataset.select_group_slices(media_type=fom.IMAGE)
 
 
 def require_images(samples: Any) -> None:
@@ -143,6 +224,11 @@ def require_images(samples: Any) -> None:
     name = repr(root_dataset(samples).name)
     if media_type == fom.VIDEO:
         raise fom.MediaTypeError(VIDEO_REFUSED)
+    if media_type == fom.GROUP and samples.group_media_types is None:
+        raise fom.MediaTypeError(
+            f"this view of {name} holds groups of samples, and ProMerge segments images; flatten "
+            "it: samples.flatten()"
+        )
     if media_type == fom.GROUP:
         slices = [name for name, kind in samples.group_media_types.items() if kind == fom.IMAGE]
         given = f"{name} holds groups, and ProMerge segments images"
@@ -158,21 +244,6 @@ def require_images(samples: Any) -> None:
         "images, such as the image slices of a grouped dataset, or render the scenes with "
         "fiftyone.utils.utils3d.compute_orthographic_projection_images"
     )
-
-
-def require_whole_images(samples: Any) -> None:
-    """Check that samples are whole images, and not patches of images.
-
-    Raises:
-        fiftyone.core.media.MediaTypeError: the samples are not images; see :func:`require_images`.
-        ValueError: the samples are patches.
-    """
-    require_images(samples)
-    if is_patches(samples):
-        raise ValueError(
-            "these samples are patches of images; give the images themselves, with a filter on "
-            "their labels: dataset.filter_labels(field, ...)"
-        )
 
 
 def require_detections(samples: Any, label_field: str) -> None:
@@ -192,6 +263,30 @@ def require_detections(samples: Any, label_field: str) -> None:
         raise ValueError(
             f"the field {label_field!r} {found}, but must hold detections; fields that do: {others}"
         )
+
+
+def _is_name(source: str) -> bool:
+    """Whether a text is the name of a dataset, and does not mean a folder of other images.
+
+    Raises:
+        ValueError: it may mean either.
+    """
+    if not fo.dataset_exists(source):
+        return False
+    files = Path(source).expanduser().rglob("*")
+    if source not in _datasets_in(source) and image_files(files):
+        raise ValueError(
+            f"{source!r} is the name of a dataset, and of a folder here with other images; write "
+            f".{os.sep}{source} for the folder, or run this in another folder for the "
+            "dataset"
+        )
+    return True
+
+
+def _datasets_in(folder: str) -> list[str]:
+    """The names of the datasets with images in a folder, whether or not links were followed."""
+    path = fos.normalize_path(folder)
+    return datasets_with_images(path, str(Path(path).resolve()))
 
 
 def _images_of(name: str) -> set[str] | None:

@@ -38,11 +38,13 @@ __all__ = [
     "read_labels",
     "recorded_size",
     "stored_labels",
+    "warn_of_unreadable",
 ]
 
 logger = logging.getLogger("fiftyone.promerge")
 
 LARGEST = 12 << 20  #: bytes that the labels of one image may take; MongoDB's documents hold 16 MB
+_NAMED = 10  # images that cannot be read, in the log
 _CHUNK = 100  # images whose masks are in memory at once
 # the header of NumPy's file format, version 1.0, for a 2-D array of bool
 _MASK_HEADER = re.compile(
@@ -87,14 +89,25 @@ def read_labels(
             that makes one; see :data:`promerge_fo.progress.ShowProgress`.
     """
     read = partial(_image_labels, fields)
-    unreadable = 0
+    unreadable = []
     with ThreadPoolExecutor(available_cpus()) as pool:
         for chunk in fou.iter_batches(read_documents(samples, fields, progress), _CHUNK):
-            for labels in pool.map(read, *zip(*chunk, strict=True)):
-                unreadable += labels.size is None
+            numbers, documents = zip(*chunk, strict=True)
+            for document, labels in zip(documents, pool.map(read, numbers, documents), strict=True):
+                if labels.size is None:
+                    unreadable.append(document["filepath"])
                 yield labels
-    if unreadable:
-        logger.warning("%d images cannot be read and were left out", unreadable)
+    warn_of_unreadable(unreadable)
+
+
+def warn_of_unreadable(paths: Sequence[str]) -> None:
+    """Say in the log which images are left out because they cannot be read, if any."""
+    if paths:
+        more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+        logger.warning(
+            "%d images cannot be read and are left out: %s%s",
+            len(paths), ", ".join(sorted(paths)[:_NAMED]), more,
+        )  # fmt: skip
 
 
 def read_documents(

@@ -51,7 +51,7 @@ class PredictionReport:
         text = f"{self.path}: {self.predictions} predictions on {self.images} images"
         if self.failed:
             text += f"\n{len(self.failed)} images could not be read:"
-            text += "".join(f"\n  {line}" for line in self.failed[:10])
+            text += "".join(f"\n  {line}" for line in self.failed)
         return text
 
 
@@ -234,10 +234,10 @@ def _listed(images: Any, image_root: str | os.PathLike[str] | None) -> list[tupl
         entries = (e.value for e in read_elements(file) if e.section == "images")
         listed = [(entry["id"], str(root / entry["file_name"])) for entry in entries]
     else:
-        from promerge_fo.dataset.samples import require_images
+        from promerge_fo.dataset.samples import images_of
         from promerge_fo.dataset.stored_labels import image_ids
 
-        require_images(images)
+        images = images_of(images)
         listed = list(zip(image_ids(images), images.values("filepath"), strict=True))
     if not listed:
         raise ValueError(f"{images} holds no images; give others")

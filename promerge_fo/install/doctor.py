@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import importlib
+import json
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 __all__ = ["Finding", "examine"]
@@ -35,11 +39,19 @@ class Finding:
     remedy: str = ""
 
 
-_checks: list[Callable[[], Finding]] = []
+_checks: dict[str, Callable[[], Finding]] = {}
+_slow_checks: dict[str, Callable[[], Finding]] = {}
 
 
-def _check(subject: str) -> Callable[[Callable[[], _Found]], Callable[[], Finding]]:
-    """Make a check of a function that returns a finding's state, detail and perhaps remedy."""
+def _check(
+    subject: str, checks: dict[str, Callable[[], Finding]] = _checks
+) -> Callable[[Callable[[], _Found]], Callable[[], Finding]]:
+    """Make a check of a function that returns a finding's state, detail and perhaps remedy.
+
+    Args:
+        subject: what is looked at.
+        checks: those that it belongs to.
+    """
 
     def register(look: Callable[[], _Found]) -> Callable[[], Finding]:
         @functools.wraps(look)
@@ -49,15 +61,39 @@ def _check(subject: str) -> Callable[[Callable[[], _Found]], Callable[[], Findin
             except Exception as error:
                 return Finding(subject, "problem", f"{type(error).__name__}: {error}")
 
-        _checks.append(check)
+        checks[subject] = check
         return check
 
     return register
 
 
 def examine() -> Iterator[Finding]:
-    """Look at everything that the package uses, one thing after the other; nothing raises."""
-    return (check() for check in _checks)
+    """Look at everything that the package uses, one thing after the other; nothing raises.
+
+    What imports PyTorch, detectron2 or compiled code takes seconds, and may even kill its process.
+    It is looked at in another process meanwhile, and comes last.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-m", __name__],
+        cwd=Path(__file__).parents[2],  # from where Python finds this package
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C is for this process
+    ) as other:
+        try:
+            yield from (check() for check in _checks.values())
+            lines = iter(other.stdout or ())
+            for subject in _slow_checks:
+                line = next(lines, None)
+                yield _died(subject) if line is None else Finding(**json.loads(line))
+        finally:
+            other.kill()  # all is known; PyTorch takes a second to end by itself
+
+
+def _died(subject: str) -> Finding:
+    detail = "the process that looked at it died"
+    remedy = f'{sys.executable} -c "import torch, torchvision, timm, numba" shows where'
+    return Finding(subject, "problem", detail, remedy)
 
 
 @_check("Python")
@@ -68,7 +104,7 @@ def _python() -> _Found:
     return "problem", detail, "use Python 3.10 to 3.13"
 
 
-@_check("PyTorch")
+@_check("PyTorch", _slow_checks)
 def _torch() -> _Found:
     try:
         from promerge_fo.encoder.vit import import_timm
@@ -80,7 +116,7 @@ def _torch() -> _Found:
     return "ok", f"{pair}, timm {timm.__version__}"
 
 
-@_check("device")
+@_check("device", _slow_checks)
 def _device() -> _Found:
     import torch
 
@@ -107,7 +143,7 @@ def _weights() -> _Found:
     )
 
 
-@_check("CRF")
+@_check("CRF", _slow_checks)
 def _crf() -> _Found:
     import numpy as np
 
@@ -172,7 +208,7 @@ def _fiftyone() -> _Found:
     return ("ok", found) if warning is None else ("note", found, warning)
 
 
-@_check("detector")
+@_check("detector", _slow_checks)
 def _detector() -> _Found:
     from promerge_fo.detector.requirement import require_detectron2, why_no_detectron2
 
@@ -188,3 +224,10 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "(not installed)"
+
+
+if __name__ == "__main__":  # the other process of examine()
+    for _each in _slow_checks.values():
+        with redirect_stdout(sys.stderr):
+            _finding = _each()
+        print(json.dumps(asdict(_finding)), flush=True)

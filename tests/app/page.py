@@ -86,7 +86,7 @@ class App:
         self.panel("Model Evaluation")
         panel = self["panel-content-model_evaluation_panel_builtin"]
         row = panel.get_by_text(key, exact=True).first
-        table = self.page.get_by_text("AR100 (masks)", exact=True).first
+        table = self.page.get_by_text("AR100 (masks, %)", exact=True).first
         clicked, until = 0.0, time.monotonic() + 60
         while not table.is_visible():
             assert time.monotonic() < until, f"the evaluation {key} did not open"
@@ -141,18 +141,21 @@ class App:
     def execute(self, button="Execute"):
         self.form.get_by_text(button, exact=True).last.click()
 
-    def finish(self, said):
-        """Wait until the panel of runs says what an operator did, and put the panel away.
+    def finish(self, said, close=False):
+        """Wait until the panel of runs says what an operator did, and clear it; or close it, too.
 
         Returns all that it says.
         """
         self.runs.get_by_text(said).first.wait_for(timeout=120_000)
+        self.runs.get_by_text("Stop", exact=True).wait_for(state="detached", timeout=120_000)
+        self.runs.get_by_text(said).first.wait_for(timeout=30_000)
         text = self.runs.inner_text()
         self.runs.get_by_text("Clear what has ended").click()
         self.runs.get_by_text("Nothing has run yet").wait_for(timeout=30_000)
-        self["panel-tab-promerge_runs"].get_by_title("Close").click()
-        self.runs.wait_for(state="detached", timeout=30_000)
-        self.settle()
+        if close:
+            self["panel-tab-promerge_runs"].get_by_title("Close").click()
+            self.runs.wait_for(state="detached", timeout=30_000)
+            self.settle()
         return text
 
     def picture(self, name):

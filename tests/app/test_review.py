@@ -83,6 +83,46 @@ def test_masks_are_accepted_and_rejected_and_undone_by_mouse(app, segmented):
     count.get_by_text("1 sample", exact=True).wait_for(timeout=60_000)
 
 
+def test_patches_have_their_scores_the_wheel_scrolls_and_undo_opens_the_queue_again(app, segmented):
+    total = segmented.count(f"{FIELD}.detections")
+    page = app(segmented)
+    page.operator("ProMerge: review instances")
+    page.execute()
+    said = page["panel-content-promerge_review"]
+    said.get_by_text(f"0 of {total}", exact=True).wait_for(timeout=60_000)
+    page["entry-counts"].get_by_text(f"{total} patches").wait_for(timeout=60_000)
+    page.drawn()
+    scores = segmented.values(f"{FIELD}.detections.confidence", unwind=True)
+    page["fo-grid"].get_by_text(f"{min(scores):.3g}").wait_for(timeout=60_000)
+
+    plot = page.page.locator(".plotly").first
+    before = plot.bounding_box()
+    page.page.mouse.move(before["x"] + 150, before["y"] + 100)
+    page.page.mouse.wheel(0, 250)
+    wait_until(lambda: plot.bounding_box()["y"] < before["y"] - 200, 30)
+    page.page.mouse.wheel(0, -1000)
+
+    said.get_by_text("Accept all shown").click()
+    said.get_by_text(f"Yes, accept {total} masks").click()
+    page.page.get_by_text("Everything here is decided").wait_for(timeout=60_000)
+    page["entry-counts"].get_by_text("4 samples").wait_for(timeout=60_000)
+    said.get_by_text("Undo", exact=True).click()
+    page["entry-counts"].get_by_text(f"{total} patches").wait_for(timeout=60_000)
+    assert decisions(segmented) == set()
+
+
+def test_the_thumbs_above_an_open_image_mean_this_image(app, segmented):
+    first = {label.id for label in segmented.first()[FIELD].detections}
+    page = app(segmented)
+    open_sample(page)
+    page.page.get_by_text("thumb_up", exact=True).first.click()
+    page.form.wait_for(timeout=60_000)
+    page.settle()
+    assert page.form.get_by_label("Every mask of this image").is_checked()
+    page.execute()
+    wait_until(lambda: {i for i, *_ in decisions(segmented)} == first, 60)
+
+
 def test_a_bar_of_the_histogram_opens_what_it_counts(app, segmented):
     histogram = pfo.review_histograms(segmented, FIELD)["score"]
     bars = np.flatnonzero(histogram.counts["undecided"])
@@ -101,8 +141,15 @@ def test_a_bar_of_the_histogram_opens_what_it_counts(app, segmented):
     page["entry-counts"].get_by_text(shown, exact=True).wait_for(timeout=60_000)
 
     page["panel-tab-promerge_review"].click()
-    page.page.get_by_text("Reject all shown").click()
+    said = page["panel-content-promerge_review"]
+    said.get_by_text("Reject all shown").click()
     labels = wanted.values(f"{FIELD}.detections.id", unwind=True)
+    said.get_by_text(f"Reject all {len(labels)} masks that are shown?").wait_for(timeout=60_000)
+    said.get_by_text("No", exact=True).click()
+    page.settle()
+    assert decisions(segmented) == set()
+    said.get_by_text("Reject all shown").click()
+    said.get_by_text(f"Yes, reject {len(labels)} masks").click()
     wait_until(lambda: decisions(segmented) == {(i, "rejected", None) for i in labels}, 60)
 
 

@@ -3,6 +3,8 @@
 import re
 
 import numpy as np
+import timm
+import torch
 
 from tests.app.page import wait_until
 
@@ -16,7 +18,7 @@ def test_masks_are_made_by_the_operator_and_seen(app, plugin, dataset, photograp
     page.operator("ProMerge: segment instances")
     page.fill("Encoder", "texture")
     page.execute("Segment")
-    page.finish("images/s")
+    page.finish("images/s", close=True)
     dataset.reload()
     statuses = dataset.values("promerge.status")
     assert len(statuses) == 4
@@ -33,27 +35,27 @@ def test_masks_are_made_by_the_operator_and_seen(app, plugin, dataset, photograp
 def test_a_run_goes_on_while_the_page_is_loaded_again_and_is_stopped_and_continued(
     app, plugin, dataset, photographs, fo
 ):
-    dataset.add_samples([fo.Sample(filepath=path) for path in photographs * 40])
+    dataset.add_samples([fo.Sample(filepath=path) for path in photographs * 25])
     page = app(dataset)
     segment(page)
-    page.runs.get_by_text(" of 160 images").wait_for(timeout=120_000)
+    page.runs.get_by_text(" of 100 images").wait_for(timeout=120_000)
     before = done(page)
     page.open()
-    page.runs.get_by_text(" of 160 images").wait_for(timeout=60_000)
+    page.runs.get_by_text(" of 100 images").wait_for(timeout=60_000)
     wait_until(lambda: done(page) > before + 8, 60)
     page.runs.get_by_text("Stop", exact=True).click()
     assert "images/s" in page.finish("Stopped; what was done is kept.")
     dataset.reload()
     kept = {s: ids for s, ids in zip(*ids_of(dataset), strict=True) if ids is not None}
-    assert before < len(kept) < 160
+    assert before < len(kept) < 100
 
     segment(page)
     said = page.finish("images/s")
-    assert f"{160 - len(kept)} images in" in said
+    assert f"{100 - len(kept)} images in" in said
     assert f"{len(kept)} images were done before" in said
     dataset.reload()
     now = dict(zip(*ids_of(dataset), strict=True))
-    assert len(now) == 160
+    assert len(now) == 100
     assert None not in now.values()
     assert kept.items() <= now.items(), "masks that were there were made again"
 
@@ -77,10 +79,10 @@ def ids_of(dataset):
 
 
 def test_several_runs_wait_for_each_other(app, plugin, dataset, photographs, fo):
-    dataset.add_samples([fo.Sample(filepath=path) for path in photographs * 20])
+    dataset.add_samples([fo.Sample(filepath=path) for path in photographs * 10])
     page = app(dataset)
     segment(page)
-    page.runs.get_by_text(" of 80 images").wait_for(timeout=120_000)
+    page.runs.get_by_text(" of 40 images").wait_for(timeout=120_000)
     page.operator("ProMerge: segment instances")
     page.fill("Label field", "second")
     page.execute("Segment")
@@ -103,3 +105,21 @@ def test_an_error_is_said_where_the_progress_was(app, plugin, dataset, photograp
     page.fill("Checkpoint", str(broken))
     page.execute("Segment")
     assert "broken.pth" in page.finish("This failed")
+
+
+def test_an_encoder_is_remembered_with_its_checkpoint(
+    app, plugin, dataset, photographs, fo, tmp_path
+):
+    torch.manual_seed(0)
+    path = tmp_path / "tiny.pth"
+    torch.save(timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict(), path)
+    dataset.add_samples([fo.Sample(filepath=path) for path in photographs])
+    page = app(dataset)
+    page.operator("ProMerge: segment instances")
+    page.fill("Encoder", "vit_tiny_patch16_224")
+    page.fill("Checkpoint", str(path))
+    page.execute("Segment")
+    assert "4 images" in page.finish("images/s")
+    page.operator("ProMerge: segment instances")
+    page.execute("Segment")
+    assert "4 images were done before" in page.finish("images/s")

@@ -37,7 +37,7 @@ def test_from_images_to_a_comparison(app, photographed, fo, tmp_path):
     page.fill("Encoder", "texture")
     page.picture("walk-1-segment")
     page.execute("Segment")
-    page.finish("images/s")
+    page.finish("images/s", close=True)
     dataset.reload()
     assert set(dataset.values("promerge.status")) == {"ok"}
     page.open()
@@ -84,6 +84,12 @@ def test_from_images_to_a_comparison(app, photographed, fo, tmp_path):
 
     exported = tmp_path / "accepted.json"
     page.operator("ProMerge: export pseudo-labels")
+    assert page.form.get_by_text("Say where to.").count() == 1
+    wrong = page.form.get_by_text("This does not work yet")
+    assert wrong.count() == 0, "nothing is wrong before anything was typed"
+    page.fill("Where to", "relative.json")
+    assert wrong.count() == 1
+    assert page.form.get_by_text("is no absolute path").count() == 1
     page.choose("Field", "promerge")
     page.fill("Where to", str(exported))
     page.fill("Smallest mask", "0")

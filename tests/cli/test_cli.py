@@ -10,29 +10,7 @@ from PIL import Image
 from promerge_fo.cli import main
 from promerge_fo.config import METHODS
 from promerge_fo.install import doctor
-
-TEXTURE = ["--encoder", "texture", "--image-size", "160", "--num-workers", "2"]
-SMALL = ["--image-size", "160"]
-
-
-@pytest.fixture
-def folder(tmp_path, photographs):
-    """A folder with four photographs and a broken one."""
-    made = tmp_path / "photos"
-    made.mkdir()
-    for number, path in enumerate(photographs):
-        Image.open(path).save(made / f"{number}.png")
-    (made / "broken.jpg").write_bytes(b"no image")
-    return made
-
-
-@pytest.fixture(autouse=True)
-def no_datasets_left(request):
-    yield
-    if "fo" in request.fixturenames:
-        fo = request.getfixturevalue("fo")
-        for name in fo.list_datasets():
-            fo.delete_dataset(name)
+from tests.cli.options import SMALL, TEXTURE
 
 
 def test_help_teaches_every_parameter(capsys):
@@ -200,7 +178,7 @@ def test_status_tells_how_far_a_run_is(fo, folder, capsys):
     assert " is finished" in said
     assert "done    5 of 5 images (100.0%), 3 of them before" in said
     assert "failed  1; --retry-failed runs them again\n" in said
-    assert f"  {folder / 'broken.jpg'}: " in said
+    assert f"  {folder / 'broken.jpg'} is not an image that" in said
     assert re.search(r"rate    \d+\.\d\d images/s", said)
     assert main(["status", "elsewhere"]) == 2
     assert "there is no dataset 'elsewhere'" in capsys.readouterr().err

@@ -91,3 +91,32 @@ def test_what_is_not_there_is_named(named, tmp_path, capsys):
         assert main(arguments) == 2
         error = capsys.readouterr().err
         assert error.startswith("promerge: ") and words in error and "Traceback" not in error
+
+
+def test_images_that_cannot_be_read_are_named(named, tmp_path, caplog, capsys):
+    from promerge_fo.dataset import evaluate_instances
+
+    gone = named.first().filepath
+    named.set_field("metadata", None).save()
+    (tmp_path / "photos" / "0.png").unlink()
+    assert main(["export", "shapes", str(tmp_path / "masks.json")]) == 0
+    words = f"1 images cannot be read and are left out: {gone}"
+    assert words in caplog.text
+    assert "images left out: 1 unreadable" in capsys.readouterr().out
+    caplog.clear()
+    evaluate_instances(named, "promerge", "promerge")
+    assert words in caplog.text
+
+
+def test_it_is_said_which_report_has_what_was_left_out(named, tmp_path, caplog):
+    from promerge_fo.dataset import import_predictions
+
+    (tmp_path / "results.json").write_text(
+        json.dumps([{"image_id": 1, "bbox": [0, 0, 9, 9], "score": 0.5}, {"image_id": 99}, 17])
+    )
+    report = import_predictions(named, tmp_path / "results.json", "plus")
+    assert (len(report.problems), report.unmatched_ids) == (1, (99,))
+    assert (
+        "1 predictions are malformed, and 1 are of images that are not among the samples; problems "
+        "and unmatched_ids of the report that is returned have them, and promerge import prints"
+    ) in caplog.text

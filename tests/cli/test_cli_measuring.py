@@ -105,7 +105,7 @@ def test_tuning(named, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "Take 'tau_b=0.3'." in printed, printed
     assert "to use the choice, add to the options: --tau-b 0.3\n" in printed
-    assert json.loads(out.read_text())["tuned"]["tau_b"] == 0.3
+    assert json.loads(out.read_text())["tuned"]["config"]["tau_b"] == 0.3
     assert (tmp_path / "tuning" / "tuning.md").is_file()
     both = tmp_path / "both.json"
     plain = {"image_size": 96, "tau_b": -0.5}
@@ -158,3 +158,113 @@ def test_what_is_measured_is_calibrated_unless_it_is_switched_off(named, tmp_pat
 def test_wrong_facets_and_blocks_are_refused(named, tmp_path, capsys, weights, options, words):
     assert run(named, tmp_path, *weights, *options) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.fixture
+def tuned(named, tmp_path, weights):
+    """What ``promerge tune --output`` wrote, for a calibrated ViT, and its one setting."""
+    data = ["--dataset", named, "--gt-field", "truth", "--folder", str(tmp_path), "--folds", "2"]
+    model = [*weights, "--image-size", "96", "--facet", "token", "--block", "6"]
+    file = tmp_path / "tuned.json"
+    assert cli.main(["tune", *data, *model, "--vary", "tau_b=0.2,0.4", "--output", str(file)]) == 0
+    return file, json.loads(file.read_text())["tuned"]
+
+
+def test_segment_takes_all_that_was_tuned(fo, named, tuned, weights, capsys):
+    from promerge_fo.config import run_hash
+    from promerge_fo.dataset import list_runs, load_run
+
+    file, setting = tuned
+    encoder = setting["encoder"]
+    assert (encoder["facet"], encoder["block"], encoder["image_size"]) == ("token", 6, 96)
+    assert setting["calibration"]["encoder"] == encoder
+    checkpoint = weights[2:]
+    command = ["segment", named, "--settings", str(file), *checkpoint]
+    assert cli.main([*command, "--label-field", "from_file"]) == 0
+    dataset = fo.load_dataset(named)
+    record = load_run(dataset, list_runs(dataset)[-1])
+    assert record["label_field"] == "from_file"
+    assert {name: record[name] for name in setting} == setting
+    assert record["run_hash"] == run_hash(setting)
+    capsys.readouterr()
+    assert cli.main([*command, "--facet", "token", "--label-field", "from_file"]) == 0
+    assert "4 images were done before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--facet", "query"], "--facet query contradicts {file}, which has token; leave one of"),
+        (["--block", "3"], "--block 3 contradicts {file}, which has 6"),
+        (["--encoder", "texture"], "--encoder texture contradicts {file}, which has vit_tiny_"),
+        (["--method", "maskcut"], "--method maskcut contradicts {file}, which has promerge"),
+        (["--stride", "9"], "--stride 9 contradicts {file}, which has "),
+        (["--cuts", "3"], "--cuts 3 contradicts {file}, which has no such parameter"),
+        (["--no-fill-holes"], "--fill-holes False contradicts {file}, which has True"),
+        (["--precision", "bf16"], "--precision bf16 contradicts {file}, which has fp32"),
+        (["--preset", "fast"], "{file} has all settings; leave --preset out, or the file"),
+        (["--no-calibrate"], "{file} has all settings; leave --no-calibrate out, or the file"),
+    ],
+)
+def test_options_that_contradict_a_tuned_file_are_refused(tmp_path, capsys, options, words):
+    from promerge_fo import Pipeline, load_encoder
+
+    file = tmp_path / "tuned.json"
+    identity = Pipeline(load_encoder("texture"), ProMergeConfig()).identity()
+    identity["encoder"] |= {"name": "vit_tiny_patch16_224", "facet": "token", "block": 6}
+    file.write_text(json.dumps({"tuned": identity}))
+    assert cli.main(["segment", "nowhere", "--settings", str(file), *options]) == 2
+    assert words.format(file=file) in capsys.readouterr().err
+
+
+def test_other_weights_than_those_that_were_tuned_are_refused(named, tuned, tmp_path, capsys):
+    import timm
+    import torch
+
+    file, _ = tuned
+    other = tmp_path / "other.pth"
+    torch.save(timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict(), other)
+    options = ["--settings", str(file), "--checkpoint", str(other)]
+    assert cli.main(["segment", named, *options]) == 2
+    said = capsys.readouterr().err
+    assert f"promerge: {file}: the encoder is not the run's (weights_sha256: " in said
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "is no JSON file"),
+        ("[1]", "must hold a JSON object with settings, each an object, by name"),
+        ('{"a": {"tau_b": 0.3}}', "is no file that promerge tune --output wrote"),
+        ("{}", "is no file that promerge tune --output wrote"),
+        (
+            '{"a": {"method": "sam", "config": {}, "encoder": {"name": "texture"}}}',
+            "is no file that promerge tune --output wrote",
+        ),
+    ],
+)
+def test_files_that_were_not_tuned_are_refused(tmp_path, capsys, content, words):
+    file = tmp_path / "tuned.json"
+    file.write_text(content)
+    assert cli.main(["segment", "nowhere", "--settings", str(file)]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_what_was_tuned_is_compared_with_other_settings_and_explained(
+    named, photographs, tmp_path, capsys
+):
+    from promerge_fo import Pipeline, load_encoder
+
+    pipeline = Pipeline(load_encoder("texture", image_size=96), ProMergeConfig(image_size=96))
+    file, drawn, photograph = tmp_path / "both.json", tmp_path / "steps.png", photographs[0]
+    plain = {"image_size": 96, "tau_b": 0.3}
+    file.write_text(json.dumps({"tuned": pipeline.identity()}))
+    data = ["--dataset", named, "--gt-field", "truth", "--folder", str(tmp_path)]
+    assert cli.main(["ablate", *data, "--settings", str(file)]) == 0  # wants no weights of DINO
+    assert "encoder texture" in capsys.readouterr().out
+    assert cli.main(["explain", photograph, "--settings", str(file), "--output", str(drawn)]) == 0
+    assert drawn.is_file()
+    file.write_text(json.dumps({"plain": plain, "tuned": pipeline.identity()}))
+    assert run(named, tmp_path, "--settings", str(file)) == 0
+    rows = (tmp_path / "report" / "results.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == ["plain", "tuned"]

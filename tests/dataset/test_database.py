@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from bson import ObjectId
 from pymongo import UpdateOne
@@ -60,6 +62,19 @@ def test_what_collections_are(labelled, frames):
     assert database.source_id(cut) == "_frame_id"
     assert database.storage_of(cut) == database.storage_of(frames) == frames
     assert database.root_dataset(cut).media_type == "video"
+
+
+def test_datasets_are_found_by_the_folders_of_their_images(fo, labelled, photographs):
+    folder = str(Path(photographs[0]).parent)
+    assert "filepath" in labelled.list_indexes()
+    labelled.to_patches("found")  # a temporary dataset with the same paths
+    assert database.datasets_with_images(folder) == [labelled.name]
+    assert database.datasets_with_images("/nowhere", f"{folder}/") == [labelled.name]
+    assert database.datasets_with_images(folder[:-1]) == []
+    other = fo.Dataset()
+    other.add_sample(fo.Sample(filepath=f"{folder}/below/x.png"))
+    assert database.datasets_with_images(folder) == sorted([labelled.name, other.name])
+    other.delete()
 
 
 def test_ids_and_samples_lead_back(labelled):

@@ -84,6 +84,25 @@ def test_masks_made_anew_by_the_same_settings_keep_decisions(images):
     assert pfo.review_progress(images, FIELD).rejected == len(decided)
 
 
+def test_an_import_that_replaces_them_keeps_decisions_or_nothing_is_changed(images, tmp_path):
+    decided = list(labels_of(images))
+    pfo.export_pseudo_labels(images, FIELD, tmp_path / "all.json", min_area=0)
+    pfo.accept(images, FIELD, decided)
+    pfo.import_predictions(images, tmp_path / "all.json", FIELD, overwrite=True)
+    assert set(labels_of(images)) == set(decided)
+    assert pfo.review_progress(images, FIELD).accepted == len(decided)
+    pfo.export_pseudo_labels(images, FIELD, tmp_path / "few.json", min_area=0, max_per_image=1)
+    few = (images, tmp_path / "few.json", FIELD)
+    with pytest.raises(pfo.DecisionsLostError, match="Nothing was changed"):
+        pfo.import_predictions(*few, overwrite=True)
+    assert pfo.review_progress(images, FIELD).accepted == len(decided)
+    runs = pfo.list_runs(images)
+    pfo.import_predictions(*few, overwrite=True, drop_decisions=True)
+    kept = pfo.review_progress(images, FIELD)
+    assert kept.accepted == kept.total < len(decided)
+    assert pfo.restore_decisions(images, runs[-1]) == len(decided) - kept.total
+
+
 def test_a_painted_mask_stays_where_the_new_one_nearly_equals_it(images, fo):
     pfo.enable_annotation(images, FIELD)
     sample = images.first()

@@ -95,6 +95,14 @@ def test_groups_without_images(fo, dataset, media_type_error):
         pfo.require_images(dataset)
 
 
+def test_groups_by_a_field(fo, dataset, media_type_error, photographs):
+    dataset.add_samples([fo.Sample(filepath=path, scene="one") for path in photographs])
+    groups = dataset.group_by("scene")
+    with pytest.raises(media_type_error, match=r"flatten it: samples.flatten\(\)"):
+        pfo.review_queue(groups, "promerge")
+    pfo.require_images(groups.flatten())
+
+
 def test_nothing(dataset, media_type_error):
     with pytest.raises(media_type_error, match="is empty here"):
         pfo.require_images(dataset)

@@ -92,3 +92,33 @@ def test_the_hash_names_what_decides_the_masks_and_nothing_else(fo, tmp_path):
         changed.hash,
     ]
     assert len(set(hashes)) == len(hashes)
+
+
+def test_what_ended_a_run_stands_in_its_record(fo, dataset, photographs):
+    from promerge_fo import dataset as pfo
+
+    class Bar:
+        def __init__(self, total):
+            self.done = 0
+
+        def update(self, n):
+            self.done += n
+            if self.done > 4:
+                raise RuntimeError("the disk is on fire")
+
+        def close(self):
+            pass
+
+    dataset.add_samples([fo.Sample(filepath=path) for path in photographs * 4])
+    model = pfo.load_model(encoder="texture", image_size=96)
+    with pytest.raises(RuntimeError, match="on fire"):
+        pfo.segment_dataset(dataset, model, batch_size=1, progress=Bar)
+    (key,) = pfo.list_runs(dataset)
+    record = pfo.load_run(dataset, key)
+    assert record["interrupted"]
+    assert record["error"] == "the disk is on fire"
+    assert 0 < record["images"] < 16
+    pfo.segment_dataset(dataset, model)
+    record = pfo.load_run(dataset, key)
+    assert "error" not in record
+    assert (record["images"], record["instances"]) == (16, dataset.count("promerge.detections"))

@@ -206,7 +206,7 @@ def test_predictions_are_imported_evaluated_and_compared(
     root = str(Path(dataset.first().filepath).parent)
     arguments = ["--output", str(tmp_path / "again.json"), "--device", "cpu", "--image-root", root]
     assert (
-        main(["predict", str(trained / "round1" / "model_final.pth"), str(listed), *arguments]) == 0
+        main(["predict", str(trained / "round1" / "model_final.pth"), str(listed), *arguments]) == 1
     )
     printed = capsys.readouterr().out
     assert f"{len(found)} predictions on 6 images\n1 images could not be read:" in printed

@@ -13,7 +13,7 @@ def test_a_field_is_evaluated(operator, form, segmented):
     evaluate(segmented, pred_field="unfiltered", eval_key="mine")
     stored = list_evaluations(segmented)["mine"]
     expected = evaluate_instances(segmented, "unfiltered")
-    assert stored.figures == expected.metrics()
+    assert stored.figures == expected.coco_metrics
     assert stored.images == 4
     assert stored.curves["0.50"] == expected.precision[0][0].tolist()
     assert segmented.has_field("mine_tp")
@@ -52,6 +52,68 @@ def test_fields_are_compared(operator, form, segmented, tmp_path):
     assert "to compare" in form(compare, segmented, fields=[]).error_message
     segmented.delete_sample_field("unfiltered")
     assert "this dataset has the fields" in form(compare, segmented).error_message
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "compare_fields",
+        "evaluate_instances",
+        "export_pseudo_labels",
+        "import_predictions",
+        "segment_instances",
+        "show_run",
+        "tune",
+    ],
+)
+def test_forms_say_that_patches_stand_for_their_dataset(operator, form, segmented, name):
+    asked = form(operator(name), segmented.to_patches("promerge").limit(1)).type.properties
+    assert asked["target"].view.label == "The images of the whole dataset"
+    assert "view_target" not in asked
+    asked = form(operator(name), segmented.limit(1)).type.properties
+    assert "target" not in asked
+    assert asked["view_target"].type.values == ["DATASET", "CURRENT_VIEW"]
+
+
+def test_where_patches_are_shown_the_dataset_is_measured_and_exported(
+    operator, form, segmented, tmp_path
+):
+    from promerge_fo.dataset.evaluation.evaluate import list_evaluations
+
+    page = segmented.to_patches("promerge").limit(1)
+    operator("evaluate_instances")(page, pred_field="unfiltered")
+    operator("compare_fields")(page, baseline="promerge")
+    images = {key: config.images for key, config in list_evaluations(segmented).items()}
+    assert images == {"eval_unfiltered": 4, "eval_promerge": 4}
+    path = str(tmp_path / "labels.json")
+    export = operator("export_pseudo_labels")
+    exported = export(page, label_field="unfiltered", path=path, min_area=0.0).result
+    assert exported["images"] == 4
+    assert exported["annotations"] == segmented.count("unfiltered.detections")
+    offered = form(operator("tune"), page, folds=2).type.properties["cost"].view.label
+    assert offered.endswith(" settings on 4 images with objects")
+
+
+def test_frames_and_slices_are_measured_as_images(fo, operator, form, photographs):
+    from promerge_fo.dataset.evaluation.evaluate import list_evaluations
+
+    label = fo.Detection(label="fg", bounding_box=[0.1, 0.1, 0.5, 0.5])
+    labels = {name: fo.Detections(detections=[label.copy()]) for name in ("found", "truth")}
+    video, grouped = fo.Dataset(), fo.Dataset()
+    sample = fo.Sample(filepath="clip.mp4")
+    sample.frames[1] = fo.Frame(filepath=photographs[0], **labels)
+    video.add_sample(sample)
+    grouped.add_group_field("group", default="left")
+    left = fo.Group().element("left")
+    grouped.add_sample(fo.Sample(filepath=photographs[0], group=left, **labels))
+    for view in (video.to_frames(), grouped.select_group_slices("left")):
+        evaluate = operator("evaluate_instances")
+        assert not form(evaluate, view, view_target="CURRENT_VIEW").invalid
+        evaluate(view, gt_field="truth")
+        (evaluation,) = list_evaluations(view).values()
+        assert evaluation.figures["bbox"]["AP"] == pytest.approx(100)
+    video.delete()
+    grouped.delete()
 
 
 def test_samples_are_ordered_by_what_one_evaluation_finds_more(segmented):

@@ -96,3 +96,20 @@ def test_delegated_export_and_import(operator, launch, segmented, tmp_path):
     )
     segmented.reload()
     assert segmented.count("later.detections") == segmented.count("promerge.detections")
+
+
+def test_places_that_cannot_be_written_are_refused_in_the_form(operator, form, segmented, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    words = f"cannot be written: {file} is no folder. Choose another place."
+    path = str(file / "new" / "labels.json")
+    asked = {"label_field": "promerge", "path": path}
+    assert words in form(operator("export_pseudo_labels"), segmented, **asked).error_message
+    asked = {"folder": {"absolute_path": str(file)}}
+    segmented.clone_sample_field("promerge", "third")
+    assert words in form(operator("compare_fields"), segmented, **asked).error_message
+    assert words in form(operator("tune"), segmented, encoder="texture", **asked).error_message
+    asked = {"detector": str(file), "path": path}
+    assert words in form(operator("predict"), segmented, **asked).error_message
+    asked = {"output": str(file / "training")}
+    assert words in form(operator("train_detector"), segmented, **asked).error_message

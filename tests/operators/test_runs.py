@@ -100,6 +100,15 @@ def test_one_image_is_explained(operator, form, segmented):
         {"dataset": segmented, "current_sample": segmented.first().id},
         params={"run": form(operator("show_run"), segmented).type.properties["run"].default},
     ).result
+    view = segmented.to_patches("promerge")
+    patch = view.first()
+    of_patch = foo.execute_operator(
+        explain.uri,
+        {"view": view, "current_sample": patch.id},
+        params={"run": form(operator("show_run"), segmented).type.properties["run"].default},
+    ).result
+    assert patch.sample_id == segmented.first().id
+    assert of_patch == result
     kind, data = result["figure"].split(",")
     assert kind == "data:image/png;base64"
     assert base64.b64decode(data)[:8] == b"\x89PNG\r\n\x1a\n"

@@ -112,6 +112,42 @@ def test_parameters_are_given_flat_from_python_and_the_result_says_what_was_done
         segment(images, encoder="texture", tau_b=7)
 
 
+def test_the_estimate_is_of_what_is_left_and_of_images_that_could_be_read(
+    operator, form, images, fo, tmp_path
+):
+    from promerge_fo.dataset.provenance import last_rate
+
+    def cost(**params):
+        return form(segment, images, encoder="texture", **params).type.properties["cost"].view.label
+
+    segment = operator("segment_instances")
+    segment(images, encoder="texture", label_field="all")
+    rate = last_rate("promerge", "texture")
+    broken = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path in broken:
+        path.write_text("no image")
+    added = images.add_samples([fo.Sample(filepath=str(path)) for path in broken])
+    segment(images.select(added), encoder="texture", label_field="all")
+    assert last_rate("promerge", "texture") == rate
+    assert cost(label_field="all").startswith("0 images of 6, as 6 are done; about ")
+    assert cost(label_field="all", overwrite=True).startswith("6 images; about ")
+    assert cost(label_field="all", retry_failed=True).startswith("2 images of 6, as 4 are done")
+    assert cost(label_field="all", preset="official").startswith("6 images; about ")
+    assert cost(label_field="other").startswith("6 images; about ")
+
+
+def test_device_precision_and_resizing_are_the_user_s(operator, form, images):
+    from promerge_fo.dataset.provenance import load_run
+
+    segment = operator("segment_instances")
+    asked = set(form(segment, images).type.properties)
+    assert {"device", "precision", "resize"} <= asked
+    given = {"encoder": "texture", "image_size": 96, "device": "cpu", "resize": "aspect"}
+    record = load_run(images, segment(images, **given).result["run"])
+    assert record["encoder"]["resize"] == "aspect"
+    assert record["device"].startswith("cpu")
+
+
 def test_facet_block_and_calibration_are_asked_for(operator, form, images, tmp_path):
     import timm
     import torch
@@ -159,8 +195,7 @@ def test_settings_are_remembered_in_the_app_alone(operator, form, from_app, imag
 
     segment = operator("segment_instances")
     params = {"label_field": "mine", "method": "promerge", "preset": "fast", "batch_size": 3}
-    python = {"encoder": "texture", "label_field": "python", "method": "promerge"}
-    python |= {"preset": "default"}
+    python = {"encoder": "texture", "label_field": "python"}
     foo.execute_operator(segment.uri, {"dataset": images}, params=python)
     assert images.has_field("python")
     assert form(segment, images).type.properties["label_field"].default == "promerge"
@@ -222,7 +257,7 @@ def test_weights_are_remembered_with_their_encoder(operator, form, from_app, ima
     assert from_app(segment, images, **params, **others).state == "done"
     properties = form(segment, images).type.properties
     assert properties["encoder"].default == "vit_tiny_patch16_224"
-    assert properties["checkpoint"].default == {"absolute_path": str(path)}
+    assert properties["checkpoint"].default == str(path)
     path.unlink()
     assert "tiny.pth is no file" in form(segment, images).error_message
 

@@ -20,7 +20,7 @@ from promerge_fo.dataset.evaluation.coco_metrics import KINDS, METRICS, IouType,
 from promerge_fo.dataset.evaluation.evaluate import score_field
 from promerge_fo.dataset.evaluation.intervals import draw_resamples, percentile_interval
 from promerge_fo.dataset.labels import masks_of
-from promerge_fo.dataset.samples import require_detections, require_images
+from promerge_fo.dataset.samples import images_of, require_detections
 from promerge_fo.dataset.stored_labels import ImageLabels, read_labels
 from promerge_fo.images import ImageError, load_image
 from promerge_fo.progress import ShowProgress
@@ -77,7 +77,7 @@ def compare_fields(
         raise ValueError(f"fields are {fields}, but must be two or more different ones")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}, but must lie between 0 and 1")
-    require_images(samples)
+    samples = images_of(samples)
     for field in (*fields, gt_field):
         require_detections(samples, field)
     read = read_labels(samples, (*fields, gt_field), progress)

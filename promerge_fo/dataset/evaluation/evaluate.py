@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -17,7 +18,7 @@ from pymongo import UpdateOne
 
 from promerge_fo.dataset.database import (
     bulk_update,
-    dataset_of,
+    documents,
     is_generated,
     load_results,
     reload_samples,
@@ -35,8 +36,8 @@ from promerge_fo.dataset.evaluation.coco_metrics import (
     evaluate,
 )
 from promerge_fo.dataset.labels import LABEL
-from promerge_fo.dataset.samples import require_detections, require_images
-from promerge_fo.dataset.stored_labels import ImageLabels, read_labels
+from promerge_fo.dataset.samples import images_of, require_detections
+from promerge_fo.dataset.stored_labels import ImageLabels, read_labels, stored_labels
 from promerge_fo.progress import ShowProgress
 
 __all__ = [
@@ -89,7 +90,7 @@ def evaluate_instances(
             that makes one; see :data:`promerge_fo.progress.ShowProgress`.
 
     Returns:
-        The results; ``results.metrics()`` returns AP and AR.
+        The results; ``results.metrics()`` returns AP and AR, and FiftyOne's metrics beside them.
 
     Raises:
         fiftyone.core.media.MediaTypeError: the samples are not images.
@@ -104,7 +105,7 @@ def evaluate_instances(
         >>> round(results.metrics()["segm"]["AP50"], 1)
         50.5
     """
-    require_images(samples)
+    samples = images_of(samples)
     for field in (pred_field, gt_field):
         require_detections(samples, field)
     if len(samples) == 0:
@@ -194,7 +195,7 @@ class InstanceEvaluationConfig(COCOEvaluationConfig):  # type: ignore[misc]
 
     Attributes:
         images: the number of images measured.
-        figures: the metrics, see :meth:`InstanceResults.metrics`.
+        figures: the metrics, see :attr:`InstanceResults.coco_metrics`.
         curves: (101,) precisions at :data:`~promerge_fo.dataset.evaluation.coco_metrics.RECALLS`,
             by IoU ("0.50", "0.75").
     """
@@ -228,7 +229,9 @@ class InstanceResults(COCODetectionResults):  # type: ignore[misc]
     """The results of :func:`evaluate_instances`, with all the methods of FiftyOne's results.
 
     Attributes:
-        coco_metrics: the metrics, see :meth:`metrics`.
+        coco_metrics: for masks ("segm") and boxes ("bbox") each of
+            :data:`~promerge_fo.dataset.evaluation.coco_metrics.METRICS`: 0 to 100, or -1 without
+            ground truth.
     """
 
     def __init__(
@@ -237,17 +240,19 @@ class InstanceResults(COCODetectionResults):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.coco_metrics = coco_metrics
 
-    def metrics(self, *args: Any, **kwargs: Any) -> dict[str, dict[str, float]]:
-        """AP and AR of masks ("segm") and boxes ("bbox").
+    def metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """AP and AR of masks and boxes, beside FiftyOne's metrics of the matches at IoU 0.5.
+
+        The arguments are those of FiftyOne's ``metrics``: ``classes``, ``average``, ``beta``.
 
         Returns:
-            For each kind ``AP``, ``AP50``, ``AP75``, ``APs``, ``APm``, ``APl``, ``AR1``, ``AR10``,
-            ``AR100``, ``ARs``, ``ARm``, ``ARl``: 0 to 100, or -1 without ground truth.
+            :attr:`coco_metrics`; ``accuracy``, ``precision``, ``recall`` and ``fscore`` in [0, 1];
+            ``support``, the number of objects; and what stands in ``custom_metrics``.
         """
-        return {kind: dict(metrics) for kind, metrics in self.coco_metrics.items()}
+        return {**super().metrics(*args, **kwargs), **copy.deepcopy(self.coco_metrics)}
 
     def print_metrics(self, *args: Any, digits: int = 2, **kwargs: Any) -> None:
-        """Print the metrics as a table."""
+        """Print AP and AR as a table."""
         print("      " + "".join(f"{name:>7}" for name in METRICS))
         for kind, metrics in self.coco_metrics.items():
             print(f"{kind:6}" + "".join(f"{metrics[name]:7.{digits}f}" for name in METRICS))
@@ -336,12 +341,12 @@ class _MatchFields:
 
 
 def _panel_metrics(scores: dict[IouType, Scores]) -> dict[str, dict[str, Any]]:
-    """The metrics in the format of the App's Model Evaluation panel."""
+    """AP and AR in the format of the App's Model Evaluation panel."""
     return {
         f"@promerge/promerge/{kind}_{name}": {
             "key": f"{kind}_{name}",
             "value": round(value, 2),
-            "label": f"{name} ({KINDS[kind]})",
+            "label": f"{name} ({KINDS[kind]}, %)",  # FiftyOne's own mAP beside it is a share
             "lower_is_better": False,
         }
         for kind, score in scores.items()
@@ -384,12 +389,13 @@ def _write_fields(
     # One update for each sample: FiftyOne makes one for each label and attribute, which takes
     # minutes.
     fields = {field for field, _ in match_fields.label_values}
-    stored = dataset_of(samples).select([image.sample_id for image in images], ordered=True)
+    ids = [ObjectId(image.sample_id) for image in images]
+    paths = [f"{field}.detections._id" for field in fields]
     places = {
-        field: [
-            {label: i for i, label in enumerate(ids or ())}
-            for ids in stored.values(f"{field}.detections.id")
-        ]
+        (str(document["_id"]), field): {
+            label.id: i for i, label in enumerate(stored_labels(document, field))
+        }
+        for document in documents(samples, {"_id": {"$in": ids}}, *paths)
         for field in fields
     }
     now = datetime.now(timezone.utc)
@@ -400,7 +406,7 @@ def _write_fields(
             changes[f"{eval_key}{suffix}"] = counts[k]
         for (field, suffix), values in match_fields.label_values.items():
             for label, value in zip(image.all_ids[field], values[k], strict=True):
-                place = places[field][k][label]
+                place = places[image.sample_id, field][label]
                 changes[f"{field}.detections.{place}.{eval_key}{suffix}"] = value
         updates.append(UpdateOne({"_id": ObjectId(image.sample_id)}, {"$set": changes}))
     bulk_update(samples, updates)

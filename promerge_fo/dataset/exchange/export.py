@@ -15,6 +15,7 @@ from typing import Any, Literal
 import fiftyone.core.utils as fou
 import numpy as np
 
+from promerge_fo.dataset.decided import mend
 from promerge_fo.dataset.exchange.manifest import describe_source, is_export, write_manifest
 from promerge_fo.dataset.exchange.selection import (
     LEFT_OUT,
@@ -32,8 +33,13 @@ from promerge_fo.dataset.exchange.writers import (
     YoloFolder,
     place_image,
 )
-from promerge_fo.dataset.samples import require_detections, require_whole_images
-from promerge_fo.dataset.stored_labels import image_size, read_documents, stored_labels
+from promerge_fo.dataset.samples import require_detections, whole_images_of
+from promerge_fo.dataset.stored_labels import (
+    image_size,
+    read_documents,
+    stored_labels,
+    warn_of_unreadable,
+)
 from promerge_fo.machine import available_cpus
 from promerge_fo.progress import ShowProgress
 
@@ -122,8 +128,9 @@ def export_pseudo_labels(
         FileExistsError: the folder is not empty, and is not an export that may be replaced.
         FileNotFoundError: the file of a mask or an image is missing.
     """
-    require_whole_images(samples)
+    samples = whole_images_of(samples)
     require_detections(samples, label_field)
+    mend(samples, label_field)
     if len(samples) == 0:
         raise ValueError("there are no samples to export; take another view")
     wanted = None if tags is None else (tags,) if isinstance(tags, str) else tuple(tags)
@@ -293,6 +300,7 @@ class _Export:
         names = ("images", "annotations", *LEFT_OUT, "unreadable", "unsplit")
         self.counts = Counter(dict.fromkeys(names, 0))
         self.runs = Counter[str]()
+        self._unreadable: list[str] = []
 
     def run(
         self, samples: Any, writers: Sequence[CocoFile | YoloFolder], progress: ShowProgress
@@ -317,6 +325,7 @@ class _Export:
                     self.counts.update(images=1, annotations=len(image.labels))
                     if run is not None:
                         self.runs[run] += 1
+        warn_of_unreadable(self._unreadable)
 
     def _prepare(
         self, item: tuple[int, tuple[int, dict[str, Any]]]
@@ -335,9 +344,10 @@ class _Export:
         if k < 0:
             return k, None, Counter(unsplit=1), None
         size = image_size(document)
-        if size is None:
-            return k, None, Counter(unreadable=1), None
         path = document["filepath"]
+        if size is None:
+            self._unreadable.append(path)
+            return k, None, Counter(unreadable=1), None
         name = _name(path, self.root)
         if self.images != "refer" and not Path(path).is_file():
             raise FileNotFoundError(

@@ -19,7 +19,7 @@ from promerge_fo.dataset.exchange.entries import Images, ImportReport, Intake
 from promerge_fo.dataset.exchange.image_index import ImageIndex
 from promerge_fo.dataset.exchange.replace_field import replaced_field, require_free_field
 from promerge_fo.dataset.provenance import register
-from promerge_fo.dataset.samples import require_whole_images
+from promerge_fo.dataset.samples import whole_images_of
 from promerge_fo.files import sha256_of
 from promerge_fo.run_record import RunClock
 
@@ -38,6 +38,7 @@ def import_predictions(
     top_k: int | None = None,
     class_names: Mapping[int, str] | Literal["annotations"] | None = None,
     overwrite: bool = False,
+    drop_decisions: bool = False,
 ) -> ImportReport:
     """Store a detector's predictions as labels.
 
@@ -58,10 +59,11 @@ def import_predictions(
     - if ``image_id`` is text, by path or file name.
 
     The file may come from an unknown source. Every entry is checked before anything is written. A
-    malformed entry is left out, and listed in the report. A file is refused if it is not JSON to
-    its end, or if none of its entries can be imported. Memory grows with the number of images and
-    of predictions (about 30 bytes each, 100 if they have ids), but not with the size of the file or
-    of its masks. If writing fails or is interrupted by Ctrl-C, the field is restored.
+    malformed entry is left out, and listed in the report that is returned (``problems``). A file is
+    refused if it is not JSON to its end, or if none of its entries can be imported. Memory grows
+    with the number of images and of predictions (about 30 bytes each, 100 if they have ids), but
+    not with the size of the file or of its masks. If writing fails or is interrupted by Ctrl-C, the
+    field is restored.
 
     The labels look like those of a segmentation: "fg", ``confidence``, the tight box of the mask,
     ``mask``, ``area`` and ``touches_border``. Images without predictions get empty Detections. The
@@ -77,7 +79,9 @@ def import_predictions(
         class_names: label names by ``category_id``, or "annotations" for the names in the
             annotation file's ``categories``. Entries of other categories are left out. None names
             all labels "fg".
-        overwrite: replace the labels that the field already has on these samples.
+        overwrite: replace the labels that the field already has on these samples. What people did
+            to them goes to the new ones that nearly equal them (IoU over 0.9).
+        drop_decisions: go on where none does; see :func:`~promerge_fo.dataset.segment_dataset`.
 
     Returns:
         What was stored, and what was left out and why.
@@ -87,9 +91,11 @@ def import_predictions(
         ValueError: the samples are patches, or there are none; an option is out of its range; the
             field already has labels, or holds something else; image ids are not unique; the file
             is not such a JSON file; or none of its entries can be imported.
+        promerge_fo.dataset.DecisionsLostError: what people did to labels would be lost. The field
+            is as it was.
         FileNotFoundError: there is no such file.
     """
-    require_whole_images(samples)
+    samples = whole_images_of(samples)
     if len(samples) == 0:
         raise ValueError("there are no samples to import to; take another view")
     if min_score is not None and not 0 <= min_score <= 1:
@@ -122,7 +128,7 @@ def import_predictions(
         chosen = intake.choose()
         report = intake.report(file, label_field, run, chosen)
         documents = (_detections(labels, run) for labels in intake.labels(chosen))
-        with replaced_field(samples, label_field, images.ids, documents):
+        with replaced_field(samples, label_field, images.ids, documents, drop_decisions):
             record = clock.record(
                 run,
                 label_field=label_field,
@@ -135,7 +141,8 @@ def import_predictions(
     if report.unmatched or report.skipped:
         logger.warning(
             "%d predictions are malformed, and %d are of images that are not among the samples; "
-            "the report lists them",
+            "problems and unmatched_ids of the report that is returned have them, and promerge "
+            "import prints them",
             sum(report.skipped.values()),
             report.unmatched,
         )

@@ -21,6 +21,7 @@ from promerge_fo.dataset.database import (
     reload_samples,
     validate_field_name,
 )
+from promerge_fo.dataset.decided import Kept
 from promerge_fo.dataset.labels import complete_field
 from promerge_fo.dataset.samples import require_detections
 
@@ -65,17 +66,26 @@ def replaced_field(
     label_field: str,
     ids: Sequence[bson.ObjectId],
     documents: Iterable[dict[str, Any]],
+    drop_decisions: bool = False,
 ) -> Iterator[None]:
     """Write labels to a field, and restore the field if that or the body of the ``with`` fails.
+
+    What people did to labels goes to the new ones that nearly equal them.
 
     Args:
         samples: the dataset or view with the samples.
         label_field: a field of detections, or a new one.
         ids: the ids of the samples.
         documents: for each sample, the Detections document to store.
+        drop_decisions: go on where no new label equals one that people worked on.
+
+    Raises:
+        DecisionsLostError: what people did to labels would be lost.
     """
     dataset = dataset_of(samples)
     is_new = not dataset.has_field(label_field)
+    kept = Kept(samples, label_field)
+    lost: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryFile() as before:
         try:
             if is_new:
@@ -84,9 +94,12 @@ def replaced_field(
                 )
             for batch in fou.iter_batches(zip(ids, documents, strict=True), _BATCH):
                 pairs = list(batch)
+                for sample_id, document in pairs:
+                    lost[str(sample_id)] = kept.hand_on(str(sample_id), document)
                 if not is_new:
                     _back_up(dataset, label_field, [sample_id for sample_id, _ in pairs], before)
                 _write(dataset, label_field, pairs)
+            kept.part_with(lost, drop_decisions)
             complete_field(samples, label_field)
             yield
         except BaseException:

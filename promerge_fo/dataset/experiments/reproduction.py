@@ -231,7 +231,7 @@ def reproduce(
             else:
                 segment_dataset(dataset, model, key, progress=progress)
                 results = evaluate_instances(dataset, key, eval_key=f"{name}_{key}")
-                by_kind = results.metrics()
+                by_kind = results.coco_metrics
                 kind = experiment["benchmarks"][benchmark]
                 if kind not in by_kind:
                     result.differences.append(f"{benchmark}: boxes, as its files have no masks")

@@ -24,7 +24,7 @@ _MAX_ROWS = 12  # settings in the page's table
 
 
 class Estimate(NamedTuple):
-    """The mean of a metric over the folds of a cross-validation, and its interval."""
+    """A metric, or the gain of one, and its interval."""
 
     mean: float
     low: float
@@ -45,7 +45,8 @@ class Tuning:
         folds: the number of folds of the cross-validation.
         repeats: how often the images were divided into folds.
         picks: for each setting the share of folds, 0 to 1, for which it was chosen.
-        worth: the metric on held-out folds, each with the setting chosen on the other folds.
+        worth: the metric on held-out folds, each with the setting chosen on the other folds. On few
+            images, AP is often higher than on all of them together.
         before: the metric of the first setting on the same folds.
         gain: ``worth`` minus ``before``.
     """
@@ -109,10 +110,10 @@ class Tuning:
     def verdict(self) -> str:
         """A recommendation and its reasons, in a few sentences."""
         first, best = self.ablation.first, self.best
-        interval = f"{self.ablation.confidence:.0%} interval"
         measured = (
-            f"Chosen by all images but a fold, and measured on that fold, {self.metric} is "
-            f"{self.worth} ({interval}), where '{first}' has {self.before}: a gain of {self.gain}."
+            f"Chosen by all images but a fold, and measured on that fold, {self.metric} has a mean "
+            f"of {self.worth.mean:.2f}, where '{first}' has {self.before.mean:.2f}: a gain of "
+            f"{self.gain} ({self.ablation.confidence:.0%} interval)."
         )
         if best == first:
             head = f"Keep '{first}': no other setting has a higher {self.metric} on these images."
@@ -133,19 +134,21 @@ class Tuning:
         return (
             f"{self.verdict()}\n\n{self.ablation.images} images against {self.ablation.gt_field}, "
             f"{KINDS[self.ablation.kind]}, encoder {self.ablation.encoder['name']}; "
-            f"{self.folds} folds, repeated {self.repeats} times\n\n{self.table()}"
+            f"{self.folds} folds, repeated {self.repeats} times. The table has {self.metric} on "
+            "all images together, which is not its mean over folds of few images."
+            f"\n\n{self.table()}"
         )
 
     def table(self) -> str:
-        """The best settings and the first one, by falling metric, as a Markdown table."""
-        first = self.ablation.first
+        """The best settings and the first one, by falling metric on all images, in Markdown."""
+        first, metric = self.ablation.first, self.metric
         ranked = sorted(self.ablation.outcomes, key=self._metric_of, reverse=True)
         shown = [n for n in ranked if n in ranked[:_MAX_ROWS] or n == first]
-        heads = ["", self.metric, f"over '{first}'", "chosen for", "masks an image"]
+        heads = ["", f"{metric}, all images", f"over '{first}'", "chosen for", "masks an image"]
         rows = []
         for name in shown:
-            value = Estimate(self._metric_of(name), *self.ablation.interval(name, self.metric))
-            difference = Estimate(*self.ablation.difference(name, self.metric))
+            value = Estimate(self._metric_of(name), *self.ablation.interval(name, metric))
+            difference = Estimate(*self.ablation.difference(name, metric))
             over = "-" if name == first else str(difference)
             masks = self.ablation.outcomes[name].masks
             rows.append([name, str(value), over, f"{self.picks[name]:.0%}", f"{masks:.1f}"])
@@ -153,7 +156,7 @@ class Tuning:
         if len(shown) == len(ranked):
             return table
         hidden = len(ranked) - len(shown)
-        return f"{table}\n\n{hidden} settings with a lower {self.metric} are left out."
+        return f"{table}\n\n{hidden} settings with a lower {metric} are left out."
 
     def report(self, folder: str | os.PathLike[str]) -> Path:
         """Write a report: the verdict, and the metrics and plots of all settings.

@@ -14,7 +14,7 @@ from pymongo import UpdateOne
 
 from promerge_fo.dataset.database import add_fields, bulk_update, propagate
 from promerge_fo.dataset.review.updates import update_labels
-from promerge_fo.dataset.samples import require_detections, require_images
+from promerge_fo.dataset.samples import images_of, require_detections
 from promerge_fo.dataset.stored_labels import ImageLabels, read_labels
 from promerge_fo.progress import ShowProgress
 
@@ -50,7 +50,7 @@ def measure_agreement(
         ValueError: a field does not hold detections, or both fields are the same.
         FileNotFoundError: the file of a mask is missing.
     """
-    require_images(samples)
+    samples = images_of(samples)
     require_other(label_field, other_field)
     for field in (label_field, other_field):
         require_detections(samples, field)

@@ -29,6 +29,7 @@ from promerge_fo.dataset.review.updates import (
     reviewed_path,
     take_back,
 )
+from promerge_fo.dataset.samples import images_of
 
 __all__ = [
     "ACCEPTED",
@@ -179,6 +180,7 @@ def undo(samples: Any, label_field: str) -> int:
         fiftyone.core.media.MediaTypeError: the samples are not images.
         ValueError: the field does not hold detections.
     """
+    samples = images_of(samples)
     return take_back(samples, reviewed_path(samples, label_field))
 
 
@@ -201,7 +203,7 @@ def review_progress(samples: Any, label_field: str) -> Progress:
     """
     path = reviewed_path(samples, label_field)
     reviews = each_label(path, "$$label.review")
-    counts = {"total": {"$size": ids_of(path)}}
+    counts: dict[str, Any] = {"total": {"$size": [ids_of(path)]}}  # a list of lists
     for state in (ACCEPTED, REJECTED):
         chosen = {"$filter": {"input": reviews, "cond": {"$eq": ["$$this", state]}}}
         counts[state] = {"$size": chosen}

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from promerge_fo.dataset.database import aggregate
 from promerge_fo.dataset.review.decisions import ACCEPTED, REJECTED, Progress
 from promerge_fo.dataset.review.updates import area_of, each_label, reviewed_path
+from promerge_fo.dataset.samples import images_of
 
 __all__ = ["STATES", "Histogram", "Quantity", "review_histograms", "select_between"]
 
@@ -138,6 +139,7 @@ def select_between(
         >>> reject(doubtful, "promerge", reviewer="Ada")
         4
     """
+    samples = images_of(samples)
     reviewed_path(samples, label_field)
     if quantity == "masks":
         return samples.match(_between(F(f"{label_field}.detections").length(), low, high))

@@ -19,6 +19,7 @@ from promerge_fo.dataset.review.updates import (
     reviewed_path,
     select_attributes,
 )
+from promerge_fo.dataset.samples import images_of
 
 __all__ = ["ORDERS", "Order", "review_queue"]
 
@@ -67,6 +68,7 @@ def review_queue(
         >>> accept(session.view, "promerge", session.selected, "Ada")
         3
     """
+    samples = images_of(samples)
     path = reviewed_path(samples, label_field)
     if order not in ORDERS:
         raise ValueError(f"the order is {order!r}, but must be one of {', '.join(ORDERS)}")

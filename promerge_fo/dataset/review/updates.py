@@ -40,7 +40,7 @@ from promerge_fo.dataset.decided import (
     mend,
     restored,
 )
-from promerge_fo.dataset.samples import require_detections, require_images
+from promerge_fo.dataset.samples import images_of, require_detections
 
 __all__ = [
     "area_of",
@@ -74,7 +74,7 @@ def label_path(samples: Any, label_field: str) -> str:
         fiftyone.core.media.MediaTypeError: the samples are not images.
         ValueError: the field does not hold detections.
     """
-    require_images(samples)
+    samples = images_of(samples)
     if is_patches(samples):
         field = samples.get_field(label_field)
         if isinstance(field, fo.EmbeddedDocumentField) and field.document_type is fo.Detection:

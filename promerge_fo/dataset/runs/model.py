@@ -18,7 +18,7 @@ import fiftyone.utils.torch as fout
 import torch
 
 from promerge_fo.calibration import Calibration, calibrate
-from promerge_fo.config import METHODS, Config
+from promerge_fo.config import METHODS, Config, preset_encoder
 from promerge_fo.dataset.database import collection_of, retry_while_unreachable
 from promerge_fo.dataset.decided import Kept
 from promerge_fo.dataset.labels import complete_field, to_detections
@@ -32,7 +32,7 @@ from promerge_fo.pipeline import Pipeline, Prepare, Prepared, pipeline_of
 from promerge_fo.progress import ShowProgress
 from promerge_fo.run_record import RunRecord
 
-__all__ = ["OutOfStepError", "ProMergeModel", "load_model", "model_of_run", "preset_encoder"]
+__all__ = ["OutOfStepError", "ProMergeModel", "load_model", "model_of_run"]
 
 # A child of FiftyOne's logger, so that its messages are shown wherever FiftyOne's are.
 logger = logging.getLogger("fiftyone.promerge")
@@ -179,11 +179,6 @@ def _choose_config(
             "leave image_size out"
         )
     return config
-
-
-def preset_encoder(preset: str) -> str:
-    """The name of the encoder that a preset uses by default."""
-    return "vit_small_patch16_224.dino" if preset == "fast" else "vit_base_patch8_224.dino"
 
 
 class OutOfStepError(BaseException):

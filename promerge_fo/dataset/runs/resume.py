@@ -33,6 +33,10 @@ class Failure(NamedTuple):
     path: str
     reason: str
 
+    def __str__(self) -> str:
+        named = self.reason.startswith(self.path)
+        return self.reason if named else f"{self.path}: {self.reason}"
+
 
 class RunStart(NamedTuple):
     """The images of a run, counted before it starts.

@@ -27,7 +27,7 @@ from promerge_fo.dataset.runs.calibrating import calibrate_once
 from promerge_fo.dataset.runs.model import OutOfStepError, ProMergeModel
 from promerge_fo.dataset.runs.resume import finished, images_to_do, start_run, unfinished
 from promerge_fo.dataset.runs.status import Heartbeat
-from promerge_fo.dataset.samples import require_images
+from promerge_fo.dataset.samples import images_of
 from promerge_fo.diagnosis import diagnose
 from promerge_fo.pipeline import Pipeline
 from promerge_fo.progress import Bar, ShowProgress, progress_bar
@@ -118,14 +118,14 @@ def segment_dataset(
         A summary of the run, also if Ctrl-C stopped it; what was done until then is kept.
 
     Raises:
-        fiftyone.core.media.MediaTypeError: the samples are videos, 3D scenes or groups; the
-            message says what to select instead.
+        fiftyone.core.media.MediaTypeError: the samples are videos, 3D scenes, or groups whose
+            active slice has no images; the message says what to select instead.
         ValueError: both ``overwrite`` and ``retry_failed`` are given.
         promerge_fo.dataset.DecisionsLostError: what people did to labels would be lost. Nothing has
             been changed.
         pymongo.errors.ConnectionFailure: the database was unreachable for more than ten minutes.
     """
-    require_images(samples)
+    samples = images_of(samples)
     if calibrate:
         calibrate_once(samples, model, progress=progress)
     else:

@@ -150,10 +150,10 @@ def test_every_benchmark_loads_runs_and_is_evaluated(load, name, model):
     dataset.apply_model(model, label_field="promerge", batch_size=2, num_workers=0)
     assert "failed" not in dataset.count_values("promerge.status")
     results = pfo.evaluate_instances(dataset, "promerge", eval_key="promerge")
-    assert "bbox" in results.metrics()
+    assert "bbox" in results.coco_metrics
     perfect = pfo.evaluate_instances(dataset, "ground_truth")
     kinds = ("bbox",) if name in ("kitti", "objects365") else ("segm", "bbox")
-    assert {kind: round(f["AP"], 6) for kind, f in perfect.metrics().items()} == dict.fromkeys(
+    assert {kind: round(f["AP"], 6) for kind, f in perfect.coco_metrics.items()} == dict.fromkeys(
         kinds, 100
     )
 

@@ -88,7 +88,7 @@ def test_drawing_an_image_twice_is_having_it_twice(fo, dataset, tmp_path):
     for sample in picked:
         sample["coco_id"] = None
     dataset.add_samples(picked)
-    expected = pfo.evaluate_instances(dataset, "found", "truth").metrics()
+    expected = pfo.evaluate_instances(dataset, "found", "truth").coco_metrics
     expected = expected.get("segm", expected["bbox"])
     for name in METRICS:
         value = -1 if np.isnan(drawn[name][0]) else drawn[name][0]

@@ -49,7 +49,7 @@ def compare(samples, results, tmp_path, kinds=("segm", "bbox"), pred="found", gt
     found = exported(samples, pred, tmp_path / "found.json")["annotations"]
     for record in found:
         record["score"] = 1.0 if record["score"] is None else record["score"]
-    assert set(results.metrics()) == set(kinds)
+    assert set(results.coco_metrics) == set(kinds)
     for kind in kinds:
         assert results.metrics()[kind] == pycocotools_figures(truth, found, kind)
 
@@ -264,8 +264,34 @@ def test_its_figures_stand_in_the_model_evaluation_panel(small):
     shown = small.load_evaluation_results("first", cache=False).custom_metrics
     labels = {record["label"]: record["value"] for record in shown.values()}
     assert len(labels) == 24
-    assert labels["AP50 (masks)"] == pytest.approx(25.25, abs=0.01)
+    assert labels["AP50 (masks, %)"] == pytest.approx(25.25, abs=0.01)
     assert {record["lower_is_better"] for record in shown.values()} == {False}
+
+
+def test_fiftyones_metrics_stand_beside_ours(small):
+    pfo.evaluate_instances(small, "found", "truth", "first")
+    results = small.load_evaluation_results("first", cache=False)
+    metrics = results.metrics()
+    # By hand: one hit, one miss, one false alarm.
+    assert {name: metrics[name] for name in ("precision", "recall", "fscore", "support")} == {
+        "precision": 0.5, "recall": 0.5, "fscore": 0.5, "support": 2,
+    }  # fmt: skip
+    assert metrics["accuracy"] == pytest.approx(1 / 3)
+    assert {kind: metrics[kind] for kind in ("segm", "bbox")} == results.coco_metrics
+    shares = (results.mAP(), results.mAR())
+    expected = (metrics["segm"]["AP"], metrics["segm"]["AR100"])
+    assert [100 * share for share in shares] == pytest.approx(expected)
+    metrics["segm"].clear()  # a copy
+    assert len(results.metrics()["segm"]) == len(METRICS)
+    assert results.metrics(classes=["fg"], beta=2.0)["fscore"] == 0.5
+
+
+def test_metrics_of_images_without_labels(fo, small):
+    small.set_values("truth", [fo.Detections()] * 2)
+    small.set_values("found", [fo.Detections()] * 2)
+    metrics = pfo.evaluate_instances(small, "found", "truth").metrics()
+    assert metrics["support"] == metrics["precision"] == 0
+    assert metrics["segm"]["AP"] == -1
 
 
 def test_a_second_run_under_the_same_name_replaces_the_first(small):

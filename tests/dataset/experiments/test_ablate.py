@@ -63,7 +63,7 @@ def test_figures_are_those_of_stored_masks(truth, encoder, tmp_path):
     for name, config in SETTINGS.items():
         field = name.replace(" ", "_")
         segment_dataset(truth, load_model(config=config, encoder=encoder), field)
-        expected = evaluate_instances(truth, field).metrics()
+        expected = evaluate_instances(truth, field).coco_metrics
         assert ablation.metrics()[name] == expected
         statuses = truth.count_values(f"{field}.status")
         assert ablation.outcomes[name].statuses == statuses

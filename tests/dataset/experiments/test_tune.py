@@ -64,6 +64,7 @@ def test_a_better_setting_is_found_and_told(labelled, encoder, tmp_path):
     assert tuning.alike == []
     page = tuning.report(tmp_path / "report").read_text()
     assert "Take 'tau_b=0.4, stride=4'. Chosen by all images but a fold" in page
+    assert "| | AP, all images | over 'as given' |" in page
     assert "| tau_b=0.4, stride=4 | 100.00 [100.00, 100.00] |" in page
     assert (tmp_path / "report" / "results.csv").is_file()
     tuning.write_settings(tmp_path / "t.json")
@@ -71,6 +72,19 @@ def test_a_better_setting_is_found_and_told(labelled, encoder, tmp_path):
     assert settings_of(written) == {"tuned": tuning.config}
     again = tune(labelled, settings, encoder=encoder, folder=tmp_path, folds=3, repeats=5)
     assert str(again) == str(tuning)
+
+
+def test_a_mean_over_folds_is_not_taken_for_the_figure_of_all_images(labelled, encoder, tmp_path):
+    settings = search_space(BASE, tau_b=[0.1, 0.2], stride=[4])
+    tuning = tune(labelled, settings, encoder=encoder, folder=tmp_path, folds=3, repeats=5)
+    whole = tuning.ablation.metrics()["as given"]["segm"]["AP"]
+    assert tuning.before.mean > whole + 1
+    words, row = tuning.verdict(), tuning.table().splitlines()[2]
+    assert f"has a mean of {tuning.worth.mean:.2f}, where 'as given' has " in words
+    assert f"has {tuning.before.mean:.2f}: a gain of {tuning.gain} (95% interval)" in words
+    assert words.count("[") == 1  # the gain alone has an interval, as the figures of the table do
+    assert row.startswith(f"| as given | {whole:.2f} [")
+    assert "The table has AP on all images together" in str(tuning)
 
 
 def test_settings_that_the_images_cannot_tell_apart_are_not_chosen(labelled, encoder, tmp_path):

@@ -73,8 +73,10 @@ def test_progress_counts_and_reads(labelled):
     assert str(pfo.review_progress(labelled, "promerge")) == "0 of 6"
     pfo.accept(labelled, "promerge", ids(labelled)[:2])
     pfo.reject(labelled, "promerge", ids(labelled)[4:5])
-    progress = pfo.review_progress(labelled, "promerge")
-    assert (progress.total, progress.accepted, progress.rejected) == (6, 2, 1)
+    patches = labelled.to_patches("promerge")
+    for samples in (labelled, patches):
+        progress = pfo.review_progress(samples, "promerge")
+        assert (progress.total, progress.accepted, progress.rejected) == (6, 2, 1)
     assert (progress.decided, progress.undecided) == (3, 3)
     assert str(progress) == "3 of 6, 67 % accepted"
     assert counts(labelled[:1]) == (3, 2, 0)
