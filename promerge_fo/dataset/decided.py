@@ -42,8 +42,8 @@ from promerge_fo.dataset.labels import LABEL
 from promerge_fo.dataset.provenance import (
     keep_with_run,
     kept_with_run,
-    list_runs,
     load_run,
+    method_of,
 )
 from promerge_fo.dataset.stored_labels import StoredLabel, annotation_of
 
@@ -282,8 +282,8 @@ def keeping(field: str) -> Json:
 def _worked_on(samples: Any, field: str) -> Iterator[Json]:
     """The images with labels that people have worked on: ``_id``, ``filepath``, ``run``, labels."""
     dataset = root_dataset(samples)
-    records = (load_run(dataset, key) for key in list_runs(dataset))
-    named_by_run = [r["run_hash"] for r in records if r["method"] in METHODS]
+    made = samples.distinct(f"{field}.run") if samples.has_field(f"{field}.run") else []
+    named_by_run = [run for run in made if method_of(dataset, field, run) in METHODS]
     is_named = {
         "$and": [
             {"$in": [f"${field}.run", named_by_run]},

@@ -23,6 +23,7 @@ __all__ = [
     "last_rate",
     "list_runs",
     "load_run",
+    "method_of",
     "register",
     "register_part",
     "remember_rate",
@@ -128,6 +129,15 @@ def find_records(dataset: Any, label_field: str, runs: Collection[str]) -> dict[
         if run in runs and (run not in records or record.label_field == label_field):
             records[run] = record
     return records
+
+
+def method_of(dataset: fo.Dataset, label_field: str, run: str) -> str | None:
+    """The method of a run, by its hash; None if the dataset has no record of it."""
+    key = run_key(label_field, run)
+    if not dataset.has_run(key):
+        return None
+    method: str | None = getattr(dataset.get_run_info(key).config, "method", None)
+    return method
 
 
 def list_runs(dataset: Any) -> list[str]:

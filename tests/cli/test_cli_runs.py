@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -22,11 +21,11 @@ PROMERGE = [sys.executable, "-m", "promerge_fo"]
 
 @pytest.fixture
 def going_on(fo, folder):
-    """A run of many images in another process, which has done the first of them."""
-    for number in range(200):
-        shutil.copy(folder / f"{number % 4}.png", folder / f"copy-{number}.png")
+    """A run in another process, of more images than it can do while a test asks it to stop."""
+    for number in range(1000):
+        (folder / f"again-{number}.png").hardlink_to(folder / f"{number % 4}.png")
     process = subprocess.Popen(
-        [*PROMERGE, "segment", str(folder), "--name", "many", *TEXTURE],
+        [*PROMERGE, "segment", str(folder), "--name", "many", "--encoder", "texture"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     until = time.monotonic() + 60
@@ -53,10 +52,10 @@ def test_stop_ends_a_run_in_another_process_and_waits_for_it(fo, folder, going_o
     out, _ = going_on.communicate(timeout=60)
     assert going_on.returncode == 130
     assert "stopped; what was done is kept." in out
-    done = int(re.search(r"done +(\d+) of 205 images", said)[1])
+    done = int(re.search(r"done +(\d+) of 1,005 images", said)[1])
     dataset = fo.load_dataset("many")
     dataset.reload()
-    assert 0 < done < 205
+    assert 0 < done < 1005
     assert len(dataset.exists("promerge.run")) == done
     assert main(["stop", "many"]) == 0
     assert "nothing to stop" in capsys.readouterr().out
