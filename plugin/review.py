@@ -145,8 +145,13 @@ def undo_scope(ctx: Any, label_field: str) -> Any:
 
 
 def on_page(ctx: Any) -> bool:
-    """Whether the current view is the page that was opened last."""
-    return is_patches(ctx.view) and dataset_name(ctx.view) == _remembered(ctx).get("page")
+    """Whether the current view is a page that was opened last.
+
+    The one before it counts, too: a click may come before the App has shown the new one.
+    """
+    remembered = _remembered(ctx)
+    pages = (remembered.get("page"), remembered.get("page_before"))
+    return is_patches(ctx.view) and dataset_name(ctx.view) in pages
 
 
 def open_page(ctx: Any, **settings: Any) -> Any:
@@ -165,7 +170,8 @@ def open_page(ctx: Any, **settings: Any) -> Any:
     first = not ctx.dataset.has_field(f"{settings['label_field']}.detections.review")
     kept = {name: settings[name] for name in DEFAULTS}
     page = review_queue(samples, **{name: kept[name] for name in kept if name != "reviewer"})
-    keep(ctx, **kept, page=dataset_name(page), samples=stages_of(samples))
+    before = _remembered(ctx).get("page")
+    keep(ctx, **kept, page=dataset_name(page), page_before=before, samples=stages_of(samples))
     if first:
         enable_annotation(ctx.dataset, settings["label_field"])
         ctx.ops.reload_dataset()  # the App learns of the attributes, and of the tab

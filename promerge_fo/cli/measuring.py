@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Mapping
 from functools import cache
 from itertools import product
@@ -135,8 +134,7 @@ def tune(
     if tuning.changes and options["settings"] is None:
         print(f"to use the choice, add to the options: {_flags(tuning.changes)}")
     if output is not None:
-        chosen = tuning.ablation.outcomes[tuning.choice].pipeline
-        Path(output).write_text(json.dumps({"tuned": chosen.identity()}, indent=2) + "\n")
+        tuning.write_settings(output)
         print(f"the choice: {output}; promerge segment takes it by --settings {output}")
     return 0
 

@@ -22,6 +22,7 @@ __all__ = [
     "to_detections",
 ]
 
+_TRIES = 3
 LABEL = "fg"  #: the label of class-agnostic masks, as annotation files usually name it: foreground
 
 _ATTRIBUTES = {
@@ -199,8 +200,17 @@ def declare_field(samples: Any, label_field: str, with_levels: bool = False) -> 
         label_field: a field of detections, or a new one.
         with_levels: whether the labels will be proposals, with levels and parents.
     """
-    add_fields(samples, {label_field: fo.EmbeddedDocumentField}, embedded_doc_type=fo.Detections)
-    complete_field(samples, label_field, with_levels)
+    for attempt in range(_TRIES):
+        try:
+            add_fields(
+                samples, {label_field: fo.EmbeddedDocumentField}, embedded_doc_type=fo.Detections
+            )
+            complete_field(samples, label_field, with_levels)
+            return
+        except ValueError:  # another thread, as of the App's server, loaded the dataset meanwhile
+            if attempt == _TRIES - 1:
+                raise
+            dataset_of(samples).reload()
 
 
 def complete_field(collection: Any, label_field: str, with_levels: bool = False) -> None:

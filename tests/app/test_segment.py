@@ -31,6 +31,13 @@ def test_masks_are_made_by_the_operator_and_seen(app, plugin, dataset, photograp
     drawn = (np.abs(page.grid().astype(int) - before).max(axis=2) > 20).mean()
     assert drawn > 0.01, f"{masks} masks, but only {drawn:.2%} of the grid changed"
 
+    page["looker"].click(position={"x": 12, "y": 12})
+    page.operator("ProMerge: explain this image")
+    page.execute("Explain")
+    figure = page.page.locator('img[src^="data:image/png"]')
+    figure.wait_for(timeout=60_000)
+    wait_until(lambda: figure.bounding_box()["width"] > 1000, 30)
+
 
 def test_a_run_goes_on_while_the_page_is_loaded_again_and_is_stopped_and_continued(
     app, plugin, dataset, photographs, fo

@@ -26,7 +26,7 @@ def going_on(fo, folder):
         (folder / f"again-{number}.png").hardlink_to(folder / f"{number % 4}.png")
     process = subprocess.Popen(
         [*PROMERGE, "segment", str(folder), "--name", "many", "--encoder", "texture"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     until = time.monotonic() + 60
     while not (

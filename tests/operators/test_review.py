@@ -201,6 +201,18 @@ def test_the_panel_counts_when_the_last_page_is_done(fo, panel, labelled):
     assert "clear_sample_selection_style" in asked(ctx)
 
 
+def test_where_there_are_no_masks_nothing_is_said_to_be_decided(fo, panel, labelled):
+    labelled.add_sample(fo.Sample(filepath="/nowhere/new.png"))
+    panel("promerge_review", "on_load", labelled)
+    ctx = panel("promerge_review", "open_queue", labelled.match({"filepath": "/nowhere/new.png"}))
+    assert asked(ctx)["notify"]["message"] == "There are no masks of 'promerge' here"
+    page = shown(panel("promerge_review", "open_queue", labelled), fo)
+    ctx = panel("promerge_review", "accept_shown", page)
+    assert asked(ctx)["notify"]["message"] == "Everything here is decided"
+    ctx = panel("promerge_review", "take_back", labelled)
+    assert len(shown(ctx, fo)) == 4, "the queue is open again"
+
+
 def test_the_panel_decides_by_thumbs(fo, panel, labelled):
     panel("promerge_review", "on_load", labelled)
     page = shown(panel("promerge_review", "open_queue", labelled), fo)

@@ -174,8 +174,8 @@ class Tuning:
         return path
 
     def write_settings(self, path: str | os.PathLike[str]) -> None:
-        """Write the chosen setting to a JSON file for ``promerge ablate --settings``."""
-        definition = {"tuned": {"method": self.config.method, **self.config.to_dict()}}
+        """Write the chosen setting, with its encoder, to a JSON file for ``--settings``."""
+        definition = {"tuned": self.ablation.outcomes[self.choice].pipeline.identity()}
         Path(path).expanduser().write_text(json.dumps(definition, indent=2) + "\n")
 
     def _metric_of(self, name: str) -> float:

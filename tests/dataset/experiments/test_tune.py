@@ -11,7 +11,7 @@ from PIL import Image
 from promerge_fo.config import MaskCutConfig, ProMergeConfig, TokenCutConfig
 from promerge_fo.dataset import tune
 from promerge_fo.dataset.evaluation.coco_metrics import ImageRecords, evaluate
-from promerge_fo.dataset.experiments.settings import grid, settings_of
+from promerge_fo.dataset.experiments.settings import grid
 from promerge_fo.dataset.experiments.tuning import (
     SEARCH,
     assign_folds,
@@ -69,7 +69,8 @@ def test_a_better_setting_is_found_and_told(labelled, encoder, tmp_path):
     assert (tmp_path / "report" / "results.csv").is_file()
     tuning.write_settings(tmp_path / "t.json")
     written = json.loads((tmp_path / "t.json").read_text())
-    assert settings_of(written) == {"tuned": tuning.config}
+    assert written["tuned"]["config"] == tuning.config.to_dict()
+    assert written["tuned"]["encoder"]["name"] == "texture"
     again = tune(labelled, settings, encoder=encoder, folder=tmp_path, folds=3, repeats=5)
     assert str(again) == str(tuning)
 
