@@ -42,27 +42,27 @@ def test_masks_are_made_by_the_operator_and_seen(app, plugin, dataset, photograp
 def test_a_run_goes_on_while_the_page_is_loaded_again_and_is_stopped_and_continued(
     app, plugin, dataset, photographs, fo
 ):
-    dataset.add_samples([fo.Sample(filepath=path) for path in photographs * 25])
+    dataset.add_samples([fo.Sample(filepath=path) for path in photographs * 40])
     page = app(dataset)
     segment(page)
-    page.runs.get_by_text(" of 100 images").wait_for(timeout=120_000)
+    page.runs.get_by_text(" of 160 images").wait_for(timeout=120_000)
     before = done(page)
     page.open()
-    page.runs.get_by_text(" of 100 images").wait_for(timeout=60_000)
+    page.runs.get_by_text(" of 160 images").wait_for(timeout=60_000)
     wait_until(lambda: done(page) > before + 8, 60)
     page.runs.get_by_text("Stop", exact=True).click()
     assert "images/s" in page.finish("Stopped; what was done is kept.")
     dataset.reload()
     kept = {s: ids for s, ids in zip(*ids_of(dataset), strict=True) if ids is not None}
-    assert before < len(kept) < 100
+    assert before < len(kept) < 160
 
     segment(page)
     said = page.finish("images/s")
-    assert f"{100 - len(kept)} images in" in said
+    assert f"{160 - len(kept)} images in" in said
     assert f"{len(kept)} images were done before" in said
     dataset.reload()
     now = dict(zip(*ids_of(dataset), strict=True))
-    assert len(now) == 100
+    assert len(now) == 160
     assert None not in now.values()
     assert kept.items() <= now.items(), "masks that were there were made again"
 
@@ -86,10 +86,10 @@ def ids_of(dataset):
 
 
 def test_several_runs_wait_for_each_other(app, plugin, dataset, photographs, fo):
-    dataset.add_samples([fo.Sample(filepath=path) for path in photographs * 10])
+    dataset.add_samples([fo.Sample(filepath=path) for path in photographs * 30])
     page = app(dataset)
     segment(page)
-    page.runs.get_by_text(" of 40 images").wait_for(timeout=120_000)
+    page.runs.get_by_text(" of 120 images").wait_for(timeout=120_000)
     page.operator("ProMerge: segment instances")
     page.fill("Label field", "second")
     page.execute("Segment")
