@@ -224,10 +224,10 @@ class Form:
         return self.ctx.params.get(name, first)
 
 
-def result(name: str, markdown: bool = False) -> types.Property:
+def result(name: str) -> types.Property:
     """A form that shows a text of an operator's results."""
     outputs = types.Object()
-    outputs.str(name, label="Result", view=types.MarkdownView() if markdown else None)
+    outputs.str(name, label="Result")
     return types.Property(outputs)
 
 

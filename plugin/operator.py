@@ -181,7 +181,7 @@ class LongOperator(Operator):
         raise NotImplementedError
 
     def execute(self, ctx: Any) -> dict[str, Any]:
-        tell = (lambda share, text: ctx.set_progress(share, text)) if ctx.delegated else None
+        tell = ctx.set_progress if ctx.delegated else None
         in_app = is_from_app(ctx)
         job = Job(ctx.dataset, self.label, self.about(ctx), tell, not in_app and not ctx.delegated)
 
