@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from promerge_fo.config import Status
 
-__all__ = ["Instances", "Refined", "mask_boxes"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Crop", "Instances", "Refined", "crops_of", "mask_boxes", "mean_features"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Instances:
             None unless the configuration has proposals.
         parents: (n,) int64: the index of the smallest mask in which each mask lies, or -1; None
             unless the configuration has proposals.
+        means: (n, C) float32, of :func:`mean_features`; None unless the pipeline embeds masks.
     """
 
     masks: NDArray[np.bool_]
@@ -40,6 +46,7 @@ class Instances:
     error: str | None = None
     levels: NDArray[np.int64] | None = None
     parents: NDArray[np.int64] | None = None
+    means: NDArray[np.float32] | None = None
 
     @classmethod
     def failed(cls, error: str, size: tuple[int, int] = (0, 0)) -> Instances:
@@ -111,3 +118,80 @@ def mask_boxes(masks: NDArray[np.bool_]) -> NDArray[np.int64]:
     )
     boxes[~rows.any(axis=1)] = 0
     return np.asarray(boxes, dtype=np.int64).reshape(n, 4)
+
+
+class Crop(NamedTuple):
+    """A part of an image that contains a whole mask.
+
+    Attributes:
+        mask: (h, w) bool.
+        top: its first row in the image.
+        left: its first column in the image.
+    """
+
+    mask: NDArray[np.bool_]
+    top: int
+    left: int
+
+
+def crops_of(masks: NDArray[np.bool_], boxes: NDArray[np.int64]) -> list[Crop]:
+    """Masks (n, H, W) cut to their boxes (n, 4) ``x0, y0, x1, y1``."""
+    found = zip(masks, boxes.tolist(), strict=True)
+    return [Crop(mask[y0:y1, x0:x1], y0, x0) for mask, (x0, y0, x1, y1) in found]
+
+
+def mean_features(
+    features: torch.Tensor, crops: Sequence[Crop], size: tuple[int, int]
+) -> NDArray[np.float32]:
+    """The mean feature of each mask, each patch weighted by the pixels that the mask has of it.
+
+    A pixel on the border of two patches counts for both, by its share of each.
+
+    Args:
+        features: (C, h, w), on any device: the whole image in patches.
+        crops: the masks, in pixels of the image.
+        size: (height, width) of the image in pixels.
+
+    Returns:
+        (n, C) float32; NaN for a mask without a pixel, or where features are not finite.
+
+    Examples:
+        >>> import torch
+        >>> features = torch.tensor([[[0.0, 4.0]]])  # one channel, two patches side by side
+        >>> mean_features(features, [Crop(np.ones((1, 2), bool), 0, 1)], (1, 4))
+        array([[2.]], dtype=float32)
+    """
+    import torch
+
+    channels, h, w = features.shape
+    weights = np.zeros((len(crops), h, w), dtype=np.float32)
+    for weight, (mask, top, left) in zip(weights, crops, strict=True):
+        if mask.size:
+            first, rows = _shares(top, mask.shape[0], size[0], h)
+            begin, columns = _shares(left, mask.shape[1], size[1], w)
+            part = np.s_[first : first + len(rows), begin : begin + len(columns)]
+            weight[part] = rows @ mask.astype(np.float32) @ columns.T
+    totals = weights.sum(axis=(1, 2), dtype=np.float64)[:, None]
+    flat = torch.from_numpy(weights.reshape(len(crops), -1)).to(features.device)
+    sums = (flat @ features.reshape(channels, -1).T.float()).cpu().numpy()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means: NDArray[np.float32] = (sums / totals).astype(np.float32)
+    means[~np.isfinite(means).all(axis=1)] = np.nan
+    return means
+
+
+def _shares(start: int, count: int, pixels: int, patches: int) -> tuple[int, NDArray[np.float32]]:
+    """The first patch that some pixels touch, and (k, count) the share of each in each patch.
+
+    Args:
+        start: the first of the pixels.
+        count: of the pixels.
+        pixels: of the whole image, along this side.
+        patches: of the whole image, along this side.
+    """
+    first = start * patches // pixels
+    last = -(-(start + count) * patches // pixels)
+    edges = np.arange(first, last + 1)[:, None] * (pixels / patches)
+    at = start + np.arange(count)
+    shares = np.minimum(at + 1, edges[1:]) - np.maximum(at, edges[:-1])
+    return first, shares.clip(0).astype(np.float32)

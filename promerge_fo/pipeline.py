@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
@@ -28,7 +29,7 @@ from promerge_fo.encoder.base import Encoder, PerImage
 from promerge_fo.encoder.device import mark, own_stream, resolve_device
 from promerge_fo.flow import Round, flow
 from promerge_fo.images import ImageError, ImageLike, as_rgb, load_image
-from promerge_fo.instances import Instances, Refined
+from promerge_fo.instances import Crop, Instances, Refined, mean_features
 from promerge_fo.machine import available_cpus
 from promerge_fo.refine import complete, crf_batch, refine_resized
 from promerge_fo.refine.pydensecrf import load_reference
@@ -42,7 +43,7 @@ from promerge_fo.segment.scoring import with_agreement
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Encoded", "Pipeline", "Prepare", "Prepared", "pipeline_of"]
+__all__ = ["Encoded", "Pipeline", "Prepare", "Prepared", "encoder_settings", "pipeline_of"]
 
 T = TypeVar("T")
 
@@ -265,10 +266,10 @@ class Pipeline:
         together = 1 if self.encoder.device.type == "cpu" else batch_size
         finish = then or _itself
         if self.crf_device.type == "cpu":
-            rounds = [Round(self._encode_batch, together, lambda step: finish(self.finish(*step)))]
+            rounds = [Round(self.encode_each, together, lambda step: finish(self.finish(*step)))]
         else:
             rounds = [
-                Round(self._encode_batch, together, lambda step: self._segment(*step)),
+                Round(self.encode_each, together, lambda step: self._segment(*step)),
                 Round(self._crf_batch, batch_size, lambda step: finish(self._complete(*step))),
             ]
         return flow(images, self.prepare, rounds, readers=self.readers, workers=self.threads)
@@ -308,20 +309,29 @@ class Pipeline:
         refined = self._refine(prepared, trace.instances)
         return trace, refined, self._scored(trace.instances, refined)
 
-    # The steps of a run. None of them raises: a failure becomes a record.
-
-    def _encode_batch(
-        self, batch: Sequence[Prepared]
-    ) -> list[tuple[Prepared, Encoded | Exception]]:
+    def encode_each(self, batch: Sequence[Prepared]) -> list[tuple[Prepared, Encoded | Exception]]:
         """Each image with its features, or with the error that prevented them."""
         good = [prepared for prepared in batch if prepared.error is None]
-        encoded = iter(self._encode_each(good))
+        encoded = iter(self._encode_or_errors(good))
         return [
             (prepared, next(encoded) if prepared.error is None else ImageError(prepared.error))
             for prepared in batch
         ]
 
-    def _encode_each(self, batch: Sequence[Prepared]) -> list[Encoded | Exception]:
+    def means(
+        self, encoded: Encoded | Exception, crops: Sequence[Crop], size: tuple[int, int]
+    ) -> NDArray[np.float32]:
+        """The mean feature of each mask: see :func:`promerge_fo.instances.mean_features`.
+
+        Raises:
+            Exception: ``encoded``, if it is one.
+        """
+        with _settled(encoded) as settled:
+            return mean_features(settled.features, crops, size)
+
+    # The steps of a run. None of them raises: a failure becomes a record.
+
+    def _encode_or_errors(self, batch: Sequence[Prepared]) -> list[Encoded | Exception]:
         """Like :meth:`encode`, with an exception in place of the features of a bad image."""
         if not batch:
             return []
@@ -330,7 +340,7 @@ class Pipeline:
         except Exception as error:
             if len(batch) == 1:
                 return [error]
-            return [encoded for prepared in batch for encoded in self._encode_each([prepared])]
+            return [encoded for prepared in batch for encoded in self._encode_or_errors([prepared])]
 
     def _segment(
         self, prepared: Prepared, encoded: Encoded | Exception
@@ -377,16 +387,11 @@ class Pipeline:
         return _or_failed(prepared, instances)
 
     def _trace(self, encoded: Encoded | Exception) -> Trace | CutTrace:
-        if isinstance(encoded, Exception):
-            raise encoded
-        with own_stream(encoded.features.device) as stream:
-            if stream is not None and encoded.ready is not None:
-                stream.wait_event(encoded.ready)
-                encoded.features.record_stream(stream)
-            features = encoded.features
+        with _settled(encoded) as settled:
+            features = settled.features
             if self._centre is not None:
                 features = features - self._centre
-            trace = trace_segmentation(features, self.config, encoded.scores)
+            trace = trace_segmentation(features, self.config, settled.scores)
         if isinstance(trace, Trace) and len(self._cosines) < FIRST:
             self._cosines.append(np.percentile(trace.prompts.affinities[:, ::8], SHOWN))
         return trace
@@ -437,8 +442,7 @@ def pipeline_of(
         promerge_fo.encoder.WeightsError: the weights cannot be had.
     """
     wanted = identity["encoder"]
-    settings = {k: wanted[k] for k in ("name", "facet", "precision", "image_size", "resize")}
-    settings["block"] = wanted.get("block")  # only where it is not the last
+    settings = encoder_settings(wanted)
     encoder = load_encoder(checkpoint=checkpoint, device=device, compile=compile, **settings)
     _require_same_encoder(wanted, encoder, "the run's")
     config = METHODS[identity["method"]].from_dict(identity["config"])
@@ -446,6 +450,12 @@ def pipeline_of(
     if calibration is not None:
         calibration = Calibration.from_dict(calibration)
     return Pipeline(encoder, config, threads=threads, calibration=calibration)
+
+
+def encoder_settings(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of :func:`promerge_fo.load_encoder` for an encoder with this identity."""
+    settings = {k: identity[k] for k in ("name", "facet", "precision", "image_size", "resize")}
+    return {**settings, "block": identity.get("block")}  # there only where it is not the last
 
 
 def _require_same_encoder(wanted: Mapping[str, Any], encoder: Encoder, whose: str) -> None:
@@ -464,6 +474,22 @@ def _as_centre(centre: Sequence[float], device: torch.device) -> torch.Tensor:
     import torch
 
     return torch.tensor(centre, dtype=torch.float32, device=device)[:, None, None]
+
+
+@contextmanager
+def _settled(encoded: Encoded | Exception) -> Iterator[Encoded]:
+    """Features that may be used in this thread, on a stream of its own, until the end.
+
+    Raises:
+        Exception: ``encoded``, if it is one.
+    """
+    if isinstance(encoded, Exception):
+        raise encoded
+    with own_stream(encoded.features.device) as stream:
+        if stream is not None and encoded.ready is not None:
+            stream.wait_event(encoded.ready)
+            encoded.features.record_stream(stream)
+        yield encoded
 
 
 def _or_failed(prepared: Prepared, compute: Callable[[], Instances]) -> Instances:

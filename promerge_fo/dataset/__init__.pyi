@@ -1,3 +1,15 @@
+from .classes.embeddings import (
+    Embeddings as Embeddings,
+)
+from .classes.embeddings import (
+    EmbedReport as EmbedReport,
+)
+from .classes.embeddings import (
+    embed_instances as embed_instances,
+)
+from .classes.embeddings import (
+    read_embeddings as read_embeddings,
+)
 from .decided import DecisionsLostError as DecisionsLostError
 from .decided import restore_decisions as restore_decisions
 from .evaluation.benchmark_sets import load_benchmark as load_benchmark

@@ -39,12 +39,14 @@ __all__ = [
     "aggregate_stored",
     "bulk_update",
     "collection_of",
+    "companion",
     "database_time",
     "dataset_id",
     "dataset_name",
     "dataset_of",
     "datasets_with_images",
     "documents",
+    "drop_lost_companions",
     "is_frames",
     "is_generated",
     "is_patches",
@@ -71,6 +73,8 @@ T = TypeVar("T")
 Json = dict[str, Any]
 
 TESTED_VERSIONS = ("1.18.0", "1.22.1")  #: the oldest and the newest tested version of FiftyOne
+
+_COMPANION = "promerge"  # what the names of companions begin with
 
 WAIT_S = 600.0  #: how long to wait for an unreachable database, in seconds
 _PAUSE_S = 1.0
@@ -210,6 +214,30 @@ def aggregate_stored(samples: Any, pipeline: Sequence[Json]) -> Any:
 def documents(samples: Any, query: Json, *fields: str) -> Iterator[Json]:
     """The documents of the samples' dataset that match a query: their ids and these fields."""
     return iter(_stored(samples).find(query, dict.fromkeys(fields, True)))
+
+
+def companion(samples: Any, label_field: str) -> Collection[Json]:
+    """The collection for what is kept beside a field: too large to be loaded with every sample.
+
+    FiftyOne knows nothing of it, and reads it for nothing. Its documents have the ids of samples.
+    """
+    name = f"{_COMPANION}.{dataset_id(dataset_of(samples))}.{label_field}"
+    collection: Collection[Json] = foo.get_db_conn()[name]
+    return collection
+
+
+def drop_lost_companions() -> None:
+    """Drop the collections of :func:`companion` whose dataset or field is there no more."""
+    server = foo.get_db_conn()
+    names = server.list_collection_names(filter={"name": {"$regex": rf"^{_COMPANION}\."}})
+    fields = {  # after the names: a dataset that is made meanwhile is known
+        str(each["_id"]): {field["name"] for field in each.get("sample_fields") or []}
+        for each in server["datasets"].find({}, {"sample_fields.name": True})
+    }
+    for name in names:
+        _, dataset, field = name.split(".", 2)
+        if field not in fields.get(dataset, ()):
+            server.drop_collection(name)
 
 
 def bulk_update(samples: Any, updates: Sequence[UpdateOne], *, durable: bool = False) -> None:

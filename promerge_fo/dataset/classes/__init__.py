@@ -1,0 +1,1 @@
+"""From masks to classes: embeddings, groups, names."""
