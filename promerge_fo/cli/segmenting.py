@@ -100,6 +100,8 @@ def segment(
         samples = open_images(sources, name)
     else:
         samples = open_source(sources[0], name)
+    if not samples:
+        raise ValueError(f"the dataset {root_dataset(samples).name!r} is empty; add images to it")
     model = model_of(setting, **options)
     if not model.is_left_uncalibrated:
         calibrate_once(samples, model, progress=TerminalBar)

@@ -31,6 +31,8 @@ __all__ = [
 
 logger = logging.getLogger("fiftyone.promerge")
 
+_NAMED = 10  # paths that cannot be stored, in the log
+
 VIDEO_REFUSED = (
     "ProMerge segments images, not videos; segment their frames: "
     "samples.to_frames(sample_frames=True).apply_model(model, ...)"
@@ -41,7 +43,8 @@ def open_source(source: str, name: str | None = None) -> fo.Dataset:
     """Open a dataset by its name, or the dataset of a folder of images.
 
     The first time a folder is opened, it becomes a persistent dataset. Later, images that are new
-    in the folder are added to that dataset.
+    in the folder are added to that dataset; so are all, if it was left empty. Images whose paths
+    are not UTF-8, as the database wants, are left out, and the log names them.
 
     Args:
         source: the name of a dataset, or the path of a folder. What is both is refused, unless the
@@ -53,7 +56,8 @@ def open_source(source: str, name: str | None = None) -> fo.Dataset:
 
     Raises:
         ValueError: there is neither such a dataset nor such a folder; the folder has no images; the
-            dataset for the folder has images from elsewhere only; or the source may mean either.
+            dataset for the folder has images from elsewhere only; the source may mean either; or
+            no path is UTF-8.
     """
     folder = Path(source).expanduser().resolve()
     by_name = name is None and _is_name(source)
@@ -70,9 +74,10 @@ def open_source(source: str, name: str | None = None) -> fo.Dataset:
             f"{folder} holds no images (looked for {', '.join(sorted(IMAGE_SUFFIXES))}); give a "
             "folder that contains images"
         )
+    paths = _storable(paths)
     name = source if by_name else name or folder.name
     present = _images_of(name)
-    if present is not None and not any(Path(path).is_relative_to(folder) for path in present):
+    if present and not any(Path(path).is_relative_to(folder) for path in present):
         if by_name:  # its images lie in the folder by a link
             return fo.load_dataset(source)
         raise _other_images(name, folder)
@@ -90,18 +95,19 @@ def open_images(files: Sequence[str], name: str | None = None) -> fo.DatasetView
         A ``fiftyone.DatasetView`` of these images, in this order.
 
     Raises:
-        ValueError: a path is not a file, or the dataset has images from elsewhere only.
+        ValueError: a path is not a file, none is UTF-8, or the dataset has images from elsewhere
+            only.
     """
     for file in files:
         if not Path(file).expanduser().is_file():
             raise ValueError(
                 f"{file!r} is no file; give image files, or else one folder or one dataset"
             )
-    paths = list(dict.fromkeys(str(Path(file).expanduser().resolve()) for file in files))
+    paths = _storable(dict.fromkeys(str(Path(file).expanduser().resolve()) for file in files))
     folder = Path(os.path.commonpath([Path(path).parent for path in paths]))
     name = name or folder.name or "images"
     present = _images_of(name)
-    if present is not None and not any(Path(path).is_relative_to(folder) for path in present):
+    if present and not any(Path(path).is_relative_to(folder) for path in present):
         raise _other_images(name, folder)
     return _with_images(name, paths, present).select_by("filepath", paths, ordered=True)
 
@@ -271,10 +277,10 @@ def _is_name(source: str) -> bool:
     Raises:
         ValueError: it may mean either.
     """
-    if not fo.dataset_exists(source):
+    if not _is_utf8(source) or not fo.dataset_exists(source):
         return False
     files = Path(source).expanduser().rglob("*")
-    if source not in _datasets_in(source) and image_files(files):
+    if source not in _datasets_in(source) and image_files(files) and _images_of(source):
         raise ValueError(
             f"{source!r} is the name of a dataset, and of a folder here with other images; write "
             f".{os.sep}{source} for the folder, or run this in another folder for the "
@@ -286,7 +292,37 @@ def _is_name(source: str) -> bool:
 def _datasets_in(folder: str) -> list[str]:
     """The names of the datasets with images in a folder, whether or not links were followed."""
     path = fos.normalize_path(folder)
+    if not _is_utf8(path):
+        return []
     return datasets_with_images(path, str(Path(path).resolve()))
+
+
+def _storable(paths: Iterable[str]) -> list[str]:
+    """Those of the paths that the database can hold; the log names the others.
+
+    Raises:
+        ValueError: it can hold none.
+    """
+    paths = list(paths)
+    kept = [path for path in paths if _is_utf8(path)]
+    if len(kept) < len(paths):
+        others = [os.fsencode(path) for path in paths if not _is_utf8(path)]
+        shown = ", ".join(path.decode(errors="backslashreplace") for path in others[:_NAMED])
+        more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+        text = f"{len(others)} images have paths that are not UTF-8 ({shown}{more}); rename them"
+        if not kept:
+            raise ValueError(text)
+        logger.warning("promerge: %s. They are left out", text)
+    return kept
+
+
+def _is_utf8(path: str) -> bool:
+    """Whether a path can be stored; Python reads other bytes of a path as lone surrogates."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _images_of(name: str) -> set[str] | None:

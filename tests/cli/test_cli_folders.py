@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
@@ -105,3 +106,53 @@ def test_commands_that_take_one_dataset_take_its_folder(fo, twins, tmp_path, cap
     fo.Dataset("two").add_sample(fo.Sample(filepath=str(first / "0.jpg")))
     assert main(["export", str(first), str(out)]) == 2
     assert f"several datasets have images in {first}: 'one', 'two'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("source", ["photos", "./photos", "photos/0.jpg"])
+def test_a_dataset_that_an_interruption_left_empty_is_filled(
+    fo, twins, monkeypatch, capsys, source
+):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(twins[0].parent)
+    with monkeypatch.context() as patched:
+        patched.setattr(fo.Dataset, "add_samples", interrupted)
+        assert main(["segment", source, *TEXTURE]) == 130
+    assert len(fo.load_dataset("photos")) == 0
+    assert main(["segment", source, *TEXTURE]) == 0
+    dataset = fo.load_dataset("photos")
+    dataset.reload()
+    assert dataset.values("filepath") == [str(twins[0] / "0.jpg")]
+    assert dataset.count_values("promerge.status") == {"ok": 1}
+    assert "look at the masks" in capsys.readouterr().out
+
+
+def test_an_empty_dataset_is_refused(fo, capsys):
+    fo.Dataset("nothing").media_type = "image"
+    assert main(["segment", "nothing", *TEXTURE]) == 2
+    said = capsys.readouterr()
+    assert "the dataset 'nothing' is empty; add images to it" in said.err
+    assert said.out == ""
+
+
+def test_images_whose_names_are_not_utf8_are_named_and_the_others_done(fo, twins, caplog, capsys):
+    folder = twins[0]
+    odd = folder / os.fsdecode(b"caf\xe9.jpg")
+    try:
+        shutil.copy(folder / "0.jpg", odd)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    for source in ([str(folder)], [str(odd), str(folder / "0.jpg")]):
+        caplog.clear()
+        assert main(["segment", *source, *TEXTURE]) == 0
+        named = f"1 images have paths that are not UTF-8 ({folder}/caf\\xe9.jpg); rename them."
+        assert named in caplog.text
+        assert fo.load_dataset("photos").values("filepath") == [str(folder / "0.jpg")]
+    (folder / "0.jpg").unlink()
+    capsys.readouterr()
+    for source in (folder, odd):
+        assert main(["segment", str(source), "--name", "new", *TEXTURE]) == 2
+        assert "caf\\xe9.jpg); rename them" in capsys.readouterr().err
+    assert main(["status", str(odd)]) == 2
+    assert not fo.dataset_exists("new")
