@@ -19,11 +19,12 @@ ROOT = Path(__file__).parents[1]
 #: What each room may import besides its own files, from the ground up. A single file, such as
 #: ``promerge_fo.pipeline``, is listed like a room. The longest name that fits counts.
 GROUND = (
-    "promerge_fo.files", "promerge_fo.machine", "promerge_fo.words",
+    "promerge_fo.files", "promerge_fo.machine", "promerge_fo.words", "promerge_fo.kernels",
     "promerge_fo.parameters", "promerge_fo.progress", "promerge_fo.config", "promerge_fo.flow",
-    "promerge_fo.images", "promerge_fo.instances", "promerge_fo.connected",
+    "promerge_fo.images", "promerge_fo.instances",
     "promerge_fo.diagnosis", "promerge_fo.run_record",
 )  # fmt: skip
+NUMBERS = ("promerge_fo.config", "promerge_fo.instances", "promerge_fo.kernels")
 METHOD = (*GROUND, "promerge_fo.encoder", "promerge_fo.segment", "promerge_fo.refine")
 PIPELINE = (*METHOD, "promerge_fo.calibration", "promerge_fo.pipeline", "promerge_fo.figures")
 FLOOR = (
@@ -38,8 +39,8 @@ EVERYTHING = ("promerge_fo",)
 ROOMS: dict[str, tuple[str, ...]] = {
     **{name: GROUND[:k] for k, name in enumerate(GROUND)},
     "promerge_fo.encoder": GROUND,
-    "promerge_fo.segment": ("promerge_fo.config", "promerge_fo.instances", "promerge_fo.connected"),
-    "promerge_fo.refine": ("promerge_fo.config", "promerge_fo.instances", "promerge_fo.connected"),
+    "promerge_fo.segment": NUMBERS,
+    "promerge_fo.refine": NUMBERS,
     "promerge_fo.annotations": GROUND,
     "promerge_fo.calibration": METHOD,
     "promerge_fo.pipeline": (*METHOD, "promerge_fo.calibration"),
@@ -69,6 +70,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
 PRIVATE = {
     "promerge_fo/dataset/evaluation/coco_metrics.py": {"_paramsEval"},  # pycocotools
     "promerge_fo/detector/heads.py": {"_init_box_head", "_match_and_label_boxes"},  # detectron2
+    "promerge_fo/kernels/__init__.py": {"_cache"},  # numba
     "promerge_fo/encoder/vit.py": {"_pos_embed", "_compiled_call_impl"},  # timm, torch
 }
 MOST_FILES = 18

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from promerge_fo.instances import Instances
+from promerge_fo.kernels import kernel
 
 __all__ = ["mask_record", "records_of"]
 
@@ -64,7 +64,7 @@ def mask_record(
     }
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _run_lengths(columns, top, left, height, width):  # type: ignore[no-untyped-def]
     """The run lengths, column by column, of a mask that is empty outside of a part of the image.
 

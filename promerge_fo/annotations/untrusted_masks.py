@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
+
+from promerge_fo.kernels import kernel
 
 __all__ = ["Crop", "EntryError", "box_of", "check_box", "crop_of", "number"]
 
@@ -166,7 +167,7 @@ _FAULTS = {
 }
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _decode(text, pixels):  # type: ignore[no-untyped-def]
     """The run lengths of COCO's compressed RLE.
 
@@ -245,7 +246,7 @@ def _outline(polygon: Sequence[float], size: tuple[int, int]) -> float:
     return float(steps.max(axis=1).sum())
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _extent(runs, height, width):  # type: ignore[no-untyped-def]
     """The number of foreground pixels and their tight box: area, x0, y0, x1, y1."""
     area, start = 0, 0
@@ -265,7 +266,7 @@ def _extent(runs, height, width):  # type: ignore[no-untyped-def]
     return area, x0, y0, x1, y1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _paint(runs, height, x0, y0, x1, y1):  # type: ignore[no-untyped-def]
     """The foreground in its tight box, (y1 - y0, x1 - x0) bool."""
     crop = np.zeros((y1 - y0, x1 - x0), np.bool_)

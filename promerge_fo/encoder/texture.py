@@ -6,12 +6,12 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from promerge_fo.encoder.base import Encoder, Resize, ResizeMode
 from promerge_fo.encoder.device import resolve_device
+from promerge_fo.kernels import kernel
 
 __all__ = ["TextureEncoder"]
 
@@ -150,7 +150,7 @@ def _blur(channels: Array) -> Array:
     return cast(Array, ndimage.gaussian_filter(channels, (0, 1, 1), mode="nearest"))
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@kernel(fastmath=True)
 def _smooth_regions(channels):  # type: ignore[no-untyped-def]
     """Mean over neighbours, weighted by how alike they are: a bilateral filter of patches."""
     C, h, w = channels.shape

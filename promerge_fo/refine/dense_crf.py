@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic, models, register_model
 from numpy.typing import NDArray
 
+from promerge_fo.kernels import kernel
 from promerge_fo.refine.permutohedral import Lattice, build_lattice
 
 __all__ = ["dense_crf"]
@@ -271,7 +272,7 @@ def _tanh_half(typingctx: Any, row: Any) -> Any:
 # ------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _splat(values: Any, lattice: Any, corners: int, p: int, row: Any, lanes: Any) -> None:
     """Add a point's row to the corners of its simplex."""
     for k in range(corners):
@@ -279,7 +280,7 @@ def _splat(values: Any, lattice: Any, corners: int, p: int, row: Any, lanes: Any
         _store(values, v, _multiply_add(lattice.weights[p, k], row, _load(values, v, lanes)))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _slice(values: Any, lattice: Any, corners: int, p: int, row: Any, lanes: Any) -> Any:
     """The row plus the filter's result at a point, from the corners of its simplex."""
     for k in range(corners):
@@ -288,7 +289,7 @@ def _slice(values: Any, lattice: Any, corners: int, p: int, row: Any, lanes: Any
     return row
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _blur(values: Any, chains: Any, lanes: Any) -> None:
     """Blur in place along each axis in turn with the weights 1/2, 1, 1/2.
 
@@ -307,13 +308,13 @@ def _blur(values: Any, chains: Any, lanes: Any) -> None:
         before, here = here, after
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _rows(chains: Any, lanes: Any) -> Any:
     """Zeros for each vertex, and for the two rows after them that _blur uses."""
     return np.zeros((chains[0] + 2, len(lanes)), np.float32)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _normalise(lattice: Any, gain: Any, scaled_gain: Any, lanes: Any) -> None:
     """Multiply each point's weights by (scaled_gain)^(1/2) (gain S B S^T 1)^(-1/2)."""
     points, corners = lattice.vertices.shape
@@ -331,7 +332,7 @@ def _normalise(lattice: Any, gain: Any, scaled_gain: Any, lanes: Any) -> None:
             lattice.weights[p, k] *= factor
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _mean_field(unary: Any, spatial: Any, bilateral: Any, lanes: Any) -> None:
     """Ten iterations of mean field (Algorithm 1 of the paper).
 

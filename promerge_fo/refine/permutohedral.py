@@ -14,8 +14,9 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from promerge_fo.kernels import kernel
 
 __all__ = ["Lattice", "build_lattice", "key_strides", "lattice_scale"]
 
@@ -112,7 +113,7 @@ def key_strides(
     return tuple(strides), stride
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _find_vertices(features: Any, scale: Any, strides: Any) -> Any:
     """Sec. 3.1 of the paper (splat): the simplex around each point, vertices numbered as found.
 
@@ -164,7 +165,7 @@ def _find_vertices(features: Any, scale: Any, strides: Any) -> Any:
     return vertices, weights, keys[:m].copy(), table
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _enclose(
     features: Any, start: int, count: int, scale: Any, origin: Any, offset: Any, rank: Any
 ) -> None:
@@ -207,7 +208,7 @@ def _enclose(
             offset[j, q] = offset[j, q] / unit - np.float32(turn)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _slot(keys: Any, table: Any, bits: int, key: int) -> Any:
     """The slot of the hash table with the key's vertex, or the free slot for it."""
     slot = np.int64((np.uint64(key) * _HASH) >> np.uint64(64 - bits))
@@ -216,7 +217,7 @@ def _slot(keys: Any, table: Any, bits: int, key: int) -> Any:
     return slot
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _grown(keys: Any, bits: int) -> Any:
     """A table with 2^bits slots for the same keys, and the keys with room for a quarter as many."""
     table = np.full(1 << bits, -1, np.int32)
@@ -227,7 +228,7 @@ def _grown(keys: Any, bits: int) -> Any:
     return table, room
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _find_chains(keys: Any, table: Any, strides: Any) -> Any:
     """Sec. 3.2 of the paper (blur): along axis j, all coordinates grow by 1 but j falls by d."""
     m = len(keys)

@@ -6,11 +6,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from promerge_fo.connected import draw, find_components
 from promerge_fo.instances import mask_boxes
+from promerge_fo.kernels import kernel
+from promerge_fo.kernels.connected import draw, find_components
 
 __all__ = ["fill_holes", "nearest_index", "resize_bicubic", "upsample_nearest"]
 
@@ -107,7 +107,7 @@ def _bicubic_weights(
     return first, stop, fixed.astype(np.int32)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _resize(
     masks: Any,
     boxes: Any,

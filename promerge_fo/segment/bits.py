@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from promerge_fo.kernels import kernel
 
 __all__ = ["count_bits", "pack", "popcount", "unpack"]
 
@@ -26,7 +27,7 @@ def unpack(rows: NDArray[np.uint64], shape: tuple[int, int]) -> NDArray[np.bool_
     return flat.astype(np.bool_).reshape(len(rows), *shape)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def popcount(word):  # type: ignore[no-untyped-def]
     """Set bits of one uint64."""
     word -= (word >> np.uint64(1)) & np.uint64(0x5555555555555555)
@@ -37,7 +38,7 @@ def popcount(word):  # type: ignore[no-untyped-def]
     return (word * np.uint64(0x0101010101010101)) >> np.uint64(56)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def count_bits(rows):  # type: ignore[no-untyped-def]
     """Set bits of each row of (n, words) uint64: (n,) int64."""
     counts = np.zeros(rows.shape[0], dtype=np.int64)

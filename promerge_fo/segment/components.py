@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promerge_fo.config import SplitComponents
-from promerge_fo.connected import draw, find_components
+from promerge_fo.kernels.connected import draw, find_components
 
 __all__ = ["split"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from enum import IntEnum
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from promerge_fo.config import Filtering, ProMergeConfig
+from promerge_fo.kernels import kernel
 from promerge_fo.segment.bits import count_bits, pack, popcount
 from promerge_fo.segment.prompting import UnitFeatures
 
@@ -91,7 +91,7 @@ def filter_masks(
     )
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+@kernel(fastmath={"reassoc", "contract"})
 def _means(masks, values):  # type: ignore[no-untyped-def]
     """(n,) float32: mean of (size,) values over each of (n, size) masks."""
     means = np.empty(masks.shape[0], dtype=np.float32)
@@ -105,7 +105,7 @@ def _means(masks, values):  # type: ignore[no-untyped-def]
     return means
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _cascade(packed, order, voted, similarity, tau_ioa, tau_f):  # type: ignore[no-untyped-def]
     """Small masks first; the ledger has the patches of all masks accepted so far."""
     verdicts = np.empty(packed.shape[0], dtype=np.int8)
@@ -130,7 +130,7 @@ def _cascade(packed, order, voted, similarity, tau_ioa, tau_f):  # type: ignore[
     return verdicts
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def suppress(packed, areas, order, max_iou):  # type: ignore[no-untyped-def]
     """Non-maximum suppression of packed masks, in an order: (n,) int8 verdicts."""
     verdicts = np.empty(packed.shape[0], dtype=np.int8)

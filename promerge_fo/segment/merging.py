@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from promerge_fo.config import MergeRule, ProMergeConfig
+from promerge_fo.kernels import kernel
 from promerge_fo.segment.bits import count_bits, pack, popcount, unpack
 from promerge_fo.segment.prompting import UnitFeatures
 
@@ -94,7 +94,7 @@ def _cluster(
     return unions[kept], np.searchsorted(kept, into)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _ioa(mask, area, union):  # type: ignore[no-untyped-def]
     """Share of a packed mask that lies in a packed union."""
     shared = np.int64(0)
@@ -103,7 +103,7 @@ def _ioa(mask, area, union):  # type: ignore[no-untyped-def]
     return shared / area
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _overlap_decides(ioa, rule, tau_overlap, tau_ioa):  # type: ignore[no-untyped-def]
     """1: to be merged by overlap alone; 0: not to be merged; -1: the features decide."""
     if rule == _IOA:
@@ -118,7 +118,7 @@ def _overlap_decides(ioa, rule, tau_overlap, tau_ioa):  # type: ignore[no-untype
     return -1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _undecided(first, packed, areas, has_map, unions, alive, rule, tau_overlap, tau_ioa):  # type: ignore[no-untyped-def]
     """The mask ``first``, and later masks without a map that may soon be undecided, too.
 
@@ -138,7 +138,7 @@ def _undecided(first, packed, areas, has_map, unions, alive, rule, tau_overlap, 
     return np.array(wanted)
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+@kernel(fastmath={"reassoc", "contract"})
 def _advance(  # type: ignore[no-untyped-def]
     first,
     packed,

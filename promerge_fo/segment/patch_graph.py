@@ -6,9 +6,9 @@ from copy import copy
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 
+from promerge_fo.kernels import kernel
 from promerge_fo.segment.bits import pack, popcount
 from promerge_fo.segment.prompting import UnitFeatures
 
@@ -97,7 +97,7 @@ def _pack_there(alike: torch.Tensor) -> NDArray[np.uint64]:
     return np.asarray(octets.cpu().numpy().view(np.uint64))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _times(words, vector):  # type: ignore[no-untyped-def]
     """B times a vector (n,) float64, B as words (ceil(n / 64), n) of the bits of its rows.
 
@@ -133,7 +133,7 @@ def _times(words, vector):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _components(words, active):  # type: ignore[no-untyped-def]
     """Breadth first, 64 patches at a time."""
     size = active.size

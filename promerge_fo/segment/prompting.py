@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 
 from promerge_fo.config import ProMergeConfig, Prompting
+from promerge_fo.kernels import kernel
 
 __all__ = ["Prompts", "UnitFeatures", "load_finch", "prompt_masks"]
 
@@ -113,7 +113,7 @@ class UnitFeatures:
         return torch.mm(vectors, self._raw).mul_(self._scale).cpu().numpy()
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _norms(features):  # type: ignore[no-untyped-def]
     """(size,) float32 norms of the columns of (C, size) features, in one pass without a copy.
 

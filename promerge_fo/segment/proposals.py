@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from promerge_fo.config import ProMergeConfig, Status
 from promerge_fo.instances import Instances
+from promerge_fo.kernels import kernel
 from promerge_fo.segment.bits import count_bits, pack, popcount
 
 __all__ = ["find_parents", "level_thresholds", "rank", "unite"]
@@ -94,7 +94,7 @@ def rank(
     )
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _rank(packed, areas, scores, max_iou, penalty, most):  # type: ignore[no-untyped-def]
     scores = scores.copy()
     left = np.ones(scores.size, dtype=np.bool_)

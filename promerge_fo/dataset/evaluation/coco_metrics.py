@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
+from promerge_fo.kernels import kernel
 
 __all__ = [
     "IOUS",
@@ -196,7 +197,7 @@ def bootstrap(
     return {name: 100 * values[name] for name in METRICS}
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _resample(  # type: ignore[no-untyped-def]
     image, true_positives, false_positives, objects, draws, recalls
 ):
@@ -361,7 +362,7 @@ def _by_score(predictions: Records) -> NDArray[np.int64]:
     return np.argsort([-record["score"] for record in predictions], kind="mergesort")
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def match(ious, ignored, crowd, thresholds):  # type: ignore[no-untyped-def]
     """COCO's greedy matching, at each IoU threshold.
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from promerge_fo.connected import draw, find_components
+from promerge_fo.kernels.connected import draw, find_components
 
 IN_ITS_OWN_MASK = np.stack([np.zeros((3, 3)), ndimage.generate_binary_structure(2, 1)] * 2)[:3]
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from promerge_fo.kernels import kernel
 
 __all__ = ["Components", "draw", "find_components"]
 
@@ -61,7 +62,7 @@ def draw(found: Components, into: NDArray[np.int64], masks: NDArray[np.bool_]) -
     _draw(masks, into, found.begins, found.ends, found.components)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _find(masks: Any) -> Any:
     """Union-find over runs; the root of a component is its first run."""
     count, h, w = masks.shape
@@ -107,7 +108,7 @@ def _find(masks: Any) -> Any:
     return begins[:n], ends[:n], components, sizes[:total], mask_of[:total]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _root(parents: Any, run: int) -> Any:
     while parents[run] != run:
         parents[run] = parents[parents[run]]
@@ -115,7 +116,7 @@ def _root(parents: Any, run: int) -> Any:
     return run
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _draw(masks: Any, into: Any, begins: Any, ends: Any, components: Any) -> None:
     size = masks.shape[1] * masks.shape[2]
     pixels = masks.reshape(masks.size)
