@@ -16,13 +16,16 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import fiftyone as fo
 import fiftyone.core.odm as foo
 import fiftyone.core.sample as fos
+import fiftyone.core.utils as fou
 from bson import ObjectId
 from fiftyone.core.video import FramesView
 from pymongo import UpdateOne, WriteConcern
@@ -33,11 +36,13 @@ if TYPE_CHECKING:
     from pymongo.collection import Collection
 
 __all__ = [
+    "CHUNK",
     "TESTED_VERSIONS",
     "add_fields",
     "aggregate",
     "aggregate_stored",
     "bulk_update",
+    "chosen_labels",
     "collection_of",
     "companion",
     "database_time",
@@ -46,6 +51,7 @@ __all__ = [
     "dataset_of",
     "datasets_with_images",
     "documents",
+    "documents_of",
     "drop_lost_companions",
     "is_frames",
     "is_generated",
@@ -76,6 +82,7 @@ TESTED_VERSIONS = ("1.18.0", "1.22.1")  #: the oldest and the newest tested vers
 
 _COMPANION = "promerge"  # what the names of companions begin with
 
+CHUNK = 500  #: ids in one query, or documents in one request: no request grows with a dataset
 WAIT_S = 600.0  #: how long to wait for an unreachable database, in seconds
 _PAUSE_S = 1.0
 
@@ -216,6 +223,12 @@ def documents(samples: Any, query: Json, *fields: str) -> Iterator[Json]:
     return iter(_stored(samples).find(query, dict.fromkeys(fields, True)))
 
 
+def documents_of(samples: Any, ids: Iterable[ObjectId], *fields: str) -> Iterator[Json]:
+    """The documents with these ids, however many: see :func:`documents`; in any order."""
+    for chunk in fou.iter_batches(ids, CHUNK):
+        yield from documents(samples, {"_id": {"$in": list(chunk)}}, *fields)
+
+
 def companion(samples: Any, label_field: str) -> Collection[Json]:
     """The collection for what is kept beside a field: too large to be loaded with every sample.
 
@@ -240,27 +253,65 @@ def drop_lost_companions() -> None:
             server.drop_collection(name)
 
 
-def bulk_update(samples: Any, updates: Sequence[UpdateOne], *, durable: bool = False) -> None:
+def bulk_update(samples: Any, updates: Iterable[UpdateOne], *, durable: bool = False) -> None:
     """Update many documents of the samples' dataset.
 
     Args:
         samples: a dataset or a view.
-        updates: one for each document, in any order.
+        updates: one for each document, in any order; they are read and sent in pieces.
         durable: wait until the changes are in the server's journal; a server that is killed may
             lose other changes.
     """
-    if not updates:
-        return
+    stored = _stored(samples)
     if durable:
-        stored = _stored(samples).with_options(write_concern=WriteConcern(w=1, j=True))
-        stored.bulk_write(list(updates), ordered=False)
-    else:
-        foo.bulk_write(list(updates), _stored(samples))
+        stored = stored.with_options(write_concern=WriteConcern(w=1, j=True))
+    for chunk in fou.iter_batches(updates, CHUNK):
+        if durable:
+            stored.bulk_write(list(chunk), ordered=False)
+        else:
+            foo.bulk_write(list(chunk), stored)
 
 
 def update_all(samples: Any, query: Json, update: Sequence[Json] | Json) -> None:
     """Update all documents of the samples' dataset that match a query."""
     _stored(samples).update_many(query, update)
+
+
+def chosen_labels(
+    samples: Any, label_field: str, chosen: Iterable[tuple[ObjectId, ObjectId]]
+) -> fo.DatasetView:
+    """A view of some labels, however many: the ids lie in a temporary collection.
+
+    FiftyOne's ``select_labels`` takes the ids into the view's stage, which holds some 850,000.
+
+    Args:
+        samples: a dataset or a view.
+        label_field: a field of detections.
+        chosen: the ids of the labels' samples, each sample's together, and of the labels.
+
+    Returns:
+        The samples with these labels alone; other fields are as they were. FiftyOne deletes the
+        collection with its other temporary data, when its last session ends.
+    """
+    stored = _stored(fo.Dataset(_patches=True))  # as FiftyOne makes those of patches
+    rows = (
+        {"_id": sample_id, "labels": [label_id for _, label_id in pairs]}
+        for sample_id, pairs in groupby(chosen, itemgetter(0))
+    )
+    for batch in fou.iter_batches(rows, CHUNK):
+        stored.insert_many(batch)
+    path, ids = f"{label_field}.detections", {"$first": "$_chosen.labels"}
+    is_chosen = {"$in": ["$$label._id", ids]}
+    labels = {"$filter": {"input": f"${path}", "as": "label", "cond": is_chosen}}
+    own = {"from": stored.name, "localField": "_id", "foreignField": "_id", "as": "_chosen"}
+    return samples.mongo(
+        [
+            {"$lookup": own},
+            {"$match": {"_chosen": {"$ne": []}}},
+            {"$set": {path: labels}},
+            {"$unset": "_chosen"},
+        ]
+    )
 
 
 def merge_updates(samples: Any, pipeline: Sequence[Json], update: Sequence[Json]) -> None:

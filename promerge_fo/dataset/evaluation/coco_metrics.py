@@ -1,24 +1,30 @@
-"""COCO's average precision and recall, class-agnostic, computed by pycocotools.
+"""COCO's average precision and recall, class-agnostic, exactly as pycocotools computes them.
 
-Only the matching of predictions with ground truth, the slowest part of pycocotools, is replaced: by
-a compiled loop. The tests compare every metric with pycocotools alone.
+Images are taken one at a time, and a few bytes for each prediction are kept of them. The tests
+compare every metric with pycocotools.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
+from promerge_fo.dataset.evaluation.matching import (
+    AREAS,
+    MOST,
+    THRESHOLDS,
+    ImageBatch,
+    IouType,
+    MatchedBatch,
+    Records,
+)
 from promerge_fo.kernels import kernel
+from promerge_fo.machine import available_cpus
 
 __all__ = [
     "IOUS",
@@ -26,19 +32,17 @@ __all__ = [
     "METRICS",
     "RECALLS",
     "ImageRecords",
-    "IouType",
     "Match",
+    "Matches",
     "RankedPredictions",
     "Scores",
+    "Tally",
     "bootstrap",
     "evaluate",
 ]
 
-IouType: TypeAlias = Literal["segm", "bbox"]
-Records: TypeAlias = "Sequence[dict[str, Any]]"
-
 KINDS: dict[IouType, str] = {"segm": "masks", "bbox": "boxes"}  #: what is measured, in words
-IOUS = tuple(np.linspace(0.5, 0.95, 10).round(2).tolist())  #: IoU thresholds that AP averages over
+IOUS = tuple(THRESHOLDS.round(2).tolist())  #: IoU thresholds that AP averages over
 RECALLS = np.linspace(0, 1, 101)  #: recalls at which precision is measured
 
 METRICS = (
@@ -49,6 +53,9 @@ METRICS = (
 most 100 predictions an image. AR is the mean recall over these IoUs, with at most 1, 10 or 100
 predictions an image. s, m and l stand for objects smaller than 32 x 32 pixels, up to 96 x 96, and
 larger."""
+
+# the share of the IoUs whose bits are set in a number
+_SHARES = (np.arange(1 << len(IOUS))[:, None] >> np.arange(len(IOUS)) & 1).mean(axis=1)
 
 
 @dataclass(frozen=True)
@@ -73,16 +80,36 @@ class Match:
     """The matches of all predictions of an image at one IoU threshold.
 
     Attributes:
-        truth_index: (n,) int64: the index of the ground truth that each prediction is matched with,
+        truth_index: (n,) int32: the index of the ground truth that each prediction is matched with,
             or -1.
         ious: (n,) float64: the IoU of each prediction with its match; NaN without a match.
         ignored: (n,) bool: predictions that are matched with a crowd; they count neither as true
             nor as false positives.
     """
 
-    truth_index: NDArray[np.int64]
+    truth_index: NDArray[np.int32]
     ious: NDArray[np.float64]
     ignored: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Matches(Match):
+    """The matches on all images, one image after the other; ``matches[i]`` is one image's.
+
+    Attributes:
+        first: (images + 1,) int64: where the predictions of each image begin.
+    """
+
+    first: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.first) - 1
+
+    def __getitem__(self, i: int) -> Match:
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        part = slice(self.first[i], self.first[i + 1])
+        return Match(self.truth_index[part], self.ious[part], self.ignored[part])
 
 
 @dataclass(frozen=True)
@@ -104,7 +131,7 @@ class Scores:
     precision: NDArray[np.float64]
     thresholds: NDArray[np.float64]
     recall: NDArray[np.float64]
-    matches: list[Match]
+    matches: Matches
     ranked: dict[str, RankedPredictions]
 
 
@@ -112,22 +139,90 @@ class Scores:
 class RankedPredictions:
     """The d predictions on all images by falling score, for objects in one range of areas.
 
+    Bit t of a number stands for the IoU ``IOUS[t]``.
+
     Attributes:
-        image: (d,) int64: the index of each prediction's image, among the images given.
-        rank: (d,) int64: the number of predictions of the same image that rank before it.
-        true_positives: (10, d) bool: whether it is matched with an object that counts, at each IoU.
-        false_positives: (10, d) bool: whether it is neither matched nor ignored, at each IoU.
-        objects: (images,) int64: the number of objects of each image that count.
+        image: (d,) int32: the index of each prediction's image, among the images given.
+        rank: (d,) uint8: the number of predictions of the same image that rank before it.
+        hits: (d,) uint16: the IoUs at which it is matched with an object that counts.
+        alarms: (d,) uint16: the IoUs at which it is neither matched nor ignored.
+        objects: (images,) int32: the number of objects of each image that count.
     """
 
-    image: NDArray[np.int64]
-    rank: NDArray[np.int64]
-    true_positives: NDArray[np.bool_]
-    false_positives: NDArray[np.bool_]
-    objects: NDArray[np.int64]
+    image: NDArray[np.int32]
+    rank: NDArray[np.uint8]
+    hits: NDArray[np.uint16]
+    alarms: NDArray[np.uint16]
+    objects: NDArray[np.int32]
+
+    def found(self, most: int | None = None) -> NDArray[np.float64]:
+        """(images,) the number of objects found, averaged over the IoUs.
+
+        Args:
+            most: count only this number of predictions of an image, those with the highest scores.
+        """
+        chosen = slice(None) if most is None else self.rank < most
+        shares = _SHARES[self.hits[chosen]]
+        return np.bincount(self.image[chosen], shares, len(self.objects)).astype(np.float64)
 
 
-def evaluate(images: Sequence[ImageRecords], kind: IouType, match_iou: float = 0.5) -> Scores:
+class Tally:
+    """Matches the predictions of one image after the other, and gives the scores of all.
+
+    It keeps some 40 bytes for each prediction, and 30 for each image.
+
+    Args:
+        kind: "segm" for the IoU of masks, which needs a ``segmentation`` in every record, or
+            "bbox" for that of boxes.
+        match_iou: the IoU threshold of :attr:`Scores.matches`.
+    """
+
+    def __init__(self, kind: IouType, match_iou: float = 0.5) -> None:
+        self._kind, self._match_iou = kind, match_iou
+        self._numbers: list[int] = []
+        self._batch = ImageBatch(kind)
+        self._parts: list[MatchedBatch] = []
+
+    def add(self, image: ImageRecords) -> None:
+        """Take an image; its number must differ from all others."""
+        self._numbers.append(image.number)
+        self._batch.add(image.truth, image.predictions)
+        if self._batch.is_full:
+            self._finish_batch()
+
+    def _finish_batch(self) -> None:
+        self._parts.append(self._batch.match(self._match_iou))
+        self._batch = ImageBatch(self._kind)
+
+    def scores(self) -> Scores:
+        """The scores of all images; nothing can be added any more."""
+        self._finish_batch()
+        columns = {
+            field.name: np.concatenate([getattr(part, field.name) for part in self._parts], axis=-1)
+            for field in fields(MatchedBatch)
+        }
+        self._parts.clear()
+        first = np.concatenate([[0], np.cumsum(columns["counts"])])
+        matches = Matches(columns["truth_index"], columns["ious"], columns["ignored"], first)
+        counting = np.minimum(columns["counts"], MOST)
+        image = np.repeat(np.arange(len(counting), dtype=np.int32), counting)
+        # the order of pycocotools: by score, then by image number, then as stored
+        position = np.empty(len(self._numbers), np.int32)
+        position[np.argsort(self._numbers)] = np.arange(len(position), dtype=np.int32)
+        scores = columns["scores"]
+        order = np.lexsort((position[image], -scores))
+        image, rank, scores = image[order], columns["ranks"][order], scores[order]
+        ranked = {
+            name: RankedPredictions(image, rank, hits[order], alarms[order], objects)
+            for name, hits, alarms, objects in zip(
+                AREAS, columns["hits"], columns["alarms"], columns["objects"], strict=True
+            )
+        }
+        curves = {name: _curves(part, scores) for name, part in ranked.items()}
+        return Scores(_metrics(ranked, curves, scores), *curves["all"], matches, ranked)
+
+
+def evaluate(images: Iterable[ImageRecords], kind: IouType, match_iou: float = 0.5) -> Scores:
     """Compute the metrics of the predictions on some images.
 
     Args:
@@ -136,21 +231,10 @@ def evaluate(images: Sequence[ImageRecords], kind: IouType, match_iou: float = 0
             "bbox" for that of boxes.
         match_iou: the IoU threshold of :attr:`Scores.matches`.
     """
-    evaluation = _Evaluation(*_tables(images, kind), kind)
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    stats = np.where(evaluation.stats < 0, -1, 100 * evaluation.stats)
-    results = evaluation.eval
-    return Scores(
-        dict(zip(METRICS, stats.tolist(), strict=True)),
-        results["precision"][:, :, 0, 0, -1],
-        results["scores"][:, :, 0, 0, -1],
-        results["recall"][:, 0, 0, -1],
-        _matches(images, evaluation.ious, match_iou),
-        _rank(images, evaluation),
-    )
+    tally = Tally(kind, match_iou)
+    for image in images:
+        tally.add(image)
+    return tally.scores()
 
 
 def bootstrap(
@@ -166,17 +250,16 @@ def bootstrap(
     Returns:
         (b,) values of each metric in :data:`METRICS`, 0 to 100; NaN if no object was drawn.
     """
-    draws = np.ascontiguousarray(draws, dtype=np.float64)
-    curves = {}
-    for name, part in ranked.items():
-        curves[name] = _resample(
-            part.image,
-            np.ascontiguousarray(part.true_positives),
-            np.ascontiguousarray(part.false_positives),
-            part.objects,
-            draws,
-            RECALLS,
+    draws = np.ascontiguousarray(draws, dtype=np.int64)
+
+    def curves_of(part: RankedPredictions) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        precision, recall = _resample(
+            part.image, part.hits, part.alarms, part.objects, draws, RECALLS, len(IOUS)
         )
+        return precision, recall
+
+    with ThreadPoolExecutor(available_cpus()) as pool:
+        curves = dict(zip(ranked, pool.map(curves_of, ranked.values()), strict=True))
     values = {
         "AP": curves["all"][0].mean(axis=1),
         "AP50": curves["all"][0][:, 0],
@@ -189,238 +272,115 @@ def bootstrap(
     everything = ranked["all"]
     objects = draws @ everything.objects
     for most in (1, 10):
-        first = everything.rank < most
-        hits = everything.true_positives[:, first].mean(axis=0)
-        found = draws[:, everything.image[first]] @ hits
         with np.errstate(invalid="ignore", divide="ignore"):
-            values[f"AR{most}"] = np.where(objects > 0, found / objects, np.nan)
+            found = draws @ everything.found(most) / objects
+        values[f"AR{most}"] = np.where(objects > 0, found, np.nan)
     return {name: 100 * values[name] for name in METRICS}
 
 
 @kernel
 def _resample(  # type: ignore[no-untyped-def]
-    image, true_positives, false_positives, objects, draws, recalls
+    image, hits, alarms, objects, draws, recalls, thresholds
 ):
-    """(b, 10) average precision and (b, 10) recall; NaN without objects.
+    """(b, t) average precision and (b, t) recall at t thresholds; NaN without objects.
 
     Like pycocotools' accumulate: the precision at a recall is the highest precision at this recall
     or a higher one, and it is averaged over 101 recalls. A prediction of an image that was drawn n
     times counts n times.
     """
-    b, t, d = draws.shape[0], true_positives.shape[0], true_positives.shape[1]
-    precisions = np.full((b, t), np.nan)
-    highest = np.full((b, t), np.nan)
-    recall, precision = np.empty(d), np.empty(d)
+    b, last = draws.shape[0], recalls.size - 1
+    precisions = np.full((b, thresholds), np.nan)
+    highest = np.full((b, thresholds), np.nan)
     for i in range(b):
-        total = 0.0
+        total = 0
         for k in range(objects.size):
             total += draws[i, k] * objects[k]
         if total == 0:
             continue
-        for j in range(t):
-            right, wrong, n = 0.0, 0.0, 0
-            for k in range(d):
-                times = draws[i, image[k]]
-                if times > 0:
-                    right += times * true_positives[j, k]
-                    wrong += times * false_positives[j, k]
-                    recall[n] = right / total
-                    precision[n] = right / (right + wrong + np.spacing(1.0))
-                    n += 1
-            for k in range(n - 2, -1, -1):
-                precision[k] = max(precision[k], precision[k + 1])
-            k, area = 0, 0.0
-            for r in recalls:
-                while k < n and recall[k] < r:
-                    k += 1
-                if k == n:
-                    break
-                area += precision[k]
-            precisions[i, j] = area / recalls.size
-            highest[i, j] = right / total
+        right, wrong = np.zeros(thresholds), np.zeros(thresholds)
+        best = np.zeros((thresholds, last + 1))  # precision, by the highest recall that is reached
+        for k in range(image.size):
+            if hits[k] == 0 and alarms[k] == 0:
+                continue
+            times = draws[i, image[k]]
+            if times == 0:
+                continue
+            for t in range(thresholds):
+                if hits[k] >> t & 1:
+                    right[t] += times
+                    recall = right[t] / total
+                    n = min(int(recall * last), last)
+                    while n < last and recalls[n + 1] <= recall:
+                        n += 1
+                    while recalls[n] > recall:
+                        n -= 1
+                    precision = right[t] / (right[t] + wrong[t] + np.spacing(1.0))
+                    best[t, n] = max(best[t, n], precision)
+                elif alarms[k] >> t & 1:
+                    wrong[t] += times
+        for t in range(thresholds):
+            for n in range(last - 1, -1, -1):
+                best[t, n] = max(best[t, n], best[t, n + 1])
+            area = 0.0
+            for n in range(last + 1):
+                area += best[t, n]
+            precisions[i, t] = area / recalls.size
+            highest[i, t] = right[t] / total
     return precisions, highest
 
 
-def _rank(images: Sequence[ImageRecords], evaluation: _Evaluation) -> dict[str, RankedPredictions]:
-    """Sort the predictions on all images by score, as pycocotools' accumulate does."""
-    parameters = evaluation._paramsEval
-    index = {image.number: i for i, image in enumerate(images)}
-    count = len(parameters.imgIds)
-    ranked = {}
-    for a, name in enumerate(parameters.areaRngLbl):
-        parts = [part for part in evaluation.evalImgs[a * count :][:count] if part is not None]
-        objects = np.zeros(len(images), np.int64)
-        for part in parts:
-            objects[index[part["image_id"]]] = np.count_nonzero(part["gtIgnore"] == 0)
-        none = np.zeros((len(parameters.iouThrs), 0), dtype=bool)
-        scores = np.concatenate([np.zeros(0), *(part["dtScores"] for part in parts)])
-        order = np.argsort(-scores, kind="mergesort")
-        matched = np.concatenate([none, *(part["dtMatches"] > 0 for part in parts)], axis=1)
-        ignored = np.concatenate([none, *(part["dtIgnore"] for part in parts)], axis=1)
-        lengths = [len(part["dtScores"]) for part in parts]
-        image = np.repeat([index[part["image_id"]] for part in parts], lengths).astype(np.int64)
-        rank = np.concatenate([np.zeros(0, np.int64), *(np.arange(n) for n in lengths)])
-        ranked[name] = RankedPredictions(
-            image[order],
-            rank[order],
-            (matched & ~ignored)[:, order],
-            (~matched & ~ignored)[:, order],
-            objects,
-        )
-    return ranked
-
-
-def _tables(images: Sequence[ImageRecords], kind: IouType) -> tuple[COCO, COCO]:
-    """Ground truth and predictions as pycocotools' tables."""
-    # pycocotools requires the keys "height" and "width", but takes the size from each mask.
-    listed = [{"id": image.number, "height": None, "width": None} for image in images]
-    tables = []
-    for name in ("truth", "predictions"):
-        annotations: list[dict[str, Any]] = []
-        for image in images:
-            for record in getattr(image, name):
-                annotation = {
-                    **record,
-                    "id": len(annotations) + 1,
-                    "image_id": image.number,
-                    "category_id": 1,
-                }
-                if name == "predictions":
-                    annotation["iscrowd"] = 0
-                if kind == "bbox" and name == "predictions":
-                    # pycocotools' loadRes computes the areas of predicted boxes like this
-                    annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
-                annotations.append(annotation)
-        table = COCO()
-        table.dataset = {
-            "images": listed,
-            "annotations": annotations,
-            "categories": [{"id": 1, "name": "fg"}],
-        }
-        with contextlib.redirect_stdout(io.StringIO()):
-            table.createIndex()
-        tables.append(table)
-    return tables[0], tables[1]
-
-
-class _Evaluation(COCOeval):  # type: ignore[misc]
-    """pycocotools' evaluation, with a compiled loop instead of its slowest one."""
-
-    def __init__(self, truth: COCO, predictions: COCO, kind: IouType) -> None:
-        with contextlib.redirect_stdout(io.StringIO()):
-            super().__init__(truth, predictions, kind)
-
-    def computeIoU(self, imgId: int, catId: int) -> Any:  # noqa: N802
-        """(d, g) IoUs of all predictions by falling score; :func:`_matches` needs more than 100."""
-        truth, predictions = self._gts[imgId, catId], self._dts[imgId, catId]
-        key = "segmentation" if self.params.iouType == "segm" else "bbox"
-        return coco_mask.iou(
-            [predictions[i][key] for i in _by_score(predictions)],
-            [record[key] for record in truth],
-            [int(record["iscrowd"]) for record in truth],
-        )
-
-    def evaluateImg(  # noqa: N802
-        self, imgId: int, catId: int, aRng: Sequence[float], maxDet: int
-    ) -> dict[str, Any] | None:
-        truth, predictions = self._gts[imgId, catId], self._dts[imgId, catId]
-        if not truth and not predictions:
-            return None
-        areas = np.array([record["area"] for record in truth])
-        ignored = np.array([bool(record["ignore"]) for record in truth], dtype=bool)
-        ignored |= (areas < aRng[0]) | (areas > aRng[1])
-        order = np.argsort(ignored, kind="mergesort")
-        truth, ignored = [truth[i] for i in order], ignored[order]
-        predictions = [predictions[i] for i in _by_score(predictions)[:maxDet]]
-        ious = self.ious[imgId, catId]
-        ious = ious[:maxDet, order] if len(ious) else np.zeros((len(predictions), len(truth)))
-        crowd = np.array([bool(record["iscrowd"]) for record in truth], dtype=bool)
-        matched, taken = match(np.ascontiguousarray(ious), ignored, crowd, self.params.iouThrs)
-        truth_ids = np.array([record["id"] for record in truth] + [0])
-        predicted_ids = np.array([record["id"] for record in predictions] + [0])
-        # Predictions outside the range of areas are ignored if they are not matched.
-        areas = np.array([record["area"] for record in predictions])
-        outside = (areas < aRng[0]) | (areas > aRng[1])
-        of_ignored = np.append(ignored, False)[matched]
-        return {
-            "image_id": imgId,
-            "category_id": catId,
-            "aRng": aRng,
-            "maxDet": maxDet,
-            "dtIds": predicted_ids[:-1].tolist(),
-            "gtIds": truth_ids[:-1].tolist(),
-            "dtMatches": truth_ids[matched].astype(np.float64),
-            "gtMatches": predicted_ids[taken].astype(np.float64),
-            "dtScores": [record["score"] for record in predictions],
-            "gtIgnore": ignored.astype(np.int64),
-            "dtIgnore": np.where(matched < 0, outside, of_ignored),
-        }
-
-
-def _by_score(predictions: Records) -> NDArray[np.int64]:
-    """Indices of predictions by falling score; those with equal scores stay in stored order."""
-    return np.argsort([-record["score"] for record in predictions], kind="mergesort")
-
-
-@kernel
-def match(ious, ignored, crowd, thresholds):  # type: ignore[no-untyped-def]
-    """COCO's greedy matching, at each IoU threshold.
-
-    In the order of their scores, predictions are matched with the free object that they overlap
-    most (the last one, if several IoUs are equal). An ignored object is matched only if no other
-    object fits. A crowd stays free after a match.
+def _curves(
+    ranked: RankedPredictions, scores: NDArray[np.float64], most: int = MOST
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Precision, thresholds and recall, as in :class:`Scores`, like pycocotools' accumulate.
 
     Args:
-        ious: (d, g) float64: d predictions by falling score, and g objects, the ignored ones last.
-        ignored: (g,) bool: whether an object is ignored.
-        crowd: (g,) bool: whether an object is a crowd.
-        thresholds: (t,) float64: the IoU thresholds.
-
-    Returns:
-        (t, d) int64, the object of each prediction, or -1; and (t, g) int64, the (last) prediction
-        of each object, or -1.
+        ranked: the predictions.
+        scores: (d,) their scores.
+        most: the number of predictions of an image that count.
     """
-    d, g = ious.shape
-    matched = np.full((len(thresholds), d), -1, np.int64)
-    taken = np.full((len(thresholds), g), -1, np.int64)
-    for t in range(len(thresholds)):
-        for i in range(d):
-            best = min(thresholds[t], 1 - 1e-10)
-            chosen = -1
-            for j in range(g):
-                if taken[t, j] >= 0 and not crowd[j]:
-                    continue
-                if chosen >= 0 and not ignored[chosen] and ignored[j]:
-                    break
-                if ious[i, j] >= best:
-                    best = ious[i, j]
-                    chosen = j
-            if chosen >= 0:
-                matched[t, i] = chosen
-                taken[t, chosen] = i
-    return matched, taken
+    curve = len(IOUS), len(RECALLS)
+    precision, thresholds, recall = (
+        np.full(curve, -1.0),
+        np.full(curve, -1.0),
+        np.full(curve[0], -1.0),
+    )
+    total = ranked.objects.sum()
+    if total == 0:
+        return precision, thresholds, recall
+    chosen = ranked.rank < most
+    hits, alarms, scores = ranked.hits[chosen], ranked.alarms[chosen], scores[chosen]
+    for t in range(len(IOUS)):
+        right = np.cumsum(hits >> t & 1, dtype=np.float64)
+        wrong = np.cumsum(alarms >> t & 1, dtype=np.float64)
+        reached = right / total
+        highest = right / (wrong + right + np.spacing(1))
+        highest = np.maximum.accumulate(highest[::-1])[::-1]
+        places = np.searchsorted(reached, RECALLS, side="left")
+        is_reached = places < len(reached)
+        precision[t], thresholds[t] = 0, 0
+        precision[t, is_reached] = highest[places[is_reached]]
+        thresholds[t, is_reached] = scores[places[is_reached]]
+        recall[t] = reached[-1] if len(reached) else 0
+    return precision, thresholds, recall
 
 
-def _matches(
-    images: Sequence[ImageRecords], overlaps: dict[tuple[int, int], Any], iou: float
-) -> list[Match]:
-    """The matches of each image at one IoU, of all predictions, even if they are more than 100."""
-    results = []
-    for image in images:
-        count = len(image.predictions)
-        ious = overlaps[image.number, 1]
-        truth_index = np.full(count, -1, np.int64)
-        matched_ious = np.full(count, np.nan)
-        ignored = np.zeros(count, dtype=bool)
-        if len(ious):
-            crowd = np.array([bool(record["iscrowd"]) for record in image.truth], dtype=bool)
-            order = np.argsort(crowd, kind="mergesort")
-            by_score = _by_score(image.predictions)
-            ious = np.ascontiguousarray(ious[:, order])
-            (chosen,), _ = match(ious, crowd[order], crowd[order], np.array([iou]))
-            hit = chosen >= 0
-            truth_index[by_score[hit]] = order[chosen[hit]]
-            matched_ious[by_score[hit]] = ious[hit, chosen[hit]]
-            ignored[by_score[hit]] = crowd[order][chosen[hit]]
-        results.append(Match(truth_index, matched_ious, ignored))
-    return results
+def _metrics(
+    ranked: dict[str, RankedPredictions],
+    curves: Mapping[str, tuple[NDArray[np.float64], ...]],
+    scores: NDArray[np.float64],
+) -> dict[str, float]:
+    """The value of each metric, like pycocotools' summarize."""
+    precision, _, recall = curves["all"]
+    values = {"AP": precision, "AP50": precision[0], "AP75": precision[5], "AR100": recall}
+    for letter, name in (("s", "small"), ("m", "medium"), ("l", "large")):
+        values[f"AP{letter}"], _, values[f"AR{letter}"] = curves[name]
+    for most in (1, 10):
+        _, _, values[f"AR{most}"] = _curves(ranked["all"], scores, most)
+    return {name: _mean(values[name]) for name in METRICS}
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    """The mean in percent of what could be measured; -1 if nothing could."""
+    measured = values[values > -1]
+    return 100 * float(np.mean(measured)) if measured.size else -1

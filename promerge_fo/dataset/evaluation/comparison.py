@@ -16,12 +16,15 @@ from fiftyone import ViewExpression
 from fiftyone import ViewField as F
 from numpy.typing import NDArray
 
-from promerge_fo.dataset.evaluation.coco_metrics import KINDS, METRICS, IouType, Scores, bootstrap
-from promerge_fo.dataset.evaluation.evaluate import score_field
-from promerge_fo.dataset.evaluation.intervals import draw_resamples, percentile_interval
+from promerge_fo.dataset.database import aggregate, chosen_labels
+from promerge_fo.dataset.evaluation.coco_metrics import KINDS, METRICS, Scores
+from promerge_fo.dataset.evaluation.evaluate import FieldScorer
+from promerge_fo.dataset.evaluation.intervals import percentile_interval, resampled_metrics
+from promerge_fo.dataset.evaluation.label_table import LabelTable
+from promerge_fo.dataset.evaluation.matching import IouType
 from promerge_fo.dataset.labels import masks_of
 from promerge_fo.dataset.samples import images_of, require_detections
-from promerge_fo.dataset.stored_labels import ImageLabels, read_labels
+from promerge_fo.dataset.stored_labels import read_labels
 from promerge_fo.images import ImageError, load_image
 from promerge_fo.progress import ShowProgress
 from promerge_fo.words import markdown_table
@@ -80,18 +83,22 @@ def compare_fields(
     samples = images_of(samples)
     for field in (*fields, gt_field):
         require_detections(samples, field)
+    table = LabelTable([gt_field])
+    scorers = {field: FieldScorer(field, gt_field) for field in fields}
     read = read_labels(samples, (*fields, gt_field), progress)
-    images = [image for image in read if image.size is not None]
-    if not images:
+    for image in table.noting(image for image in read if image.size is not None):
+        for scorer in scorers.values():
+            scorer.add(image)
+    if not len(table):
         raise ValueError(
             "none of the images can be read, so there is nothing to compare; take another view"
         )
-    scores = {field: score_field(images, field, gt_field) for field in fields}
+    scores = {field: scorer.scores() for field, scorer in scorers.items()}
     kind: IouType = "segm" if all("segm" in score for score in scores.values()) else "bbox"
     leading = {field: score[kind] for field, score in scores.items()}
-    draws = draw_resamples(len(images), resamples, seed)
-    drawn = {field: bootstrap(score.ranked, draws) for field, score in leading.items()}
-    return Comparison(samples, fields, gt_field, kind, images, leading, drawn, confidence)
+    ranked = {field: score.ranked for field, score in leading.items()}
+    drawn = resampled_metrics(ranked, len(table), resamples, seed, progress)
+    return Comparison(samples, fields, gt_field, kind, table, leading, drawn, confidence)
 
 
 def recall_gain(eval_key: str, baseline: str) -> ViewExpression:
@@ -134,7 +141,7 @@ class Comparison:
         fields: the fields with predictions; the first one is the baseline.
         gt_field: the field with the ground truth.
         kind: "segm" if masks are compared, "bbox" for boxes; masks if every label has one.
-        images: the labels of each image.
+        images: the images that can be read, and the ids of their objects.
         scores: the scores of each field.
         drawn: for each field, the values of each metric on the bootstrap's samples, (resamples,).
         confidence: the confidence of the intervals.
@@ -144,7 +151,7 @@ class Comparison:
     fields: list[str]
     gt_field: str
     kind: IouType
-    images: list[ImageLabels]
+    images: LabelTable
     scores: dict[str, Scores]
     drawn: dict[str, dict[str, NDArray[np.float64]]]
     confidence: float
@@ -167,9 +174,8 @@ class Comparison:
     def recalls(self, field: str) -> NDArray[np.float64]:
         """(images,) recall of each image, averaged over the IoUs; NaN without ground truth."""
         ranked = self.scores[field].ranked["all"]
-        hits = np.bincount(ranked.image, ranked.true_positives.mean(axis=0), len(self.images))
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(ranked.objects > 0, hits / ranked.objects, np.nan)
+            return np.where(ranked.objects > 0, ranked.found() / ranked.objects, np.nan)
 
     def gains(self, field: str, most: int = 100) -> fo.DatasetView:
         """A view of the images with higher recall than with the first field, best first."""
@@ -187,19 +193,22 @@ class Comparison:
     def found_only_by(self, field: str, other: str) -> fo.DatasetView:
         """A view of the ground truth's objects that one field finds and another one misses.
 
-        An object is found if a prediction is matched with it at an IoU of at least 0.5.
+        An object is found if a prediction is matched with it at an IoU of at least 0.5. The view
+        lasts as long as this session of FiftyOne.
         """
-        pairs = zip(self._found_ids(field), self._found_ids(other), strict=True)
-        ids = [label_id for found, by_other in pairs for label_id in sorted(found - by_other)]
-        return self.samples.select_labels(ids=ids, fields=self.gt_field)
+        truth = self.images.labels[self.gt_field]
+        labels = truth.recorded[self._found(field) & ~self._found(other)]
+        image = np.searchsorted(truth.first, labels, side="right") - 1
+        rows = zip(self.images.object_ids(image), truth.object_ids(labels), strict=True)
+        return chosen_labels(self.samples, self.gt_field, rows)
 
-    def _found_ids(self, field: str) -> list[set[str]]:
-        """For each image the ids of the ground truth's labels that a field finds."""
-        found = []
-        for image, match in zip(self.images, self.scores[field].matches, strict=True):
-            ids = image.ids[self.gt_field]
-            is_hit = ~match.ignored & (match.truth_index >= 0)
-            found.append({ids[j] for j in match.truth_index[is_hit]})
+    def _found(self, field: str) -> NDArray[np.bool_]:
+        """(records,) bool: which objects a field finds."""
+        truth, matches = self.images.labels[self.gt_field], self.scores[field].matches
+        image = np.repeat(np.arange(len(matches)), np.diff(matches.first))
+        is_hit = ~matches.ignored & (matches.truth_index >= 0)
+        found = np.zeros(len(truth.recorded), np.bool_)
+        found[(truth.first_record[image] + matches.truth_index)[is_hit]] = True
         return found
 
     def table(self) -> str:
@@ -248,13 +257,13 @@ class Comparison:
         ]
         for field in self.fields[1:]:
             first = self.fields[0]
-            only, others = self.found_only_by(field, first), self.found_only_by(first, field)
+            found, before = self._found(field), self._found(first)
             recalls = {name: self.recalls(name) for name in (first, field)}
             plots.plot_gains(recalls, target / f"gains_{field}.png")
             parts += [
                 f"## {field} against {first}",
-                f"{only.count(f'{self.gt_field}.detections')} objects are found by {field} alone, "
-                f"{others.count(f'{self.gt_field}.detections')} by {first} alone (IoU 0.5).",
+                f"{np.count_nonzero(found & ~before)} objects are found by {field} alone, "
+                f"{np.count_nonzero(before & ~found)} by {first} alone (IoU 0.5).",
                 f"![Gain in recall of each image](gains_{field}.png)",
             ]
             for title, view in (("gains", self.gains(field)), ("losses", self.losses(field))):
@@ -280,17 +289,20 @@ class Comparison:
                     writer.writerow(row)
 
     def _write_samples(self, path: Path) -> None:
-        paths = dict(zip(*self.samples.values(["id", "filepath"]), strict=True))
         recalls = [self.recalls(field) for field in self.fields]
+        position = {sample_id: i for i, sample_id in enumerate(self.images.sample_ids())}
         with path.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(
                 ["filepath", "sample_id", "objects", *(f"recall_{field}" for field in self.fields)]
             )
             objects = self.scores[self.fields[0]].ranked["all"].objects
-            for i, image in enumerate(self.images):
-                row = [paths[image.sample_id], image.sample_id, int(objects[i])]
-                writer.writerow([*row, *(round(float(recall[i]), 4) for recall in recalls)])
+            for document in aggregate(self.samples, [{"$project": {"filepath": True}}]):
+                sample_id = str(document["_id"])
+                i = position.get(sample_id)
+                if i is not None:
+                    row = [document["filepath"], sample_id, int(objects[i])]
+                    writer.writerow([*row, *(round(float(recall[i]), 4) for recall in recalls)])
 
     def _plot_images(self, view: fo.DatasetView, path: Path) -> bool:
         """Plot images with the masks of all fields side by side; False if nothing was plotted."""

@@ -4,43 +4,36 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence
-from datetime import datetime, timezone
+from collections.abc import Iterable
 from typing import Any
 
-from bson import ObjectId
+import numpy as np
 from fiftyone.utils.eval.coco import (
     COCODetectionResults,
     COCOEvaluation,
     COCOEvaluationConfig,
 )
-from pymongo import UpdateOne
 
-from promerge_fo.dataset.database import (
-    bulk_update,
-    documents,
-    is_generated,
-    load_results,
-    reload_samples,
-    root_dataset,
-)
+from promerge_fo.dataset.database import load_results, root_dataset
 from promerge_fo.dataset.evaluation.coco_metrics import (
     IOUS,
     KINDS,
     METRICS,
     RECALLS,
     ImageRecords,
-    IouType,
-    Match,
     Scores,
-    evaluate,
+    Tally,
 )
+from promerge_fo.dataset.evaluation.label_table import LabelTable
+from promerge_fo.dataset.evaluation.matched_labels import MatchedLabels
+from promerge_fo.dataset.evaluation.matching import IouType
 from promerge_fo.dataset.labels import LABEL
 from promerge_fo.dataset.samples import images_of, require_detections
-from promerge_fo.dataset.stored_labels import ImageLabels, read_labels, stored_labels
+from promerge_fo.dataset.stored_labels import ImageLabels, read_labels
 from promerge_fo.progress import ShowProgress
 
 __all__ = [
+    "FieldScorer",
     "InstanceEvaluationConfig",
     "InstanceResults",
     "evaluate_instances",
@@ -114,20 +107,21 @@ def evaluate_instances(
     method = config.build()
     if eval_key is not None:
         method.validate_run(samples, eval_key)
-    images = list(read_labels(samples, (pred_field, gt_field), progress))
+    table = LabelTable((pred_field, gt_field))
+    images = table.noting(read_labels(samples, (pred_field, gt_field), progress))
     scores = score_field(images, pred_field, gt_field)
     leading = next(iter(scores.values()))
-    config.images = sum(image.size is not None for image in images)
+    config.images = len(table.readable)
     config.figures = {kind: score.metrics for kind, score in scores.items()}
     config.curves = {
         f"{iou:.2f}": leading.precision[IOUS.index(iou)].tolist() for iou in _CURVE_IOUS
     }
-    match_fields = _MatchFields(images, leading, gt_field, pred_field)
+    matched = MatchedLabels(table, leading.matches, gt_field, pred_field)
     results = InstanceResults(
         samples,
         config,
         eval_key,
-        match_fields.matches,
+        matched.columns(),
         leading.precision[:, None],
         RECALLS,
         IOUS,
@@ -139,7 +133,7 @@ def evaluate_instances(
         backend=method,
     )
     if eval_key is not None:
-        _save_run(samples, method, eval_key, images, match_fields, results)
+        _save_run(samples, method, eval_key, matched, results, progress)
     return results
 
 
@@ -153,7 +147,7 @@ def list_evaluations(dataset: Any) -> dict[str, InstanceEvaluationConfig]:
 
 
 def score_field(
-    images: Sequence[ImageLabels], pred_field: str, gt_field: str
+    images: Iterable[ImageLabels], pred_field: str, gt_field: str
 ) -> dict[IouType, Scores]:
     """Measure the predictions of one field.
 
@@ -167,23 +161,39 @@ def score_field(
     Returns:
         The scores of masks ("segm"), if every label has a mask, and then those of boxes ("bbox").
     """
-    records = [
-        ImageRecords(image.number, image.records[gt_field], image.records[pred_field])
-        for image in images
-        if image.size is not None
-    ]
-    maskless = sum(
-        "segmentation" not in record
-        for image in records
-        for record in (*image.truth, *image.predictions)
-    )
-    if maskless:
-        logger.warning(
-            "%d labels of %s and %s have no mask, so only boxes are measured",
-            maskless, gt_field, pred_field,
-        )  # fmt: skip
-        return {"bbox": evaluate(records, "bbox")}
-    return {"segm": evaluate(records, "segm"), "bbox": evaluate(records, "bbox")}
+    scorer = FieldScorer(pred_field, gt_field)
+    for image in images:
+        scorer.add(image)
+    return scorer.scores()
+
+
+class FieldScorer:
+    """Measures the predictions of one field, one image after the other; see :func:`score_field`."""
+
+    def __init__(self, pred_field: str, gt_field: str) -> None:
+        self._pred_field, self._gt_field = pred_field, gt_field
+        self._tallies: dict[IouType, Tally] = {"segm": Tally("segm"), "bbox": Tally("bbox")}
+        self._maskless = 0
+
+    def add(self, image: ImageLabels) -> None:
+        """Take the labels of an image; those of one that cannot be read are left out."""
+        if image.size is None:
+            return
+        truth, predictions = image.records[self._gt_field], image.records[self._pred_field]
+        self._maskless += sum("segmentation" not in record for record in (*truth, *predictions))
+        if self._maskless:
+            self._tallies.pop("segm", None)
+        for tally in self._tallies.values():
+            tally.add(ImageRecords(image.number, truth, predictions))
+
+    def scores(self) -> dict[IouType, Scores]:
+        """The scores of all images."""
+        if self._maskless:
+            logger.warning(
+                "%d labels of %s and %s have no mask, so only boxes are measured",
+                self._maskless, self._gt_field, self._pred_field,
+            )  # fmt: skip
+        return {kind: tally.scores() for kind, tally in self._tallies.items()}
 
 
 class InstanceEvaluationConfig(COCOEvaluationConfig):  # type: ignore[misc]
@@ -235,10 +245,23 @@ class InstanceResults(COCODetectionResults):  # type: ignore[misc]
     """
 
     def __init__(
-        self, *args: Any, coco_metrics: dict[str, dict[str, float]], **kwargs: Any
+        self,
+        samples: Any,
+        config: Any,
+        eval_key: str | None,
+        columns: dict[str, list[Any]] | list[Any],
+        *args: Any,
+        coco_metrics: dict[str, dict[str, float]],
+        **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(samples, config, eval_key, [], *args, **kwargs)
         self.coco_metrics = coco_metrics
+        self._fill(dict(columns))
+
+    def _fill(self, columns: dict[str, Any]) -> None:
+        """Take the matches by columns: FiftyOne's rows take ten times as much memory."""
+        for name, values in columns.items():
+            setattr(self, name, np.asarray(values))
 
     def metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """AP and AR of masks and boxes, beside FiftyOne's metrics of the matches at IoU 0.5.
@@ -261,83 +284,14 @@ class InstanceResults(COCODetectionResults):  # type: ignore[misc]
     def _from_dict(
         cls, d: dict[str, Any], samples: Any, config: Any, eval_key: str, **kwargs: Any
     ) -> InstanceResults:
-        metrics = d["coco_metrics"]
-        return load_results(
-            InstanceResults, d, samples, config, eval_key, coco_metrics=metrics, **kwargs
-        )
-
-
-class _MatchFields:
-    """The matches as FiftyOne stores them on labels and samples.
-
-    Attributes:
-        matches: for each match and each unmatched label (true class, predicted class, IoU,
-            confidence, id of the truth, id of the prediction), with None for whatever is missing.
-        sample_counts: for each sample the number of true positives ("_tp"), false positives ("_fp")
-            and false negatives ("_fn").
-        label_values: by field and suffix ("", "_id", "_iou"), for each sample the values of its
-            labels, in stored order.
-    """
-
-    def __init__(
-        self, images: Sequence[ImageLabels], scores: Scores, gt_field: str, pred_field: str
-    ) -> None:
-        self._gt_field, self._pred_field = gt_field, pred_field
-        self.matches: list[tuple[Any, ...]] = []
-        self.sample_counts: dict[str, list[int]] = {"_tp": [], "_fp": [], "_fn": []}
-        self.label_values: dict[tuple[str, str], list[list[Any]]] = {
-            (field, suffix): []
-            for field in (gt_field, pred_field)
-            for suffix in ("", "_id", "_iou")
-        }
-        matches = iter(scores.matches)
-        for image in images:
-            counts = dict.fromkeys(self.sample_counts, 0)
-            values: dict[tuple[str, str], list[Any]] = {
-                key: [None] * len(image.all_ids[key[0]]) for key in self.label_values
-            }
-            if image.size is not None:
-                self._add_image(image, next(matches), counts, values)
-            for suffix, count in counts.items():
-                self.sample_counts[suffix].append(count)
-            for key, value in values.items():
-                self.label_values[key].append(value)
-
-    def _add_image(
-        self,
-        image: ImageLabels,
-        match: Match,
-        counts: dict[str, int],
-        values: dict[tuple[str, str], list[Any]],
-    ) -> None:
-        """Fill in the counts and the labels' values of one image."""
-        gt, pred = self._gt_field, self._pred_field
-        gt_ids, pred_ids = image.ids[gt], image.ids[pred]
-        missed = {j for j, record in enumerate(image.records[gt]) if not record["iscrowd"]}
-        for i, record in enumerate(image.records[pred]):
-            place, j, score = image.places[pred][i], int(match.truth_index[i]), record["score"]
-            if match.ignored[i]:
-                continue
-            if j < 0:
-                counts["_fp"] += 1
-                values[pred, ""][place] = "fp"
-                self.matches.append((None, LABEL, None, score, None, pred_ids[i]))
-                continue
-            counts["_tp"] += 1
-            missed.discard(j)
-            iou = float(match.ious[i])
-            self.matches.append((LABEL, LABEL, iou, score, gt_ids[j], pred_ids[i]))
-            for field, k, other_id in (
-                (pred, place, gt_ids[j]),
-                (gt, image.places[gt][j], pred_ids[i]),
-            ):
-                values[field, ""][k] = "tp"
-                values[field, "_id"][k] = other_id
-                values[field, "_iou"][k] = iou
-        for j in sorted(missed):
-            counts["_fn"] += 1
-            values[gt, ""][image.places[gt][j]] = "fn"
-            self.matches.append((LABEL, None, None, None, gt_ids[j], None))
+        columns = {name: d[name] for name in MatchedLabels.COLUMNS}
+        empty = {**d, **{name: [] for name in columns}}
+        results = load_results(
+            InstanceResults, empty, samples, config, eval_key, coco_metrics=d["coco_metrics"],
+            **kwargs,
+        )  # fmt: skip
+        results._fill(columns)
+        return results
 
 
 def _panel_metrics(scores: dict[IouType, Scores]) -> dict[str, dict[str, Any]]:
@@ -358,15 +312,15 @@ def _save_run(
     samples: Any,
     method: InstanceEvaluation,
     eval_key: str,
-    images: Sequence[ImageLabels],
-    match_fields: _MatchFields,
+    matched: MatchedLabels,
     results: InstanceResults,
+    progress: ShowProgress,
 ) -> None:
     """Write an evaluation run, or nothing if that fails."""
     try:
         method.register_run(samples, eval_key)
         method.register_samples(samples, eval_key)
-        _write_fields(samples, eval_key, images, match_fields)
+        matched.write(samples, eval_key, progress)
         method.save_run_results(samples, eval_key, results)
         fields = results.config.pred_field, results.config.gt_field
         method.add_fields_to_sidebar_group(samples, eval_key, omit_fields=fields)
@@ -374,40 +328,3 @@ def _save_run(
         if root_dataset(samples).has_evaluation(eval_key):
             root_dataset(samples).delete_evaluation(eval_key)
         raise
-
-
-def _write_fields(
-    samples: Any, eval_key: str, images: Sequence[ImageLabels], match_fields: _MatchFields
-) -> None:
-    """Write the matches to labels and samples."""
-    if is_generated(samples):  # set_values passes values on from patches and frames to their source
-        for (field, suffix), values in match_fields.label_values.items():
-            samples.set_values(f"{field}.detections.{eval_key}{suffix}", values)
-        for suffix, counts in match_fields.sample_counts.items():
-            samples.set_values(f"{eval_key}{suffix}", counts)
-        return
-    # One update for each sample: FiftyOne makes one for each label and attribute, which takes
-    # minutes.
-    fields = {field for field, _ in match_fields.label_values}
-    ids = [ObjectId(image.sample_id) for image in images]
-    paths = [f"{field}.detections._id" for field in fields]
-    places = {
-        (str(document["_id"]), field): {
-            label.id: i for i, label in enumerate(stored_labels(document, field))
-        }
-        for document in documents(samples, {"_id": {"$in": ids}}, *paths)
-        for field in fields
-    }
-    now = datetime.now(timezone.utc)
-    updates = []
-    for k, image in enumerate(images):
-        changes: dict[str, Any] = {"last_modified_at": now}
-        for suffix, counts in match_fields.sample_counts.items():
-            changes[f"{eval_key}{suffix}"] = counts[k]
-        for (field, suffix), values in match_fields.label_values.items():
-            for label, value in zip(image.all_ids[field], values[k], strict=True):
-                place = places[image.sample_id, field][label]
-                changes[f"{field}.detections.{place}.{eval_key}{suffix}"] = value
-        updates.append(UpdateOne({"_id": ObjectId(image.sample_id)}, {"$set": changes}))
-    bulk_update(samples, updates)
-    reload_samples(samples, [image.sample_id for image in images])

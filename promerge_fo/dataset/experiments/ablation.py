@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from promerge_fo.annotations.rle import records_of
 from promerge_fo.calibration import Calibration
 from promerge_fo.config import Config, run_hash
-from promerge_fo.dataset.evaluation.coco_metrics import IouType, bootstrap
 from promerge_fo.dataset.evaluation.evaluate import score_field
-from promerge_fo.dataset.evaluation.intervals import draw_resamples
+from promerge_fo.dataset.evaluation.intervals import resampled_metrics
+from promerge_fo.dataset.evaluation.matching import IouType
 from promerge_fo.dataset.experiments.ablation_result import Ablation
 from promerge_fo.dataset.experiments.feature_store import FeatureStore, StoredFeatures
 from promerge_fo.dataset.experiments.outcome import Outcome
@@ -128,11 +128,15 @@ def ablate(
             jobs = _find_jobs(images, {runs[name]: pipelines[name] for name in own}, store)
             features = FeatureStore(Path(folder) / "features", each)
             _run_jobs(jobs, each, features, store, threads, progress)
-        draws = draw_resamples(len(images), resamples, seed)
         outcomes = {
-            name: _measure(pipeline, runs[name], images, gt_field, store, draws)
+            name: _measure(pipeline, runs[name], images, gt_field, store)
             for name, pipeline in pipelines.items()
         }
+    leading = {name: next(iter(each.scores.values())) for name, each in outcomes.items()}
+    drawn = resampled_metrics(
+        {name: scores.ranked for name, scores in leading.items()}, len(images), resamples, seed
+    )
+    outcomes = {name: replace(each, drawn=drawn[name]) for name, each in outcomes.items()}
     first = next(iter(pipelines.values())).encoder
     kind: IouType = "segm" if all("segm" in o.scores for o in outcomes.values()) else "bbox"
     return Ablation(outcomes, kind, len(images), gt_field, first.identity(), confidence)
@@ -327,9 +331,8 @@ def _measure(
     images: Sequence[_Image],
     gt_field: str,
     store: ResultStore,
-    draws: NDArray[np.int64],
 ) -> Outcome:
-    """The measurements of one setting, from its stored results."""
+    """The measurements of one setting, from its stored results, without the bootstrap's."""
     results = store.read(run, sorted({i.sha256 for i in images if i.sha256 is not None}))
     pred_field = f"{gt_field} predictions"  # any name other than gt_field
     labels, statuses = [], Counter[str]()
@@ -353,13 +356,11 @@ def _measure(
             encoding.append(result.encoding_seconds)
         both = {gt_field: image.labels.records[gt_field], pred_field: records}
         labels.append(replace(image.labels, records=both))
-    scores = score_field(labels, pred_field, gt_field)
-    leading = next(iter(scores.values()))
     return Outcome(
         pipeline,
         run,
-        scores,
-        bootstrap(leading.ranked, draws),
+        score_field(labels, pred_field, gt_field),
+        {},
         dict(statuses),
         sum(len(each.records[pred_field]) for each in labels) / len(labels),
         float(np.median(seconds)) if seconds else float("nan"),

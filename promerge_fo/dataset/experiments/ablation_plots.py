@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from promerge_fo.config import Config
-from promerge_fo.dataset.evaluation.coco_metrics import IouType
+from promerge_fo.dataset.evaluation.matching import IouType
 from promerge_fo.dataset.experiments.outcome import Outcome
 from promerge_fo.dataset.experiments.settings import changes_between
 from promerge_fo.figures import save

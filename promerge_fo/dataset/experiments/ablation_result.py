@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from promerge_fo.dataset.evaluation.coco_metrics import KINDS, METRICS, IouType
+from promerge_fo.dataset.evaluation.coco_metrics import KINDS, METRICS
 from promerge_fo.dataset.evaluation.intervals import percentile_interval
+from promerge_fo.dataset.evaluation.matching import IouType
 from promerge_fo.dataset.experiments.outcome import Outcome
 from promerge_fo.dataset.experiments.settings import changes_between
 from promerge_fo.words import markdown_table

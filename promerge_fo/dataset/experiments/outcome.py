@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promerge_fo.config import Config
-from promerge_fo.dataset.evaluation.coco_metrics import IouType, Scores
+from promerge_fo.dataset.evaluation.coco_metrics import Scores
 from promerge_fo.dataset.evaluation.intervals import percentile_interval
+from promerge_fo.dataset.evaluation.matching import IouType
 from promerge_fo.pipeline import Pipeline
 
 __all__ = ["Outcome"]

@@ -20,8 +20,9 @@ import torch
 from promerge_fo.config import METHODS, Config
 from promerge_fo.dataset.database import root_dataset
 from promerge_fo.dataset.evaluation.benchmark_sets import load_benchmark
-from promerge_fo.dataset.evaluation.coco_metrics import KINDS, IouType
+from promerge_fo.dataset.evaluation.coco_metrics import KINDS
 from promerge_fo.dataset.evaluation.evaluate import evaluate_instances
+from promerge_fo.dataset.evaluation.matching import IouType
 from promerge_fo.dataset.experiments.ablation import ablate
 from promerge_fo.dataset.experiments.ablation_plots import plot_settings, plot_sweeps, plot_times
 from promerge_fo.dataset.experiments.ablation_result import Ablation
