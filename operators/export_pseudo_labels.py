@@ -20,7 +20,7 @@ from ..operator import LongOperator
 
 FORMATS = {
     "coco": "COCO JSON with compressed RLE at full resolution: nothing is lost",
-    "yolo": "polygons in text files: tolerance 2 pixels, no holes",
+    "yolo": "one polygon a mask in text files: holes are filled, parts are joined",
 }
 REVIEWS = {
     "not rejected": "accepted ones, and those that nobody has decided on",

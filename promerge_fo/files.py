@@ -80,7 +80,7 @@ def write_json_list(file: IO[str], elements: Iterable[Any]) -> int:
     file.write("[")
     for count, element in enumerate(elements, start=1):
         file.write("\n" if count == 1 else ",\n")
-        json.dump(element, file)
+        json.dump(element, file, allow_nan=False)
     file.write("\n]")
     return count
 

@@ -29,8 +29,8 @@ METHOD = (*GROUND, "promerge_fo.encoder", "promerge_fo.segment", "promerge_fo.re
 PIPELINE = (*METHOD, "promerge_fo.calibration", "promerge_fo.pipeline", "promerge_fo.figures")
 FLOOR = (
     "promerge_fo.dataset.database", "promerge_fo.dataset.labels", "promerge_fo.dataset.samples",
-    "promerge_fo.dataset.stored_labels", "promerge_fo.dataset.provenance",
-    "promerge_fo.dataset.decided",
+    "promerge_fo.dataset.faults", "promerge_fo.dataset.stored_labels",
+    "promerge_fo.dataset.provenance", "promerge_fo.dataset.decided",
 )  # fmt: skip
 MAKING = (*PIPELINE, "promerge_fo.annotations", *FLOOR)
 MEETING = (*GROUND, "promerge_fo.annotations", "promerge_fo.figures", *FLOOR)

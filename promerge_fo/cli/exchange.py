@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from promerge_fo.cli.arguments import Commands, add, add_command, positive
@@ -28,6 +29,9 @@ def add_commands(commands: Commands) -> None:
     text = "leave the images where they are, or put links or copies into the folder"
     add(made, "--images", ("refer", "link", "copy"), text, default="refer")
     add(made, "--format", ("coco", "yolo"), "format of the annotations", default="coco")
+    text = "names that become categories, or a file with one a line, or the word labels for all"
+    add(made, "--classes", "NAME", text, nargs="+")
+    add(made, "--other-class", "NAME", "category of labels with other names; left out otherwise")
     add(made, "--overwrite", bool, "replace a folder that an earlier export made")
 
     made = add_command(commands, import_, "DATASET FILE --label-field NAME [options]", "import")
@@ -52,6 +56,7 @@ def export(
     path: str,
     min_area: float,
     tags: list[str] | None,
+    classes: list[str] | None,
     **options: Any,
 ) -> int:
     """Write masks as annotations that detectors train on.
@@ -63,17 +68,29 @@ def export(
       promerge export my-dataset pseudo.json
       promerge export my-dataset train/ --val-fraction 0.05 --images link
       promerge export my-dataset train/ --review accepted --max-per-image 10
+      promerge export my-dataset yolo/ --format yolo --images link --classes cat dog
     """
     from promerge_fo.dataset.exchange.export import export_pseudo_labels
     from promerge_fo.dataset.exchange.selection import LEFT_OUT
     from promerge_fo.dataset.samples import find_dataset
 
     samples = find_dataset(dataset, view)
+    named: str | list[str] | None = classes
+    if classes is not None and len(classes) == 1:
+        source = Path(classes[0]).expanduser()
+        named = classes[0] if classes == ["labels"] or source.is_file() else classes
+    options["classes"] = named
     summary = export_pseudo_labels(samples, label_field, path, min_area, tags, **options)
     print(f"{summary['path']}: {summary['annotations']} masks of {summary['images']} images")
     left_out = [f"{summary[name]} {name.replace('_', ' ')}" for name in LEFT_OUT if summary[name]]
     if left_out:
         print("masks left out: " + ", ".join(left_out))
+    if summary["unlisted_names"]:
+        names = [f"{n} {name!r}" for name, n in list(summary["unlisted_names"].items())[:10]]
+        print("names of no class: " + ", ".join(names))
+    for name in ("holes_filled", "parts_left_out"):
+        if summary[name]:
+            print(f"polygons: {summary[name]} {name.replace('_', ' ')}")
     for name in ("unreadable", "unsplit"):
         if summary[name]:
             print(f"images left out: {summary[name]} {name}")

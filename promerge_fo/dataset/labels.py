@@ -154,13 +154,15 @@ def pixel_crop(
     x, y, w, h = detection.bounding_box
     x0, x1 = _pixel_range(x, w, width)
     y0, y1 = _pixel_range(y, h, height)
-    # nearest neighbour: the pixel of the array that contains the centre of each pixel of the box
-    rows = (2 * np.arange(y1 - y0) + 1) * stored.shape[0] // (2 * (y1 - y0))
-    columns = (2 * np.arange(x1 - x0) + 1) * stored.shape[1] // (2 * (x1 - x0))
     top, left = max(0, -y0), max(0, -x0)
-    if (len(rows), len(columns)) != stored.shape:
-        stored = stored[rows][:, columns]
-    inside = stored[top : max(height - y0, top), left : max(width - x0, left)]
+    bottom, right = max(min(y1, height) - y0, top), max(min(x1, width) - x0, left)
+    if (y1 - y0, x1 - x0) == stored.shape:
+        inside = stored[top:bottom, left:right]
+    else:
+        # nearest neighbour: the pixel of the array with the centre of each pixel of the box
+        rows = (2 * np.arange(top, bottom) + 1) * stored.shape[0] // (2 * (y1 - y0))
+        columns = (2 * np.arange(left, right) + 1) * stored.shape[1] // (2 * (x1 - x0))
+        inside = stored[rows][:, columns]
     return inside, y0 + top, x0 + left
 
 

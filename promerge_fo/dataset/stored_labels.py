@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from promerge_fo.annotations.rle import mask_record
 from promerge_fo.annotations.untrusted_masks import EntryError, box_of, check_box, crop_of
 from promerge_fo.dataset.database import aggregate
+from promerge_fo.dataset.faults import Fault, Faults, check_label
 from promerge_fo.dataset.labels import pixel_crop, place_of
 from promerge_fo.machine import available_cpus
 from promerge_fo.progress import ShowProgress, progress_bar
@@ -66,6 +67,7 @@ class ImageLabels:
         ids: the ids of these labels.
         places: the indices of these labels among all labels of the field.
         all_ids: the ids of all labels, in stored order.
+        faults: the labels that cannot be used, and have no records.
     """
 
     sample_id: str
@@ -75,12 +77,15 @@ class ImageLabels:
     ids: dict[str, list[str]]
     places: dict[str, list[int]]
     all_ids: dict[str, list[str]]
+    faults: Sequence[Fault] = ()
 
 
 def read_labels(
     samples: Any, fields: Sequence[str], progress: ShowProgress = None
 ) -> Iterator[ImageLabels]:
     """Read the labels of all samples, in order; images that cannot be read have no records.
+
+    Labels that cannot be used have none either; the log names them.
 
     Args:
         samples: a dataset or a view of images.
@@ -89,15 +94,17 @@ def read_labels(
             that makes one; see :data:`promerge_fo.progress.ShowProgress`.
     """
     read = partial(_image_labels, fields)
-    unreadable = []
+    unreadable, faults = [], Faults()
     with ThreadPoolExecutor(available_cpus()) as pool:
         for chunk in fou.iter_batches(read_documents(samples, fields, progress), _CHUNK):
             numbers, documents = zip(*chunk, strict=True)
             for document, labels in zip(documents, pool.map(read, numbers, documents), strict=True):
                 if labels.size is None:
                     unreadable.append(document["filepath"])
+                faults.add(labels.faults)
                 yield labels
     warn_of_unreadable(unreadable)
+    faults.warn()
 
 
 def warn_of_unreadable(paths: Sequence[str]) -> None:
@@ -138,10 +145,19 @@ def stored_labels(document: dict[str, Any], field: str) -> list[StoredLabel]:
 
 def _image_labels(fields: Sequence[str], number: int, document: dict[str, Any]) -> ImageLabels:
     size = image_size(document)
-    image = ImageLabels(str(document["_id"]), number, size, {}, {}, {}, {})
+    faults: list[Fault] = []
+    image = ImageLabels(str(document["_id"]), number, size, {}, {}, {}, {}, faults)
+
+    def record_of(label: StoredLabel) -> dict[str, Any] | None:
+        try:
+            return annotation_of(label, size) if size else None
+        except EntryError as error:
+            faults.append(label.fault(document["filepath"], error))
+            return None
+
     for field in fields:
         labels = stored_labels(document, field)
-        records = [annotation_of(label, size) if size else None for label in labels]
+        records = [record_of(label) for label in labels]
         image.all_ids[field] = [label.id for label in labels]
         image.places[field] = [i for i, record in enumerate(records) if record is not None]
         image.ids[field] = [labels[i].id for i in image.places[field]]
@@ -163,8 +179,10 @@ class StoredLabel:
         self.confidence = document.get("confidence")
         self.tags = document.get("tags") or []
         self.mask_path = document.get("mask_path")
-        attributes = document.get("attributes") or {}
-        self.iscrowd = document.get("iscrowd", (attributes.get("iscrowd") or {}).get("value"))
+        attribute = document.get("attributes")
+        for key in ("iscrowd", "value"):  # where older versions of FiftyOne's importer put it
+            attribute = attribute.get(key) if isinstance(attribute, dict) else None
+        self.iscrowd = document.get("iscrowd", attribute)
         self.review = document.get("review")
         self._mask = document.get("mask")
 
@@ -177,6 +195,10 @@ class StoredLabel:
     def has_mask(self) -> bool:
         """Whether the label has a mask, in the database or on disk."""
         return self._mask is not None or self.mask_path is not None
+
+    def fault(self, path: str, error: EntryError) -> Fault:
+        """What is wrong with this label of an image."""
+        return Fault(error.what, f"{path}, label {self.id}", str(error))
 
     def get_mask(self) -> NDArray[Any] | None:
         """The array of a mask on disk."""
@@ -209,15 +231,22 @@ def annotation_of(label: StoredLabel, size: tuple[int, int]) -> dict[str, Any] |
         and there is no ``segmentation``. None if the mask has no pixel in the image.
 
     Raises:
-        ValueError, FileNotFoundError: as :func:`promerge_fo.dataset.mask_of`.
+        EntryError: the confidence, the box or the mask cannot be used; ``what`` is one of
+            :data:`~promerge_fo.dataset.faults.FAULTS`.
     """
+    check_label(label.bounding_box, label.confidence)
     crowd = int(bool(label.iscrowd))
     if not label.has_mask:
         x, y, w, h = label.bounding_box
         height, width = size
         box = [x * width, y * height, w * width, h * height]
         return {"iscrowd": crowd, "area": box[2] * box[3], "bbox": box}
-    record = mask_record(*pixel_crop(label, size), size)
+    try:
+        record = mask_record(*pixel_crop(label, size), size)
+    except FileNotFoundError as error:
+        raise EntryError("lost_mask", str(error)) from error
+    except Exception as error:  # decoders raise anything on broken masks
+        raise EntryError("bad_mask", f"its mask cannot be used ({error})") from error
     return None if record is None else {"iscrowd": crowd, **record}
 
 

@@ -70,14 +70,15 @@ def test_every_option_of_export_is_handed_on(named, tmp_path, monkeypatch):
     options = (
         "--view half --label-field fine --min-area 0.1 --tags a b --min-score 0.2 "
         "--review accepted --max-per-image 3 --seed 4 --split-tags train val "
-        "--images copy --format yolo --overwrite"
+        "--images copy --format yolo --classes cat dog --other-class rest --overwrite"
     )
     assert main(["export", "shapes", "out", *options.split()]) == 2
     assert given.pop("samples") == named.load_saved_view("half")
     assert given == {
         "args": ("fine", "out", 0.1, ["a", "b"]), "min_score": 0.2, "review": "accepted",
         "max_per_image": 3, "val_fraction": None, "seed": 4, "split_tags": ["train", "val"],
-        "images": "copy", "format": "yolo", "overwrite": True,
+        "images": "copy", "format": "yolo", "classes": ["cat", "dog"], "other_class": "rest",
+        "overwrite": True,
     }  # fmt: skip
 
 

@@ -50,7 +50,7 @@ def write_manifest(path: Path, content: Mapping[str, Any]) -> None:
         **content,
         "versions": package_versions(),
     }
-    path.write_text(json.dumps(manifest, indent=2, default=str) + "\n")
+    path.write_text(json.dumps(manifest, indent=2, default=str, allow_nan=False) + "\n")
 
 
 def is_export(folder: Path) -> bool:

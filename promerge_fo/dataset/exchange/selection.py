@@ -6,21 +6,55 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from promerge_fo.annotations.untrusted_masks import EntryError
+from promerge_fo.dataset.exchange.categories import Categories
+from promerge_fo.dataset.faults import FAULTS, Fault, check_label
 from promerge_fo.dataset.stored_labels import StoredLabel, annotation_of
 
-__all__ = ["LEFT_OUT", "REVIEWS", "Review", "Selection", "Split", "split_by_tags", "split_randomly"]
+__all__ = [
+    "LEFT_OUT",
+    "REVIEWS",
+    "Chosen",
+    "Review",
+    "Selection",
+    "Split",
+    "split_by_tags",
+    "split_randomly",
+]
 
 Review = Literal["not_rejected", "accepted", "all"]
 REVIEWS: tuple[Review, ...] = get_args(Review)
 
-LEFT_OUT = ("untagged", "unreviewed", "low_score", "too_small", "beyond_limit")
+LEFT_OUT = (
+    "untagged", "unreviewed", "unlisted", *FAULTS, "low_score", "too_small", "beyond_limit",
+    "scattered",
+)  # fmt: skip
 """The reasons to leave out a mask, in the order in which they are checked."""
+
+
+@dataclass
+class Chosen:
+    """The labels of an image that are exported, and what is left out.
+
+    Attributes:
+        labels: the chosen labels, in stored order, each with its annotation from
+            :func:`~promerge_fo.dataset.stored_labels.annotation_of`.
+        counts: the numbers of the others, by the reasons of ``LEFT_OUT``, and of what the
+            file cannot show.
+        unlisted: the numbers of labels whose names are no category, by their names.
+        faults: the labels that cannot be used.
+    """
+
+    labels: list[tuple[StoredLabel, dict[str, Any]]] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    unlisted: Counter[str] = field(default_factory=Counter)
+    faults: list[Fault] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -64,50 +98,58 @@ class Selection:
         return asdict(self)
 
     def choose(
-        self, labels: Sequence[StoredLabel], size: tuple[int, int]
-    ) -> tuple[list[tuple[StoredLabel, dict[str, Any]]], Counter[str]]:
+        self,
+        path: str,
+        labels: Sequence[StoredLabel],
+        size: tuple[int, int],
+        categories: Categories,
+    ) -> Chosen:
         """Choose labels of one image.
 
         Args:
+            path: the image's path, to name it.
             labels: all labels of the image.
             size: (height, width) of the image in pixels.
-
-        Returns:
-            The chosen labels, in stored order, each with its annotation from
-            :func:`~promerge_fo.dataset.stored_labels.annotation_of`; and the number of labels left
-            out for each reason of ``LEFT_OUT``.
-
-        Raises:
-            ValueError, FileNotFoundError: as :func:`promerge_fo.dataset.mask_of`.
+            categories: the names that are exported.
         """
-        chosen, left_out = [], Counter[str]()
+        chosen = Chosen()
         for label in labels:
             reason = self._reason_against(label)
+            if reason is None and categories.of(label.label) is None:
+                chosen.unlisted[str(label.label)] += 1
+                reason = "unlisted"
             if reason is not None:
-                left_out[reason] += 1
+                chosen.counts[reason] += 1
                 continue
-            record = annotation_of(label, size)
+            try:
+                check_label(label.bounding_box, label.confidence)
+                if self.min_score is not None and _score(label) < self.min_score:
+                    chosen.counts["low_score"] += 1
+                    continue
+                record = annotation_of(label, size)
+            except EntryError as error:
+                chosen.counts[error.what] += 1
+                chosen.faults.append(label.fault(path, error))
+                continue
             if record is None or record["area"] < self.min_area * size[0] * size[1]:
-                left_out["too_small"] += 1
+                chosen.counts["too_small"] += 1
                 continue
-            chosen.append((label, record))
-        if self.max_per_image is not None and len(chosen) > self.max_per_image:
-            scores = np.array([_score(label) for label, _ in chosen])
+            chosen.labels.append((label, record))
+        if self.max_per_image is not None and len(chosen.labels) > self.max_per_image:
+            scores = np.array([_score(label) for label, _ in chosen.labels])
             best = np.argsort(-scores, kind="stable")[: self.max_per_image]
-            left_out["beyond_limit"] = len(chosen) - len(best)
-            chosen = [chosen[i] for i in np.sort(best)]
-        return chosen, left_out
+            chosen.counts["beyond_limit"] = len(chosen.labels) - len(best)
+            chosen.labels = [chosen.labels[i] for i in np.sort(best)]
+        return chosen
 
     def _reason_against(self, label: StoredLabel) -> str | None:
-        """The reason to leave out a label, as far as it does not depend on its mask, or None."""
+        """The reason to leave out a label, as far as its tags and its review say, or None."""
         if self.tags is not None and not set(self.tags) & set(label.tags):
             return "untagged"
         if self.review == "accepted" and label.review != "accepted":
             return "unreviewed"
         if self.review == "not_rejected" and label.review == "rejected":
             return "unreviewed"
-        if self.min_score is not None and _score(label) < self.min_score:
-            return "low_score"
         return None
 
 

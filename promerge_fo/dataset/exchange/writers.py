@@ -1,4 +1,4 @@
-"""Write the files of an export: COCO's JSON as a stream, YOLO's folders by FiftyOne's exporter."""
+"""Write the files of an export: COCO's JSON as a stream, and YOLO's folders."""
 
 from __future__ import annotations
 
@@ -12,14 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
-import fiftyone as fo
-from fiftyone.utils.yolo import YOLOv5DatasetExporter
+import numpy as np
 
-from promerge_fo.dataset.labels import LABEL, pixel_crop
+from promerge_fo.annotations.polygons import least_iou, polygon_of
+from promerge_fo.dataset.exchange.categories import Categories
+from promerge_fo.dataset.labels import pixel_crop
 from promerge_fo.dataset.stored_labels import StoredLabel
 from promerge_fo.files import sha256_of
 
-__all__ = ["IMAGE_MODES", "CocoFile", "ExportedImage", "ImageMode", "YoloFolder", "place_image"]
+__all__ = [
+    "IMAGE_MODES",
+    "CocoFile",
+    "ExportedImage",
+    "ImageMode",
+    "YoloFolder",
+    "place_image",
+    "write_yolo_index",
+]
 
 ImageMode = Literal["refer", "link", "copy"]
 IMAGE_MODES: tuple[ImageMode, ...] = get_args(ImageMode)
@@ -34,14 +43,18 @@ class ExportedImage:
         path: the path of the image file.
         name: the path relative to the folder that contains all images.
         size: (height, width) in pixels.
-        labels: the labels, each with its annotation for COCO's JSON.
+        entries: what the writer's ``encode`` made of its labels.
     """
 
     number: int
     path: str
     name: str
     size: tuple[int, int]
-    labels: Sequence[tuple[StoredLabel, dict[str, Any]]]
+    entries: Sequence[Any]
+
+
+Labels = Sequence[tuple[StoredLabel, dict[str, Any]]]
+"""The labels of an image, each with its annotation for COCO's JSON."""
 
 
 class CocoFile:
@@ -49,33 +62,39 @@ class CocoFile:
 
     Args:
         path: the file to write; its folder is made if it is missing.
+        categories: the categories of the labels, numbered from 1.
 
     Attributes:
         counts: the numbers of "images" and "annotations" written so far.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, categories: Categories) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.counts = Counter(images=0, annotations=0)
         self._path = path
+        self._categories = categories
         self._out = path.open("w")
         self._annotations = tempfile.TemporaryFile("w+", dir=path.parent)  # noqa: SIM115
         self._out.write('{"info": {"description": "ProMerge pseudo-labels"}, "images": [')
+
+    def encode(
+        self, labels: Labels, size: tuple[int, int]
+    ) -> tuple[list[dict[str, Any]], Counter[str]]:
+        """The annotations of an image, without ids; from any thread. All can be written."""
+        of = self._categories.of
+        return [
+            {"category_id": (of(label.label) or 0) + 1, "score": label.confidence, **record}
+            for label, record in labels
+        ], Counter()
 
     def add(self, image: ExportedImage) -> None:
         """Write one image and its annotations. Annotations are numbered from 1."""
         height, width = image.size
         record = {"id": image.number, "file_name": image.name, "height": height, "width": width}
         self._append(record, self._out, "images")
-        for label, entry in image.labels:
-            annotation = {
-                "id": self.counts["annotations"] + 1,
-                "image_id": image.number,
-                "category_id": 1,
-                "score": label.confidence,
-                **entry,
-            }
-            self._append(annotation, self._annotations, "annotations")
+        for entry in image.entries:
+            ids = {"id": self.counts["annotations"] + 1, "image_id": image.number}
+            self._append({**ids, **entry}, self._annotations, "annotations")
 
     def close(self) -> None:
         """Append the annotations, which were kept in a file of their own, and the categories."""
@@ -83,7 +102,9 @@ class CocoFile:
             out.write('\n], "annotations": [')
             annotations.seek(0)
             shutil.copyfileobj(annotations, out)
-            out.write(f'\n], "categories": [{{"id": 1, "name": "{LABEL}"}}]}}\n')
+            names = enumerate(self._categories.names, start=1)
+            categories = [{"id": number, "name": name} for number, name in names]
+            out.write(f'\n], "categories": {json.dumps(categories)}}}\n')
 
     def describe(self) -> dict[str, Any]:
         """The counts, and the size in bytes and the SHA-256 of the file, after it is closed."""
@@ -94,48 +115,69 @@ class CocoFile:
         }
 
     def _append(self, entry: dict[str, Any], out: IO[str], kind: str) -> None:
-        out.write((",\n" if self.counts[kind] else "\n") + json.dumps(entry))
+        out.write((",\n" if self.counts[kind] else "\n") + json.dumps(entry, allow_nan=False))
         self.counts[kind] += 1
 
 
 class YoloFolder:
-    """One split of a YOLO segmentation dataset, written by FiftyOne's exporter.
-
-    Each connected part of a mask becomes a polygon without holes, with a tolerance of 2 pixels.
+    """One split of a YOLO segmentation dataset: a file of lines for each image.
 
     Args:
         folder: the folder of the dataset, which all splits share.
         split: the name of the split.
-        root: the folder that contains all images; they keep their paths relative to it.
+        categories: the categories of the labels, numbered from 0.
         images: "link" or "copy".
 
     Attributes:
-        counts: the numbers of "images" and "annotations" (masks) written so far.
+        counts: the numbers of "images" and "annotations" (lines) written so far.
     """
 
-    def __init__(self, folder: Path, split: str, root: Path, images: ImageMode) -> None:
+    def __init__(self, folder: Path, split: str, categories: Categories, images: ImageMode) -> None:
         self.counts = Counter(images=0, annotations=0)
-        self._labels = folder / "labels" / split
-        self._exporter = YOLOv5DatasetExporter(
-            export_dir=str(folder),
-            split=split,
-            classes=[LABEL],
-            export_media="symlink" if images == "link" else True,
-            rel_dir=str(root),
-            use_masks=True,
-            include_path=False,  # because the folder is moved when it is complete
-        )
-        self._exporter.setup()
+        self._images, self._labels = folder / "images" / split, folder / "labels" / split
+        self._categories = categories
+        self._mode = images
+
+    def encode(self, labels: Labels, size: tuple[int, int]) -> tuple[list[str], Counter[str]]:
+        """The lines of an image's labels; from any thread.
+
+        Returns:
+            One line for each label that can be written; and the numbers of those that cannot
+            ("scattered"), of holes that are filled, and of parts that are left out.
+        """
+        lines, counts = [], Counter[str]()
+        height, width = size
+        digits = len(str(max(size))) + 3  # a thousandth of a pixel
+        for label, record in labels:
+            if label.has_mask:
+                crop, top, left = pixel_crop(label, size)
+                polygon = polygon_of(crop)
+                if polygon is None or polygon.iou < least_iou(record["area"]):
+                    counts["scattered"] += 1
+                    continue
+                counts.update(holes_filled=polygon.holes, parts_left_out=polygon.parts_left_out)
+                points = (polygon.points + np.array([left, top])) / (width, height)
+            else:
+                x, y, w, h = label.bounding_box
+                (x0, x1), (y0, y1) = np.clip([(x, x + w), (y, y + h)], 0, 1)
+                points = np.array([[x0, y0], [x0, y1], [x1, y1], [x1, y0]])
+            numbers = [f"{value:.{digits}f}" for value in points.ravel().tolist()]
+            lines.append(" ".join([str(self._categories.of(label.label)), *numbers]))
+        return lines, counts
 
     def add(self, image: ExportedImage) -> None:
-        """Link or copy one image, and write the file with its polygons."""
-        labels = [_detection(label, image.size) for label, _ in image.labels]
-        self._exporter.export_sample(image.path, fo.Detections(detections=labels))
-        self.counts.update(images=1, annotations=len(labels))
+        """Link or copy one image, and write the file with its lines."""
+        name, number = Path(image.name), 1
+        while (labels := self._labels / name.with_suffix(".txt")).exists():
+            number += 1  # images that differ in their suffixes alone would share a file
+            name = Path(image.name).with_stem(f"{Path(image.name).stem}-{number}")
+        labels.parent.mkdir(parents=True, exist_ok=True)
+        labels.write_text("".join(f"{line}\n" for line in image.entries))
+        place_image(image.path, self._images / name, self._mode)
+        self.counts.update(images=1, annotations=len(image.entries))
 
     def close(self) -> None:
-        """Write the YAML file of the dataset, or add this split to it."""
-        self._exporter.close()
+        """Nothing is left to write: :func:`write_yolo_index` writes what all splits share."""
 
     def describe(self) -> dict[str, Any]:
         """The counts, and one SHA-256 of the names and contents of all label files, by name."""
@@ -146,14 +188,12 @@ class YoloFolder:
         return {**self.counts, "sha256": digest.hexdigest()}
 
 
-def _detection(label: StoredLabel, size: tuple[int, int]) -> fo.Detection:
-    """A FiftyOne label whose mask has exactly the size of its box in pixels."""
-    if not label.has_mask:
-        return fo.Detection(label=LABEL, bounding_box=label.bounding_box)
-    crop, top, left = pixel_crop(label, size)
-    height, width = size
-    box = [left / width, top / height, crop.shape[1] / width, crop.shape[0] / height]
-    return fo.Detection(label=LABEL, bounding_box=box, mask=crop)
+def write_yolo_index(path: Path, splits: Sequence[str], categories: Categories) -> None:
+    """Write the YAML file of a YOLO dataset: where the images of each split lie, and the names."""
+    quoted = [json.dumps(name, ensure_ascii=False) for name in categories.names]
+    names = "".join(f"  {k}: {name}\n" for k, name in enumerate(quoted))
+    places = "".join(f"{split}: ./images/{split}/\n" for split in splits)
+    path.write_text(f"names:\n{names}{places}", encoding="utf-8")
 
 
 def place_image(source: str, target: Path, images: ImageMode) -> None:

@@ -24,15 +24,25 @@ def test_masks_come_back_whole(filled, expected, photographs, tmp_path):
         "image_root": str(Path(photographs[0]).parent),
         "files": {"instances": str(path)},
         "manifest": str(tmp_path / "new" / "pseudo.manifest.json"),
+        "problems": [],
+        "unlisted_names": {},
         "images": 4,
         "annotations": sum(map(len, expected)),
         "untagged": 0,
         "unreviewed": 0,
+        "unlisted": 0,
+        "bad_box": 0,
+        "bad_confidence": 0,
+        "bad_mask": 0,
+        "lost_mask": 0,
         "low_score": 0,
         "too_small": 0,
         "beyond_limit": 0,
+        "scattered": 0,
         "unreadable": 0,
         "unsplit": 0,
+        "holes_filled": 0,
+        "parts_left_out": 0,
     }
     assert coco.dataset["categories"] == [{"id": 1, "name": "fg"}]
     assert sorted(coco.imgs) == [1, 2, 3, 4]
@@ -106,14 +116,15 @@ def test_images_without_masks_are_listed_and_unreadable_ones_are_not(
     assert coco.imgToAnns[6] == []
 
 
-def test_an_export_that_fails_leaves_the_old_file(fo, filled, tmp_path):
+def test_an_export_that_fails_leaves_the_old_file(filled, tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     path.write_text("old")
-    sample = filled.last()
-    gone = fo.Detection(label="fg", bounding_box=[0, 0, 1, 1], mask_path="/nowhere/gone.png")
-    sample.promerge.detections.append(gone)
-    sample.save()
-    with pytest.raises(FileNotFoundError, match=r"the mask /nowhere/gone.png .* is gone"):
+
+    def fail(self, image):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("promerge_fo.dataset.exchange.writers.CocoFile.add", fail)
+    with pytest.raises(OSError, match="the disk is full"):
         pfo.export_pseudo_labels(filled, "promerge", path)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]

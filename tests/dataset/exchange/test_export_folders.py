@@ -117,17 +117,18 @@ def test_a_folder_with_something_in_it_is_not_touched(scenes, tmp_path):
 
 def test_an_interrupted_export_leaves_the_old_one(scenes, tmp_path, monkeypatch):
     from promerge_fo.dataset.exchange import export
+    from promerge_fo.dataset.exchange.selection import Chosen
 
     out = tmp_path / "out"
     pfo.export_pseudo_labels(scenes, "promerge", out)
     before = {name: (out / name).read_bytes() for name in tree(out)}
     seen = []
 
-    def choose(self, labels, size):
+    def choose(self, path, labels, size, categories):
         seen.append(size)
         if len(seen) == 5:
             raise KeyboardInterrupt
-        return [], {}
+        return Chosen()
 
     monkeypatch.setattr(export.Selection, "choose", choose)
     with pytest.raises(KeyboardInterrupt):
@@ -181,8 +182,10 @@ def test_the_manifest_says_what_was_exported_from_what(scenes, filled_record, tm
         "min_area": 0.05, "tags": None, "min_score": 0.2, "review": "not_rejected",
         "max_per_image": None,
         "format": "coco", "images": "link", "val_fraction": 0.5, "seed": 9, "split_tags": None,
+        "classes": None, "other_class": None,
     }  # fmt: skip
     counts = {k: v for k, v in summary.items() if isinstance(v, int)}
+    assert manifest["problems"] == [] and manifest["unlisted_names"] == {}
     assert manifest["counts"] == counts
     assert manifest["runs"] == {"0123456789abcdef": {"images": 7, "record": filled_record}}
     assert manifest["image_root"] == summary["image_root"]
@@ -279,64 +282,3 @@ def test_detectron2_reads_it(scenes, tmp_path):
         masks = instances.gt_masks.tensor.numpy()
         np.testing.assert_array_equal(masks, wanted[os.path.realpath(record["file_name"])])
         assert instances.gt_classes.tolist() == [0] * len(masks)
-
-
-@pytest.mark.parametrize("images", ["link", "copy"])
-def test_yolo(fo, scenes, tmp_path, images):
-    out = tmp_path / "out"
-    summary = pfo.export_pseudo_labels(
-        scenes, "promerge", out, min_area=0.1, images=images, format="yolo", val_fraction=1 / 3
-    )
-    assert summary["files"] == {"dataset": str(out / "dataset.yaml")}
-    placed = [name for name in tree(out) if name.startswith("images/")]
-    assert len(placed) == 9
-    assert all((out / name).is_symlink() == (images == "link") for name in placed)
-    manifest = json.loads(Path(summary["manifest"]).read_text())
-    assert manifest["files"]["labels/train"]["images"] == 6
-    assert manifest["files"]["labels/val"]["images"] == 3
-    total = 0
-    for split in ("train", "val"):
-        read = fo.Dataset.from_dir(
-            dataset_dir=str(out),
-            dataset_type=fo.types.YOLOv5Dataset,
-            split=split,
-            label_type="polylines",
-            label_field="found",
-        )
-        for sample in read:
-            total += len(sample.found.polylines)
-            name = os.path.relpath(sample.filepath, out / "images" / split)
-            assert (tmp_path / "photos" / name).is_file()
-            assert {p.label for p in sample.found.polylines} <= {"fg"}
-        read.delete()
-    assert total >= summary["annotations"] > 9
-
-
-def test_yolo_polygons_follow_the_masks(fo, dataset, photographs, tmp_path):
-    mask = np.zeros((100, 120), dtype=bool)
-    mask[20:70, 30:95] = True
-    label = fo.Detection(
-        label="anything", bounding_box=[30 / 120, 20 / 100, 65 / 120, 50 / 100],
-        mask=mask[20:70, 30:95],
-    )  # fmt: skip
-    box = fo.Detection(label="box", bounding_box=[0.5, 0.25, 0.25, 0.5])
-    dataset.add_sample(
-        fo.Sample(
-            filepath=photographs[0],
-            metadata=fo.ImageMetadata(width=120, height=100),
-            promerge=fo.Detections(detections=[label, box]),
-        )
-    )
-    out = tmp_path / "out"
-    pfo.export_pseudo_labels(dataset, "promerge", out, images="link", format="yolo")
-    (file,) = (out / "labels" / "train").glob("*.txt")
-    first, second = (line.split() for line in file.read_text().splitlines())
-    points = np.array(first[1:], dtype=float).reshape(-1, 2) * [120, 100]
-    assert first[0] == second[0] == "0"
-    assert np.abs(points.min(axis=0) - [30, 20]).max() <= 2
-    assert np.abs(points.max(axis=0) - [95, 70]).max() <= 2
-    corners = np.array(second[1:], dtype=float).reshape(-1, 2)
-    assert corners.min(axis=0).tolist() == [0.5, 0.25] and corners.max(axis=0).tolist() == [
-        0.75,
-        0.75,
-    ]
