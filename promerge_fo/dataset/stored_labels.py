@@ -22,7 +22,7 @@ from promerge_fo.annotations.rle import mask_record
 from promerge_fo.annotations.untrusted_masks import EntryError, box_of, check_box, crop_of
 from promerge_fo.dataset.database import aggregate
 from promerge_fo.dataset.faults import Fault, Faults, check_label
-from promerge_fo.dataset.labels import pixel_crop, place_of
+from promerge_fo.dataset.labels import mask_of, pixel_crop, place_of
 from promerge_fo.machine import available_cpus
 from promerge_fo.progress import ShowProgress, progress_bar
 
@@ -39,6 +39,7 @@ __all__ = [
     "read_labels",
     "recorded_size",
     "stored_labels",
+    "usable_masks",
     "warn_of_unreadable",
 ]
 
@@ -81,20 +82,25 @@ class ImageLabels:
 
 
 def read_labels(
-    samples: Any, fields: Sequence[str], progress: ShowProgress = None
+    samples: Any,
+    fields: Sequence[str],
+    progress: ShowProgress = None,
+    faults: Faults | None = None,
 ) -> Iterator[ImageLabels]:
     """Read the labels of all samples, in order; images that cannot be read have no records.
 
-    Labels that cannot be used have none either; the log names them.
+    Labels that cannot be used have none either; the log names them at the end.
 
     Args:
         samples: a dataset or a view of images.
         fields: the fields to read; they hold detections.
         progress: whether to show a progress bar (None: as FiftyOne's config says), or a function
             that makes one; see :data:`promerge_fo.progress.ShowProgress`.
+        faults: counts and names the labels that cannot be used.
     """
     read = partial(_image_labels, fields)
-    unreadable, faults = [], Faults()
+    unreadable = []
+    faults = Faults() if faults is None else faults
     with ThreadPoolExecutor(available_cpus()) as pool:
         for chunk in fou.iter_batches(read_documents(samples, fields, progress), _CHUNK):
             numbers, documents = zip(*chunk, strict=True)
@@ -248,6 +254,24 @@ def annotation_of(label: StoredLabel, size: tuple[int, int]) -> dict[str, Any] |
     except Exception as error:  # decoders raise anything on broken masks
         raise EntryError("bad_mask", f"its mask cannot be used ({error})") from error
     return None if record is None else {"iscrowd": crowd, **record}
+
+
+def usable_masks(detections: fo.Detections | None, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The masks of the labels of one image that can be used and have one.
+
+    Args:
+        detections: labels; None stands for none.
+        size: (height, width) of the image in pixels, as it is shown.
+
+    Returns:
+        (n, height, width) bool, in the order of the labels.
+    """
+    masks = []
+    for label in [] if detections is None else detections.detections:
+        with suppress(Exception):  # decoders raise anything on broken masks
+            check_label(label.bounding_box, label.confidence)
+            masks.append(mask_of(label, size))
+    return np.array(masks, dtype=np.bool_).reshape(-1, *size)
 
 
 def image_size(document: dict[str, Any]) -> tuple[int, int] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ from promerge_fo.dataset.evaluation.evaluate import FieldScorer
 from promerge_fo.dataset.evaluation.intervals import percentile_interval, resampled_metrics
 from promerge_fo.dataset.evaluation.label_table import LabelTable
 from promerge_fo.dataset.evaluation.matching import IouType
-from promerge_fo.dataset.labels import masks_of
+from promerge_fo.dataset.faults import Faults
 from promerge_fo.dataset.samples import images_of, require_detections
-from promerge_fo.dataset.stored_labels import read_labels
+from promerge_fo.dataset.stored_labels import read_labels, usable_masks
 from promerge_fo.images import ImageError, load_image
 from promerge_fo.progress import ShowProgress
 from promerge_fo.words import markdown_table
@@ -85,7 +85,8 @@ def compare_fields(
         require_detections(samples, field)
     table = LabelTable([gt_field])
     scorers = {field: FieldScorer(field, gt_field) for field in fields}
-    read = read_labels(samples, (*fields, gt_field), progress)
+    faults = Faults()
+    read = read_labels(samples, (*fields, gt_field), progress, faults)
     for image in table.noting(image for image in read if image.size is not None):
         for scorer in scorers.values():
             scorer.add(image)
@@ -98,7 +99,8 @@ def compare_fields(
     leading = {field: score[kind] for field, score in scores.items()}
     ranked = {field: score.ranked for field, score in leading.items()}
     drawn = resampled_metrics(ranked, len(table), resamples, seed, progress)
-    return Comparison(samples, fields, gt_field, kind, table, leading, drawn, confidence)
+    left_out = dict(faults.counts)
+    return Comparison(samples, fields, gt_field, kind, table, leading, drawn, confidence, left_out)
 
 
 def recall_gain(eval_key: str, baseline: str) -> ViewExpression:
@@ -145,6 +147,8 @@ class Comparison:
         scores: the scores of each field.
         drawn: for each field, the values of each metric on the bootstrap's samples, (resamples,).
         confidence: the confidence of the intervals.
+        left_out: the numbers of labels that cannot be used, by
+            :data:`~promerge_fo.dataset.faults.FAULTS`.
     """
 
     samples: Any
@@ -155,6 +159,7 @@ class Comparison:
     scores: dict[str, Scores]
     drawn: dict[str, dict[str, NDArray[np.float64]]]
     confidence: float
+    left_out: Mapping[str, int]
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """The metrics of each field, 0 to 100, or -1 without ground truth."""
@@ -224,10 +229,14 @@ class Comparison:
         return markdown_table(["", *METRICS], rows)
 
     def __str__(self) -> str:
-        return (
+        text = (
             f"{len(self.images)} images, {KINDS[self.kind]} against {self.gt_field}; in brackets, "
-            f"{self.confidence:.0%} intervals\n\n{self.table()}"
+            f"{self.confidence:.0%} intervals"
         )
+        if self.left_out:
+            counts = (f"{n} {what.replace('_', ' ')}" for what, n in self.left_out.items())
+            text += f"; labels left out: {', '.join(counts)}"
+        return f"{text}\n\n{self.table()}"
 
     def report(self, folder: str | os.PathLike[str], pictures: int = 4) -> Path:
         """Write a report with tables, plots, and images that show the fields side by side.
@@ -318,7 +327,7 @@ class Comparison:
                 logger.warning("an image is missing from the report's pictures: %s", error)
                 continue
             size = pixels.shape[0], pixels.shape[1]
-            masks = [masks_of(sample[f], size) for f in (self.gt_field, *self.fields)]
+            masks = [usable_masks(sample[f], size) for f in (self.gt_field, *self.fields)]
             rows.append((pixels, masks))
         if rows:
             plots.plot_side_by_side(rows, [self.gt_field, *self.fields], path)

@@ -27,6 +27,7 @@ from promerge_fo.dataset.evaluation.coco_metrics import (
 from promerge_fo.dataset.evaluation.label_table import LabelTable
 from promerge_fo.dataset.evaluation.matched_labels import MatchedLabels
 from promerge_fo.dataset.evaluation.matching import IouType
+from promerge_fo.dataset.faults import Faults
 from promerge_fo.dataset.labels import LABEL
 from promerge_fo.dataset.samples import images_of, require_detections
 from promerge_fo.dataset.stored_labels import ImageLabels, read_labels
@@ -64,7 +65,8 @@ def evaluate_instances(
     all ids are known, else in the order of the samples. Labels with ``iscrowd`` are COCO's crowds.
     Boxes are always measured; the box of a label with a mask is the tight box of the mask. Masks
     are measured if every label of both fields has one. Images that cannot be read, and whose size
-    is not known, are left out.
+    is not known, are left out, and so are labels that cannot be used (without a box, with NaN, with
+    a broken or lost mask), which the log names.
 
     With an ``eval_key``, the results become an evaluation run of FiftyOne. Matches at IoU 0.5 are
     written to the labels: "tp", "fp" or "fn" as ``{eval_key}``, and the id of the matched label and
@@ -89,7 +91,6 @@ def evaluate_instances(
         fiftyone.core.media.MediaTypeError: the samples are not images.
         ValueError: a field does not hold detections, there are no samples, or ``eval_key`` is not
             a valid name of a field.
-        FileNotFoundError: the file of a mask does not exist.
 
     Examples:
         >>> results = evaluate_instances(
@@ -108,9 +109,11 @@ def evaluate_instances(
     if eval_key is not None:
         method.validate_run(samples, eval_key)
     table = LabelTable((pred_field, gt_field))
-    images = table.noting(read_labels(samples, (pred_field, gt_field), progress))
+    faults = Faults()
+    images = table.noting(read_labels(samples, (pred_field, gt_field), progress, faults))
     scores = score_field(images, pred_field, gt_field)
     leading = next(iter(scores.values()))
+    config.left_out = dict(faults.counts)
     config.images = len(table.readable)
     config.figures = {kind: score.metrics for kind, score in scores.items()}
     config.curves = {
@@ -205,6 +208,8 @@ class InstanceEvaluationConfig(COCOEvaluationConfig):  # type: ignore[misc]
 
     Attributes:
         images: the number of images measured.
+        left_out: the numbers of labels that cannot be used, by
+            :data:`~promerge_fo.dataset.faults.FAULTS`.
         figures: the metrics, see :attr:`InstanceResults.coco_metrics`.
         curves: (101,) precisions at :data:`~promerge_fo.dataset.evaluation.coco_metrics.RECALLS`,
             by IoU ("0.50", "0.75").
@@ -217,6 +222,7 @@ class InstanceEvaluationConfig(COCOEvaluationConfig):  # type: ignore[misc]
         images: int = 0,
         figures: dict[str, dict[str, float]] | None = None,
         curves: dict[str, list[float]] | None = None,
+        left_out: dict[str, int] | None = None,
         **kwargs: Any,
     ) -> None:
         settings = {"iou": 0.5, "classwise": False, "use_masks": True, **kwargs}
@@ -224,6 +230,7 @@ class InstanceEvaluationConfig(COCOEvaluationConfig):  # type: ignore[misc]
         self.images = images
         self.figures = figures or {}
         self.curves = curves or {}
+        self.left_out = left_out or {}
 
     @property
     def method(self) -> str:

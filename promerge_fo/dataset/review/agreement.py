@@ -29,8 +29,8 @@ def measure_agreement(
     """Measure how well each mask of a field agrees with the masks of another field.
 
     Each label gets the IoU of its mask with the best matching mask of the other field in the same
-    image, or 0 if no mask overlaps it. If any label of an image has no mask, boxes are compared in
-    that image instead. If an image cannot be read, the IoU is None.
+    image, or 0 if no mask overlaps it, or if it cannot be used itself. If any label of an image has
+    no mask, boxes are compared in that image instead. If an image cannot be read, the IoU is None.
 
     This reads all masks of the samples, so it is slow. Call it once, and again after either field
     has changed.

@@ -25,6 +25,7 @@ from promerge_fo.dataset.review.updates import (
     declare,
     each_label,
     ids_of,
+    is_finite,
     label_path,
     reviewed_path,
     take_back,
@@ -233,7 +234,7 @@ def list_labels(samples: Any, label_field: str) -> list[dict[str, Any]]:
     path = reviewed_path(samples, label_field)
     label = {
         "id": {"$toString": "$$label._id"},
-        "score": {"$ifNull": ["$$label.confidence", None]},
+        "score": {"$cond": [is_finite("$$label.confidence"), "$$label.confidence", None]},
         "area": area_of("$$label"),
         "review": {"$ifNull": ["$$label.review", None]},
         "reviewer": {"$ifNull": ["$$label.reviewer", None]},

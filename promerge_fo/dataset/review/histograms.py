@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from promerge_fo.dataset.database import aggregate
 from promerge_fo.dataset.review.decisions import ACCEPTED, REJECTED, Progress
-from promerge_fo.dataset.review.updates import area_of, each_label, reviewed_path
+from promerge_fo.dataset.review.updates import area_of, each_label, is_finite, reviewed_path
 from promerge_fo.dataset.samples import images_of
 
 __all__ = ["STATES", "Histogram", "Quantity", "review_histograms", "select_between"]
@@ -80,8 +80,8 @@ def review_histograms(samples: Any, label_field: str) -> dict[Quantity, Histogra
     """
     path = reviewed_path(samples, label_field)
     shape = len(STATES), len(_AREAS) - 1, len(_SCORES)  # one more bar, for labels without a score
-    has_score = {"$ne": [{"$ifNull": ["$$label.confidence", None]}, None]}
-    score = {"$cond": [has_score, _bar("$$label.confidence", _SCORES), shape[2] - 1]}
+    bar_of_score = _bar("$$label.confidence", _SCORES)
+    score = {"$cond": [is_finite("$$label.confidence"), bar_of_score, shape[2] - 1]}
     area = _bar(area_of("$$label"), _AREAS)
     state = {"$max": [0, {"$indexOfArray": [STATES, "$$label.review"]}]}
     bar = {
@@ -151,7 +151,8 @@ def select_between(
     else:
         known = ", ".join(get_args(Quantity))
         raise ValueError(f"the quantity is {quantity!r}, but must be one of {known}")
-    return samples.filter_labels(label_field, ~value.is_null() & _between(value, low, high))
+    is_number = ~value.is_null() & (value > -math.inf) & (value < math.inf)
+    return samples.filter_labels(label_field, is_number & _between(value, low, high))
 
 
 def _between(value: Any, low: float | None, high: float | None) -> Any:

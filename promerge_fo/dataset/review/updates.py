@@ -9,6 +9,7 @@ expressions below, ``$$label`` stands for one label in either case.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from functools import partial
 from typing import Any
@@ -50,6 +51,7 @@ __all__ = [
     "declare",
     "each_label",
     "ids_of",
+    "is_finite",
     "label_path",
     "reviewed_path",
     "select_attributes",
@@ -211,8 +213,23 @@ def select_attributes(path: str, *attributes: str) -> Json:
 
 def area_of(label: str) -> Json:
     """The expression for a label's ``area``, or that of its box if it has none; always above 0."""
-    sides = [{"$arrayElemAt": [f"{label}.bounding_box", i]} for i in (2, 3)]
-    return {"$max": [{"$ifNull": [f"{label}.area", {"$multiply": sides}]}, _MIN_AREA]}
+    box = {"$cond": [{"$isArray": f"{label}.bounding_box"}, f"{label}.bounding_box", []]}
+    sides = [{"$arrayElemAt": [box, i]} for i in (2, 3)]
+    numbers = [{"$cond": [is_finite(side), side, 0]} for side in sides]
+    area = {"$cond": [is_finite(f"{label}.area"), f"{label}.area", {"$multiply": numbers}]}
+    return {"$max": [area, _MIN_AREA]}
+
+
+def is_finite(value: Any) -> Json:
+    """The expression for whether a value is a number, and neither infinite nor NaN."""
+    # MongoDB's order of values: NaN, numbers from -infinity on, texts
+    return {
+        "$and": [
+            {"$isNumber": value},
+            {"$gt": [value, -math.inf]},
+            {"$lt": [value, math.inf]},
+        ]
+    }
 
 
 def ids_of(path: str) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections import Counter
 
 import bson
 import numpy as np
@@ -64,39 +66,45 @@ def spoil(fo, dataset, tmp_path):
     return spoil
 
 
-@pytest.mark.parametrize("bad", BAD)
+COUNTS = Counter(what for _, what, _ in BAD.values())
+
+
 @pytest.mark.parametrize("style", ["coco", "yolo"])
-def test_an_export_names_counts_and_leaves_out(spoil, dataset, tmp_path, caplog, bad, style):
-    changes, what, words = BAD[bad]
-    where = spoil(changes)
+def test_an_export_names_counts_and_leaves_out(spoil, dataset, tmp_path, caplog, style):
+    where = [spoil(changes) for changes, _, _ in BAD.values()]
     options = {"format": style, "images": "link", "min_area": 0, "min_score": 0.1}
     summary = pfo.export_pseudo_labels(dataset, "promerge", tmp_path / "out", **options)
-    assert (summary["annotations"], summary[what]) == (1, 1)
-    (problem,) = summary["problems"]
-    assert problem.startswith(f"{where}: ")
-    with pytest.raises(AssertionError, match=words):
-        raise AssertionError(problem)
-    assert "1 labels cannot be used and are left out" in caplog.text and problem in caplog.text
-    manifest = (tmp_path / "out" / "manifest.json").read_text()
-    assert json.loads(manifest, parse_constant=pytest.fail)["problems"] == [problem]
+    assert summary["annotations"] == len(BAD)
+    assert {what: summary[what] for what in COUNTS} == COUNTS
+    for problem, place, (_, _, words) in zip(summary["problems"], where, BAD.values(), strict=True):
+        assert problem.startswith(f"{place}: ")
+        assert re.search(words, problem), problem
+    assert f"{len(BAD)} labels cannot be used and are left out" in caplog.text
+    assert summary["problems"][0] in caplog.text
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(), parse_constant=fail)
+    assert manifest["problems"] == summary["problems"]
     for path in (tmp_path / "out" / "annotations").glob("*.json"):
-        content = json.loads(path.read_text(), parse_constant=pytest.fail)
-        assert [entry["score"] for entry in content["annotations"]] == [0.9]
+        content = json.loads(path.read_text(), parse_constant=fail)
+        assert [entry["score"] for entry in content["annotations"]] == [0.9] * len(BAD)
 
 
-@pytest.mark.parametrize("bad", BAD)
+def fail(constant):
+    raise AssertionError(f"{constant} is no JSON")
+
+
 @pytest.mark.parametrize("in_truth", [False, True])
-def test_evaluation_and_comparison_leave_out_too(spoil, dataset, caplog, bad, in_truth):
-    changes, what, _ = BAD[bad]
-    where = spoil(changes, in_truth)
+def test_evaluation_and_comparison_leave_out_too(spoil, dataset, caplog, in_truth):
+    where = [spoil(changes, in_truth) for changes, _, _ in BAD.values()]
     results = pfo.evaluate_instances(dataset, "promerge", "truth", eval_key="eval")
-    assert results.config.left_out == {what: 1} and where in caplog.text
-    # two equal predictions, or two equal objects, of which one finds its counterpart
-    counts = [dataset.values(f"eval_{kind}")[0] for kind in ("tp", "fp", "fn")]
-    assert counts == ([1, 0, 1] if not in_truth else [1, 1, 0])
+    assert results.config.left_out == COUNTS and where[0] in caplog.text
+    assert dataset.get_evaluation_info("eval").config.left_out == COUNTS
+    # two equal predictions or two equal objects an image, of which one finds its counterpart
+    expected = (1, 1, 0) if in_truth else (1, 0, 1)
+    for kind, count in zip(("tp", "fp", "fn"), expected, strict=True):
+        assert dataset.values(f"eval_{kind}") == [count] * len(BAD)
     comparison = pfo.compare_fields(dataset, ["other", "promerge"], "truth", resamples=10)
-    assert comparison.left_out == {what: 1}
-    assert f"1 {what.replace('_', ' ')}" in str(comparison)
+    assert comparison.left_out == COUNTS
+    assert f"labels left out: {COUNTS['bad_box']} bad box, " in str(comparison)
 
 
 def test_a_report_of_a_comparison_has_its_pictures(spoil, dataset, tmp_path):
@@ -114,7 +122,7 @@ def test_agreement_and_histograms_go_on(spoil, dataset):
         spoil(changes)
     attribute = measure_agreement(dataset, "promerge", "other")
     agreements = dataset.values(f"promerge.detections.{attribute}")
-    assert agreements == [[1.0, None]] * len(BAD)
+    assert agreements == [[1.0, 0.0]] * len(BAD)
     histograms = review_histograms(dataset, "promerge")
     scores = histograms["score"]
     assert scores.missing == 3 and sum(map(sum, scores.counts.values())) == 2 * len(BAD) - 3
@@ -134,4 +142,7 @@ def test_only_some_of_many_are_named(spoil, dataset, tmp_path, caplog):
 def test_what_is_not_wanted_anyway_is_not_named(spoil, dataset, tmp_path, caplog):
     spoil(BAD["NaN"][0])
     summary = pfo.export_pseudo_labels(dataset, "promerge", tmp_path / "a.json", tags="wanted")
-    assert (summary["untagged"], summary["problems"]) == (2, []) and "cannot be used" not in caplog.text
+    assert (summary["untagged"], summary["problems"]) == (
+        2,
+        [],
+    ) and "cannot be used" not in caplog.text
