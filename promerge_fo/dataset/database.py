@@ -17,7 +17,8 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,9 +28,11 @@ import fiftyone.core.odm as foo
 import fiftyone.core.sample as fos
 import fiftyone.core.utils as fou
 from bson import ObjectId
+from fiftyone.core.odm.runs import RunDocument
+from fiftyone.core.runs import BaseRun
 from fiftyone.core.video import FramesView
 from pymongo import UpdateOne, WriteConcern
-from pymongo.errors import ConnectionFailure, PyMongoError
+from pymongo.errors import ConnectionFailure, DuplicateKeyError, PyMongoError
 
 if TYPE_CHECKING:
     from fiftyone.operators.store import ExecutionStore
@@ -42,6 +45,7 @@ __all__ = [
     "aggregate",
     "aggregate_stored",
     "bulk_update",
+    "changed_schema",
     "chosen_labels",
     "collection_of",
     "companion",
@@ -53,6 +57,7 @@ __all__ = [
     "documents",
     "documents_of",
     "drop_lost_companions",
+    "generated_base",
     "is_frames",
     "is_generated",
     "is_patches",
@@ -61,6 +66,7 @@ __all__ = [
     "merge_updates",
     "propagate",
     "reload_samples",
+    "replaced_run",
     "retry_while_unreachable",
     "root_dataset",
     "source_id",
@@ -85,6 +91,10 @@ _COMPANION = "promerge"  # what the names of companions begin with
 CHUNK = 500  #: ids in one query, or documents in one request: no request grows with a dataset
 WAIT_S = 600.0  #: how long to wait for an unreachable database, in seconds
 _PAUSE_S = 1.0
+_LOCKS = "promerge_locks"  # a collection of our own
+_LOCKED_S = 30.0  # after which the lock of a process that was killed opens
+_LOCK_PAUSE_S = 0.02
+_TRIES = 3
 
 
 def untested(version: str) -> str | None:
@@ -134,6 +144,11 @@ def is_frames(samples: Any) -> bool:
 def is_generated(samples: Any) -> bool:
     """Whether the samples are copies in a temporary dataset: patches, or frames of videos."""
     return bool(samples._is_generated)
+
+
+def generated_base(samples: Any) -> Any:
+    """All patches or frames that a generated view was made with, before its further stages."""
+    return samples._base_view
 
 
 def label_fields(patches: Any) -> list[str]:
@@ -340,6 +355,8 @@ def reload_samples(samples: Any, ids: Sequence[str | ObjectId] | None = None) ->
 def add_fields(samples: Any, fields: Mapping[str, type[fo.Field]], **kwargs: Any) -> None:
     """Declare fields in the schema of the samples' dataset; for frames, also in that of the videos.
 
+    Any number of threads and processes may do this at once.
+
     Args:
         samples: a dataset or a view.
         fields: the type of each field, by its path.
@@ -348,10 +365,106 @@ def add_fields(samples: Any, fields: Mapping[str, type[fo.Field]], **kwargs: Any
     Raises:
         ValueError: a field is already declared with another type.
     """
-    for path, kind in fields.items():
-        dataset_of(samples).add_sample_field(path, kind, **kwargs)
-        if isinstance(samples, FramesView):
-            root_dataset(samples).add_frame_field(path, kind, **kwargs)
+    datasets = [(dataset_of(samples), "sample_fields")]
+    if isinstance(samples, FramesView):
+        datasets.append((root_dataset(samples), "frame_fields"))
+    for dataset, kind in datasets:
+        _add_fields(dataset, kind, fields, **kwargs)
+
+
+def _add_fields(
+    dataset: fo.Dataset, kind: str, fields: Mapping[str, type[fo.Field]], **kwargs: Any
+) -> None:
+    add = dataset.add_sample_field if kind == "sample_fields" else dataset.add_frame_field
+    schema = dataset.get_field_schema if kind == "sample_fields" else dataset.get_frame_field_schema
+    for attempt in range(_TRIES):
+        try:
+            with changed_schema(dataset):
+                loaded = fields.keys() & schema(flat=True).keys()
+                if loaded != fields.keys() & _stored_fields(dataset, kind):
+                    dataset.reload()  # another process changed them since they were loaded
+                for path, field in fields.items():
+                    add(path, field, **kwargs)
+            return
+        except ValueError:  # another thread, as of the App's server, loaded the dataset meanwhile
+            if attempt == _TRIES - 1:
+                raise
+            dataset.reload()
+
+
+def _stored_fields(dataset: fo.Dataset, kind: str) -> set[str]:
+    """The paths of the fields that the database has in a dataset's schema."""
+
+    def paths(declared: Sequence[Json], start: str = "") -> Iterator[str]:
+        for field in declared:
+            path = f"{start}{field['name']}"
+            yield path
+            yield from paths(field.get("fields") or [], f"{path}.")
+
+    document = foo.get_db_conn()["datasets"].find_one({"_id": dataset._doc.id}, {kind: True})
+    return set(paths((document or {}).get(kind) or []))
+
+
+@contextmanager
+def changed_schema(samples: Any) -> Iterator[None]:
+    """Change the schema of the samples' dataset while no other thread or process of ours does.
+
+    FiftyOne reads the list of all fields, changes it and writes it back as a whole, and so it does
+    with the App's sidebar: of two changes at once, one is lost.
+    """
+    locks, dataset = foo.get_db_conn()[_LOCKS], dataset_of(samples)
+    this, owner = dataset._doc.id, ObjectId()
+    while True:
+        now = database_time()
+        lock = {"owner": owner, "until": now + timedelta(seconds=_LOCKED_S)}
+        try:
+            locks.update_one({"_id": this, "until": {"$lt": now}}, {"$set": lock}, upsert=True)
+            break
+        except DuplicateKeyError:
+            time.sleep(_LOCK_PAUSE_S)
+    try:
+        dataset._doc.reload()
+        yield
+    finally:
+        locks.delete_one({"_id": this, "owner": owner})
+
+
+@contextmanager
+def replaced_run(samples: Any, kind: BaseRun | type[BaseRun], key: str) -> Iterator[None]:
+    """Register a run and save its results; one of the same key comes back if the body fails.
+
+    Args:
+        samples: a dataset or a view.
+        kind: the kind of run, such as an evaluation.
+        key: the key of the run; the body does nothing but register it and save its results.
+    """
+    dataset = root_dataset(samples)
+    runs, results = kind._runs_field(), kind._results_cache_field()
+    old, cached = dataset._doc[runs].get(key), getattr(dataset, results).pop(key, None)
+    if old is not None:
+        del dataset._doc[runs][key]  # else FiftyOne deletes it, before the new one is complete
+    try:
+        yield
+    except BaseException:
+        new = dataset._doc[runs].get(key)
+        if old is not None:
+            dataset._doc[runs][key] = old
+            dataset.save()
+            if new is not None and new.id != old.id:
+                _delete_run(new)
+        elif new is not None:
+            kind.delete_run(dataset, key, cleanup=False)
+        if cached is not None:
+            getattr(dataset, results)[key] = cached
+        raise
+    if old is not None:
+        _delete_run(old)
+
+
+def _delete_run(document: RunDocument) -> None:
+    if document.results:
+        document.results.delete()
+    document.delete()
 
 
 def propagate(samples: Any, label_field: str) -> None:

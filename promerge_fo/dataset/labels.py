@@ -9,7 +9,14 @@ import fiftyone as fo
 import numpy as np
 from numpy.typing import NDArray
 
-from promerge_fo.dataset.database import add_fields, dataset_of, is_frames, is_patches, propagate
+from promerge_fo.dataset.database import (
+    add_fields,
+    changed_schema,
+    dataset_of,
+    is_frames,
+    is_patches,
+    propagate,
+)
 from promerge_fo.instances import Instances
 
 __all__ = [
@@ -22,7 +29,6 @@ __all__ = [
     "to_detections",
 ]
 
-_TRIES = 3
 LABEL = "fg"  #: the label of class-agnostic masks, as annotation files usually name it: foreground
 
 _ATTRIBUTES = {
@@ -202,17 +208,8 @@ def declare_field(samples: Any, label_field: str, with_levels: bool = False) -> 
         label_field: a field of detections, or a new one.
         with_levels: whether the labels will be proposals, with levels and parents.
     """
-    for attempt in range(_TRIES):
-        try:
-            add_fields(
-                samples, {label_field: fo.EmbeddedDocumentField}, embedded_doc_type=fo.Detections
-            )
-            complete_field(samples, label_field, with_levels)
-            return
-        except ValueError:  # another thread, as of the App's server, loaded the dataset meanwhile
-            if attempt == _TRIES - 1:
-                raise
-            dataset_of(samples).reload()
+    add_fields(samples, {label_field: fo.EmbeddedDocumentField}, embedded_doc_type=fo.Detections)
+    complete_field(samples, label_field, with_levels)
 
 
 def complete_field(collection: Any, label_field: str, with_levels: bool = False) -> None:
@@ -236,7 +233,8 @@ def complete_field(collection: Any, label_field: str, with_levels: bool = False)
         propagate(collection, label_field)
         add_fields(collection, fields)  # now also for the videos, which had no labels before
     else:
-        _list_in_sidebar(dataset_of(collection), label_field)
+        with changed_schema(collection):
+            _list_in_sidebar(dataset_of(collection), label_field)
 
 
 def _list_in_sidebar(dataset: fo.Dataset, label_field: str) -> None:

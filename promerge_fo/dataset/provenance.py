@@ -10,8 +10,9 @@ from typing import Any
 
 import fiftyone as fo
 from fiftyone import ViewField as F
+from fiftyone.core.runs import Run
 
-from promerge_fo.dataset.database import root_dataset, store
+from promerge_fo.dataset.database import replaced_run, root_dataset, store
 from promerge_fo.dataset.samples import all_images
 from promerge_fo.run_record import RunRecord
 
@@ -47,15 +48,18 @@ def run_key(label_field: str, run: str) -> str:
 def register(dataset: fo.Dataset, record: RunRecord) -> None:
     """Store the record of a run on its dataset. It replaces one with the same field and hash.
 
+    If that fails, the earlier record is as it was.
+
     Args:
         dataset: the dataset itself, not a view.
         record: the record, with its ``label_field``.
     """
     key = run_key(str(record.label_field), record.run_hash)
     kept = kept_with_run(dataset, key)
-    dataset.register_run(key, dataset.init_run(**record.to_dict()), overwrite=True)
-    if kept:
-        _keep(dataset, key, kept)
+    with replaced_run(dataset, Run, key):
+        dataset.register_run(key, dataset.init_run(**record.to_dict()))
+        if kept:
+            _keep(dataset, key, kept)
 
 
 def keep_with_run(dataset: fo.Dataset, label_field: str, run: str, texts: Sequence[str]) -> str:

@@ -86,6 +86,10 @@ def test_several_slices_are_evaluated_together(masks):
         for sample in both
     }
     assert found == marked
+    pfo.evaluate_instances(masks, "found", "truth", "both")  # the right ones alone
+    right = sliced(masks, "right")
+    assert right.values("both_tp") == [found[i] for i in right.values("id")]
+    assert sliced(masks, "left").values("both_tp") == [None] * 4
 
 
 def test_the_active_slice_is_exported_and_takes_predictions(masks, tmp_path):

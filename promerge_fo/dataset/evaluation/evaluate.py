@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from fiftyone.utils.eval.coco import (
     COCOEvaluationConfig,
 )
 
-from promerge_fo.dataset.database import load_results, root_dataset
+from promerge_fo.dataset.database import load_results, replaced_run
 from promerge_fo.dataset.evaluation.coco_metrics import (
     IOUS,
     KINDS,
@@ -27,6 +28,7 @@ from promerge_fo.dataset.evaluation.coco_metrics import (
 from promerge_fo.dataset.evaluation.label_table import LabelTable
 from promerge_fo.dataset.evaluation.matched_labels import MatchedLabels
 from promerge_fo.dataset.evaluation.matching import IouType
+from promerge_fo.dataset.evaluation.replaced_run import replaced_matches
 from promerge_fo.dataset.faults import Faults
 from promerge_fo.dataset.labels import LABEL
 from promerge_fo.dataset.samples import images_of, require_detections
@@ -74,7 +76,8 @@ def evaluate_instances(
     (``{eval_key}_tp``, ``_fp``, ``_fn``); a prediction that is matched with a crowd is not counted.
     The App's Model Evaluation panel shows the metrics, and FiftyOne's ``list_evaluations``,
     ``load_evaluation_results``, ``rename_evaluation`` and ``delete_evaluation`` work. Nothing is
-    written before all metrics are computed. If writing fails, the run is deleted.
+    written before all metrics are computed. If writing fails or is interrupted by Ctrl-C, nothing
+    of the new run is left, and an earlier one of its key is as it was.
 
     Args:
         samples: a dataset or a view of images.
@@ -323,15 +326,9 @@ def _save_run(
     results: InstanceResults,
     progress: ShowProgress,
 ) -> None:
-    """Write an evaluation run, or nothing if that fails."""
-    try:
-        method.register_run(samples, eval_key)
-        method.register_samples(samples, eval_key)
+    """Write an evaluation run; if that fails, an earlier one of the key is as it was."""
+    with ExitStack() as stack, replaced_matches(samples, method, eval_key):
         matched.write(samples, eval_key, progress)
+        stack.enter_context(replaced_run(samples, method, eval_key))
+        method.register_run(samples, eval_key)
         method.save_run_results(samples, eval_key, results)
-        fields = results.config.pred_field, results.config.gt_field
-        method.add_fields_to_sidebar_group(samples, eval_key, omit_fields=fields)
-    except BaseException:
-        if root_dataset(samples).has_evaluation(eval_key):
-            root_dataset(samples).delete_evaluation(eval_key)
-        raise

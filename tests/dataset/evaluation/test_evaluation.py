@@ -322,21 +322,88 @@ def test_views_are_evaluated_alone(fo, small):
     assert one.metrics() == pfo.evaluate_instances(small, "found", "truth").metrics()
 
 
-@pytest.mark.parametrize("when", ["read_labels", "_panel_metrics", "save_run_results"])
-def test_a_run_that_fails_leaves_no_trace(fo, small, monkeypatch, when):
+def stored(dataset):
+    """All that an evaluation has stored on a dataset, as another process finds it."""
+    dataset.reload()
+    dataset.clear_cache()
+    labels = [
+        {name: label[name] for name in label.field_names if name.startswith("first")}
+        for field in ("truth", "found")
+        for each in dataset.values(f"{field}.detections")
+        for label in each
+    ]
+    counts = map(dataset.values, [n for n in dataset.get_field_schema() if n.startswith("first")])
+    results = {k: dataset.load_evaluation_results(k) for k in dataset.list_evaluations()}
+    return {
+        "schema": set(dataset.get_field_schema(flat=True)),
+        "labels": labels,
+        "counts": list(counts),
+        "metrics": {key: result.metrics() for key, result in results.items()},
+        "matches": {key: result.ypred_ids.tolist() for key, result in results.items()},
+        "times": [dataset.get_evaluation_info(key).timestamp for key in results],
+        "sidebar": [
+            set(group.paths)
+            for group in dataset.app_config.sidebar_groups or ()
+            if group.name == "first"
+        ],
+    }
+
+
+@pytest.fixture(
+    params=[
+        ("_panel_metrics", RuntimeError),
+        ("write", KeyboardInterrupt),
+        ("register_run", RuntimeError),
+        ("save_run_results", KeyboardInterrupt),
+    ]
+)
+def failing(request, monkeypatch):
+    """Makes evaluations fail at some step, after it did its work."""
     from promerge_fo.dataset.evaluation import evaluate as evaluation
 
-    def broken(*arguments, **options):
-        raise RuntimeError("no luck")
+    when, error = request.param
+    place = {"_panel_metrics": evaluation, "write": evaluation.MatchedLabels}.get(
+        when, evaluation.InstanceEvaluation
+    )
+    real = getattr(place, when)
 
-    place = evaluation.InstanceEvaluation if when == "save_run_results" else evaluation
-    monkeypatch.setattr(place, when, broken)
-    schema = small.get_field_schema(flat=True)
-    with pytest.raises(RuntimeError, match="no luck"):
+    def broken(*arguments, **options):
+        real(*arguments[when == "save_run_results" :], **options)  # that one is a class's
+        raise error("no luck")
+
+    def fail():
+        monkeypatch.setattr(place, when, broken)
+        return pytest.raises(error, match="no luck")
+
+    yield fail
+
+
+def test_a_run_that_fails_leaves_no_trace_and_the_earlier_one_of_its_name(
+    small, failing, monkeypatch
+):
+    nothing = stored(small)
+    with failing():
         pfo.evaluate_instances(small, "found", "truth", "first")
-    small.reload()
-    assert small.list_evaluations() == []
-    assert small.get_field_schema(flat=True).keys() == schema.keys()
+    assert stored(small) == nothing
+    assert not nothing["metrics"]
+
+    monkeypatch.undo()
+    pfo.evaluate_instances(small, "found", "truth", "first")
+    earlier = stored(small)
+    assert earlier["counts"] == [[1, 0], [1, 0], [1, 0]]
+    sample = small.first()
+    sample.found.detections[1].confidence = 0.95
+    sample.save()
+    with failing():
+        pfo.evaluate_instances(small.limit(1), "found", "truth", "first")
+    assert stored(small) == earlier
+    assert earlier["metrics"]["first"]["segm"]["AP50"] < 26
+
+    monkeypatch.undo()
+    pfo.evaluate_instances(small.limit(1), "found", "truth", "first")
+    later = stored(small)
+    assert later["metrics"]["first"]["segm"]["AP50"] == pytest.approx(100 * 51 / 101)
+    assert later["counts"] == [[1, None], [1, None], [1, None]]
 
 
 def test_bad_input_is_refused_before_work_starts(fo, small):
