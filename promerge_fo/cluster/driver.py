@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from promerge_fo.dataset.runs.merge import merge_rows
 from promerge_fo.dataset.runs.resume import finished, images_to_do, start_run, unfinished
 from promerge_fo.dataset.runs.segment import Report, made_of
 from promerge_fo.dataset.runs.status import Heartbeat
-from promerge_fo.dataset.samples import whole_images_of
+from promerge_fo.dataset.samples import settled, whole_images_of
 from promerge_fo.diagnosis import diagnose
 from promerge_fo.machine import available_cpus
 from promerge_fo.progress import ShowProgress, progress_bar
@@ -98,15 +98,16 @@ def segment_on_ray(
     samples = whole_images_of(samples)
     run = run_hash(recipe.identity)
     config = METHODS[recipe.identity["method"]].from_dict(recipe.identity["config"])
-    which: dict[str, Any] = {"limit": limit, "overwrite": overwrite, "retry_failed": retry_failed}
-    kept = Kept(images_to_do(samples, label_field, run, **which), label_field)
+    which: dict[str, Any] = {"overwrite": overwrite, "retry_failed": retry_failed}
+    parts = settled(samples, limit)
+    kept = Kept(images_to_do(parts, label_field, run, **which), label_field)
     if kept:  # few, as people do not look at millions: done by this process
         pipeline = recipe("cpu", available_cpus())
         with progress_bar(progress, len(kept.paths), "images with decisions") as bar:
             kept.check(made_of(pipeline, kept.paths, run, bar), drop_decisions)
     declare_field(samples, label_field, config.has_proposals)
-    start = start_run(samples, label_field, run, **which)
-    view, total, before, left = start.view, start.total, start.finished, start.left
+    start = start_run(parts, label_field, run, **which)
+    total, before, left = start.total, start.finished, start.left
     folder = Path(shards).expanduser().absolute() / run
     if overwrite:
         shutil.rmtree(folder, ignore_errors=True)
@@ -125,9 +126,7 @@ def segment_on_ray(
     try:
         with progress_bar(progress, left) as bar, heartbeat, merger:
             for _ in range(_MAX_ROUNDS):
-                todo = retry_while_unreachable(
-                    lambda: _image_paths(unfinished(view, label_field, run))
-                )
+                todo = retry_while_unreachable(lambda: _image_paths(start.parts, label_field, run))
                 # If an image failed in one shard, but not in another, the masks of the latter win.
                 for include_failed in (False,) if retry_failed else (False, True):
                     for name in _shard_names(folder):
@@ -156,7 +155,7 @@ def segment_on_ray(
     except KeyboardInterrupt:
         interrupted = True
     reload_samples(merger.dataset)
-    counts = retry_while_unreachable(lambda: finished(view, label_field, run)) - before
+    counts = retry_while_unreachable(lambda: finished(start.parts, label_field, run)) - before
     record = clock.record(
         run,
         label_field=label_field,
@@ -252,9 +251,10 @@ class _ShardMerger:
         return merged
 
 
-def _image_paths(view: Any) -> dict[str, None]:
-    """The image files of a view, in order, without duplicates: a dictionary as an ordered set."""
-    return dict.fromkeys(view.values("filepath"))
+def _image_paths(parts: Sequence[Any], label_field: str, run: str) -> dict[str, None]:
+    """The image files that are left to do, in order, without duplicates: an ordered set."""
+    views = (unfinished(part, label_field, run) for part in parts)
+    return dict.fromkeys(path for view in views for path in view.values("filepath"))
 
 
 def _shard_names(folder: Path) -> list[str]:

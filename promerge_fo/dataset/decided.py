@@ -18,6 +18,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
+from itertools import chain
 from typing import Any
 
 import fiftyone as fo
@@ -82,20 +83,21 @@ class Kept:
     """The labels of some images that people have worked on, before a run replaces them.
 
     Args:
-        samples: the images that the run will do, a dataset or a view.
+        parts: the images that the run will do, as :func:`~promerge_fo.dataset.samples.settled`
+            returns them.
         label_field: the field with the labels.
     """
 
-    def __init__(self, samples: Any, label_field: str) -> None:
-        self._dataset = root_dataset(samples)
+    def __init__(self, parts: Sequence[Any], label_field: str) -> None:
         self._field = label_field
         self._labels: dict[str, list[Json]] = {}
         self._runs: dict[str, str | None] = {}
         self.paths: dict[str, str] = {}  #: of the images that have such labels, by their ids
-        if is_generated(samples) or not samples.has_field(label_field):
+        if not parts or is_generated(parts[0]) or not parts[0].has_field(label_field):
             return
-        mend(samples, label_field)
-        for row in _worked_on(samples, label_field):
+        self._dataset = root_dataset(parts[0])
+        mend(parts[0], label_field)
+        for row in chain.from_iterable(_worked_on(part, label_field) for part in parts):
             sample_id = str(row["_id"])
             self._labels[sample_id] = row["labels"]
             self._runs[sample_id] = row["run"]

@@ -11,8 +11,16 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.core.media as fom
 import fiftyone.core.storage as fos
+import fiftyone.core.utils as fou
 
-from promerge_fo.dataset.database import datasets_with_images, is_patches, root_dataset
+from promerge_fo.dataset.database import (
+    aggregate,
+    datasets_with_images,
+    generated_base,
+    is_generated,
+    is_patches,
+    root_dataset,
+)
 from promerge_fo.images import IMAGE_SUFFIXES, image_files
 
 __all__ = [
@@ -26,12 +34,14 @@ __all__ = [
     "open_source",
     "require_detections",
     "require_images",
+    "settled",
     "whole_images_of",
 ]
 
 logger = logging.getLogger("fiftyone.promerge")
 
 _NAMED = 10  # paths that cannot be stored, in the log
+_SETTLED = 5000  # ids in a view: a query that holds them is small, and sorting by them is quick
 
 VIDEO_REFUSED = (
     "ProMerge segments images, not videos; segment their frames: "
@@ -212,6 +222,31 @@ def all_images(dataset: fo.Dataset) -> Any:
     if dataset.media_type != fom.GROUP:
         return dataset
     return dataset.select_group_slices(media_type=fom.IMAGE)
+
+
+def settled(samples: Any, limit: int | None = None) -> list[Any]:
+    """The samples as views of their ids, in order, with a few thousand samples each.
+
+    A view says which samples it holds whenever it is read: as labels are written, it may hold
+    others, or none. And it may show a part of their fields and labels alone. These views hold the
+    same samples for ever, with everything that is stored. A dataset as a whole is left as it is.
+
+    Args:
+        samples: a dataset or a view of images.
+        limit: take only this number of samples, the first ones; None takes all.
+    """
+    view = samples if limit is None else samples.limit(limit)
+    if not isinstance(view, fo.DatasetView):
+        return [view]
+    images = generated_base(view) if is_generated(view) else all_images(root_dataset(view))
+    if view == images:
+        return [view]
+    rows = aggregate(view.select_fields(), [{"$project": {"_id": True}}])
+    ids = dict.fromkeys(row["_id"] for row in rows)
+    return [
+        images.select(batch, ordered=batch != sorted(batch))
+        for batch in fou.iter_batches(ids, _SETTLED)
+    ]
 
 
 def require_images(samples: Any) -> None:

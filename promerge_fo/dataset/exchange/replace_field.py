@@ -16,14 +16,15 @@ from pymongo import UpdateOne
 
 from promerge_fo.dataset.database import (
     bulk_update,
+    changed_schema,
     dataset_of,
     documents,
     reload_samples,
     validate_field_name,
 )
 from promerge_fo.dataset.decided import Kept
-from promerge_fo.dataset.labels import complete_field
-from promerge_fo.dataset.samples import require_detections
+from promerge_fo.dataset.labels import complete_field, declare_field
+from promerge_fo.dataset.samples import require_detections, settled
 
 __all__ = ["replaced_field", "require_free_field"]
 
@@ -51,8 +52,8 @@ def require_free_field(samples: Any, label_field: str, overwrite: bool) -> None:
         )
     if not dataset_of(samples).has_field(label_field):
         return
-    require_detections(samples, label_field)
-    filled = samples.count(label_field)
+    require_detections(dataset_of(samples), label_field)
+    filled = sum(part.count(label_field) for part in settled(samples))
     if filled and not overwrite:
         raise ValueError(
             f"the field {label_field!r} has labels on {filled} images; give another field, or "
@@ -84,14 +85,12 @@ def replaced_field(
     """
     dataset = dataset_of(samples)
     is_new = not dataset.has_field(label_field)
-    kept = Kept(samples, label_field)
+    kept = Kept(settled(samples), label_field)
     lost: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryFile() as before:
         try:
             if is_new:
-                dataset.add_sample_field(
-                    label_field, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections
-                )
+                declare_field(samples, label_field)
             for batch in fou.iter_batches(zip(ids, documents, strict=True), _BATCH):
                 pairs = list(batch)
                 for sample_id, document in pairs:
@@ -105,7 +104,8 @@ def replaced_field(
         except BaseException:
             logger.warning("the field %r is being restored to what it was", label_field)
             if is_new and dataset.has_field(label_field):
-                dataset.delete_sample_field(label_field)
+                with changed_schema(dataset):
+                    dataset.delete_sample_field(label_field)
             elif not is_new:
                 _restore(dataset, label_field, before)
             raise

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from fiftyone import ViewField as F
+
+from promerge_fo.dataset.samples import settled
 
 __all__ = [
     "Failure",
@@ -42,12 +44,13 @@ class RunStart(NamedTuple):
     """The images of a run, counted before it starts.
 
     Attributes:
-        view: the images that the run covers.
+        parts: the images that the run covers, as :func:`~promerge_fo.dataset.samples.settled`
+            returns them.
         total: the number of these images.
         finished: the number of them that were finished before, by status.
     """
 
-    view: Any
+    parts: list[Any]
     total: int
     finished: Counter[str]
 
@@ -58,13 +61,7 @@ class RunStart(NamedTuple):
 
 
 def start_run(
-    samples: Any,
-    label_field: str,
-    run: str,
-    *,
-    limit: int | None,
-    overwrite: bool,
-    retry_failed: bool,
+    parts: Sequence[Any], label_field: str, run: str, *, overwrite: bool, retry_failed: bool
 ) -> RunStart:
     """Choose the images of a run, and count those that are finished.
 
@@ -73,10 +70,9 @@ def start_run(
     stopped and started again. They keep their labels until the run replaces them.
 
     Args:
-        samples: a dataset or a view of images.
+        parts: images, as :func:`~promerge_fo.dataset.samples.settled` returns them.
         label_field: the field for the masks.
         run: the run hash.
-        limit: use only this number of images, the first ones; None uses all.
         overwrite: redo all images that the run has finished.
         retry_failed: redo the images that failed in this run, and cover no other images.
 
@@ -88,31 +84,24 @@ def start_run(
             "both overwrite and retry_failed are given; give overwrite to redo all images, or "
             "retry_failed to redo only those that failed"
         )
-    view = samples if limit is None else samples.limit(limit)
-    _warn_of_other_runs(view, label_field, run)
-    redo = _images_of_run(view, label_field, run, failed_only=retry_failed)
+    _warn_of_other_runs(parts, label_field, run)
     if retry_failed:
-        view = view.select([] if redo is None else redo.values("id"))
-    if redo is not None and (overwrite or retry_failed):
-        redo.set_values(f"{label_field}.run", [None] * len(redo))
-    return RunStart(view, len(view), finished(view, label_field, run))
+        failed = _images_of_run(parts, label_field, run, failed_only=True)
+        parts = [part for each in failed for part in settled(each)]
+    if overwrite or retry_failed:
+        for redo in _images_of_run(parts, label_field, run):
+            redo.set_values(f"{label_field}.run", [None] * len(redo))
+    total = sum(map(len, parts))
+    return RunStart(list(parts), total, finished(parts, label_field, run))
 
 
 def images_to_do(
-    samples: Any,
-    label_field: str,
-    run: str,
-    *,
-    limit: int | None,
-    overwrite: bool,
-    retry_failed: bool,
-) -> Any:
-    """A view of the images that :func:`start_run` with these arguments leaves to do."""
-    view = samples if limit is None else samples.limit(limit)
+    parts: Sequence[Any], label_field: str, run: str, *, overwrite: bool, retry_failed: bool
+) -> list[Any]:
+    """Views of the images that :func:`start_run` with these arguments leaves to do."""
     if retry_failed:
-        failed = _images_of_run(view, label_field, run, failed_only=True)
-        return view.select([]) if failed is None else failed
-    return view.view() if overwrite else unfinished(view, label_field, run)
+        return _images_of_run(parts, label_field, run, failed_only=True)
+    return list(parts) if overwrite else [unfinished(part, label_field, run) for part in parts]
 
 
 def unfinished(samples: Any, label_field: str, run: str) -> Any:
@@ -128,16 +117,18 @@ def unfinished(samples: Any, label_field: str, run: str) -> Any:
     return samples.match(F(f"{label_field}.run") != run)
 
 
-def finished(samples: Any, label_field: str, run: str) -> Counter[str]:
+def finished(parts: Sequence[Any], label_field: str, run: str) -> Counter[str]:
     """The number of images that a run has finished, by status.
 
     Args:
-        samples: a dataset or a view of images.
+        parts: datasets or views of images.
         label_field: the field with the masks.
         run: the run hash.
     """
-    images = _images_of_run(samples, label_field, run)
-    return Counter() if images is None else Counter(images.count_values(f"{label_field}.status"))
+    counts = Counter[str]()
+    for images in _images_of_run(parts, label_field, run):
+        counts.update(images.count_values(f"{label_field}.status"))
+    return counts
 
 
 def failures(samples: Any, label_field: str, run: str) -> Iterator[Failure]:
@@ -148,27 +139,26 @@ def failures(samples: Any, label_field: str, run: str) -> Iterator[Failure]:
         label_field: the field with the masks.
         run: the run hash.
     """
-    images = _images_of_run(samples, label_field, run, failed_only=True)
-    if images is not None:
+    for images in _images_of_run([samples], label_field, run, failed_only=True):
         for path, reason in zip(*images.values(["filepath", f"{label_field}.error"]), strict=True):
             yield Failure(path, reason or "unknown")
 
 
 def _images_of_run(
-    samples: Any, label_field: str, run: str, *, failed_only: bool = False
-) -> Any | None:
-    """A view of the images that have labels of a run; None if the field was never filled."""
-    if not samples.has_field(f"{label_field}.run"):
-        return None
+    parts: Sequence[Any], label_field: str, run: str, *, failed_only: bool = False
+) -> list[Any]:
+    """Views of the images that have labels of a run; none if the field was never filled."""
     condition = F(f"{label_field}.run") == run
     if failed_only:
         condition &= F(f"{label_field}.status") == "failed"
-    return samples.match(condition)
+    return [part.match(condition) for part in parts if part.has_field(f"{label_field}.run")]
 
 
-def _warn_of_other_runs(samples: Any, label_field: str, run: str) -> None:
+def _warn_of_other_runs(parts: Sequence[Any], label_field: str, run: str) -> None:
     """Log a warning if the field holds labels of other runs, which this run will replace."""
-    others = _count_other_runs(samples, label_field, run)
+    others = Counter[str]()
+    for part in parts:
+        others.update(_count_other_runs(part, label_field, run))
     if not others:
         return
     shown = ", ".join(

@@ -27,7 +27,7 @@ from promerge_fo.dataset.runs.calibrating import calibrate_once
 from promerge_fo.dataset.runs.model import OutOfStepError, ProMergeModel
 from promerge_fo.dataset.runs.resume import finished, images_to_do, start_run, unfinished
 from promerge_fo.dataset.runs.status import Heartbeat
-from promerge_fo.dataset.samples import images_of
+from promerge_fo.dataset.samples import images_of, settled
 from promerge_fo.diagnosis import diagnose
 from promerge_fo.pipeline import Pipeline
 from promerge_fo.progress import Bar, ShowProgress, progress_bar
@@ -131,15 +131,16 @@ def segment_dataset(
     else:
         model.is_left_uncalibrated = True
     run = model.hash
-    which: dict[str, Any] = {"limit": limit, "overwrite": overwrite, "retry_failed": retry_failed}
-    kept = Kept(images_to_do(samples, label_field, run, **which), label_field)
+    which: dict[str, Any] = {"overwrite": overwrite, "retry_failed": retry_failed}
+    parts = settled(samples, limit)
+    kept = Kept(images_to_do(parts, label_field, run, **which), label_field)
     if kept:
         with progress_bar(progress, len(kept.paths), "images with decisions") as bar:
             kept.check(made_of(model.pipeline, kept.paths, run, bar), drop_decisions)
     if not is_generated(samples):  # before the run: if it is killed, its labels have a run hash
         declare_field(samples, label_field, model.config.has_proposals)
-    start = start_run(samples, label_field, run, **which)
-    view, total, before, left = start.view, start.total, start.finished, start.left
+    start = start_run(parts, label_field, run, **which)
+    total, before, left = start.total, start.finished, start.left
     if left == 0:
         return Report(skipped=total, diagnosis=diagnose(before))
     counts, instances, passes, interrupted = Counter[str](), 0, 0, False
@@ -155,30 +156,33 @@ def segment_dataset(
         root_dataset(samples), label_field, run, "local", total, total - left, count_images
     )
     with progress_bar(progress, left) as bar, heartbeat:
-        while left and not interrupted:
-            try:
-                _apply_model(
-                    unfinished(view, label_field, run),
-                    model, label_field, batch_size, output_dir, bar, heartbeat, kept,
-                )  # fmt: skip
-            except KeyboardInterrupt:
-                interrupted = True
-            except ConnectionFailure as error:
-                wait_for_database(error)
-            except OutOfStepError as error:
-                logger.warning("%s", error)
-            passes += 1
-            instances += model.instances
-            counts.update(model.counts)
-            model.counts, model.instances = {}, 0
-            if is_generated(view):  # FiftyOne would generate these samples anew for a second pass
+        for part in start.parts:
+            left_before, left = None, len(unfinished(part, label_field, run))
+            while left and left != left_before and not interrupted:
+                try:
+                    _apply_model(
+                        unfinished(part, label_field, run),
+                        model, label_field, batch_size, output_dir, bar, heartbeat, kept,
+                    )  # fmt: skip
+                except KeyboardInterrupt:
+                    interrupted = True
+                except ConnectionFailure as error:
+                    wait_for_database(error)
+                except OutOfStepError as error:
+                    logger.warning("%s", error)
+                passes += 1
+                instances += model.instances
+                counts.update(model.counts)
+                model.counts, model.instances = {}, 0
+                if is_generated(part):  # FiftyOne would generate these samples anew
+                    break
+                # If as many are left, FiftyOne cannot store them; its log says why.
+                left_before, left = left, len(unfinished(part, label_field, run))
+            if interrupted:
                 break
+        if not is_generated(samples):
             # Counted in the database, which may have lost labels when the connection broke.
-            done = finished(view, label_field, run)
-            counts = done - before
-            left, left_before = total - done.total(), left
-            if left == left_before:  # FiftyOne cannot store the rest; its log says why
-                break
+            counts = finished(start.parts, label_field, run) - before
     model.counts, model.instances = dict(counts), instances
     seconds = time.perf_counter() - started
     if passes > 1:
