@@ -39,6 +39,7 @@ from promerge_fo.segment.promerge import Trace
 from promerge_fo.segment.prompting import load_finch
 from promerge_fo.segment.proposals import find_parents, rank
 from promerge_fo.segment.scoring import with_agreement
+from promerge_fo.words import reason_of
 
 if TYPE_CHECKING:
     import torch
@@ -98,7 +99,7 @@ class Prepare:
         except MemoryError:
             return _not_prepared(f"{image}: not enough memory to read the image; use fewer workers")
         except Exception as error:
-            return _not_prepared(f"{image}: {type(error).__name__}: {error}")
+            return _not_prepared(f"{image}: {reason_of(error)}")
 
 
 def _not_prepared(error: str) -> Prepared:
@@ -255,7 +256,8 @@ class Pipeline:
                 taken one by one as needed, in the caller's thread.
             batch_size: images that a GPU encodes together; a CPU encodes one at a time.
             then: called with each image's instances, in the threads that refine; its results are
-                yielded in place of the instances.
+                yielded in place of the instances. Where it raises, it is called once more, with
+                no masks, the status "failed" and the reason.
 
         Raises:
             ValueError: a batch size under 1.
@@ -264,13 +266,12 @@ class Pipeline:
             raise ValueError(f"batch_size is {batch_size}, but must be at least 1")
         # One image keeps all cores of a CPU busy, and a run that is stopped then ends sooner.
         together = 1 if self.encoder.device.type == "cpu" else batch_size
-        finish = then or _itself
         if self.crf_device.type == "cpu":
-            rounds = [Round(self.encode_each, together, lambda step: finish(self.finish(*step)))]
+            rounds = [Round(self.encode_each, together, _ending_with(then, self.finish))]
         else:
             rounds = [
                 Round(self.encode_each, together, lambda step: self._segment(*step)),
-                Round(self._crf_batch, batch_size, lambda step: finish(self._complete(*step))),
+                Round(self._crf_batch, batch_size, _ending_with(then, self._complete)),
             ]
         return flow(images, self.prepare, rounds, readers=self.readers, workers=self.threads)
 
@@ -365,7 +366,7 @@ class Pipeline:
                 return [step for image in batch for step in self._crf_batch([image])]
             warnings.warn(
                 f"the CRF runs on the CPU instead of {self.crf_device} for one image, which takes "
-                f"longer: {type(error).__name__}: {error}",
+                f"longer: {reason_of(error)}",
                 stacklevel=2,
             )
         return [(*image, after.get(i)) for i, image in enumerate(batch)]
@@ -497,9 +498,27 @@ def _or_failed(prepared: Prepared, compute: Callable[[], Instances]) -> Instance
     try:
         return compute()
     except Exception as error:
-        known = isinstance(error, ImageError)
-        reason = str(error) if known else f"{type(error).__name__}: {error}"
-        return Instances.failed(reason, prepared.size)
+        return _failed(prepared, error)
+
+
+def _failed(prepared: Prepared, error: Exception) -> Instances:
+    known = isinstance(error, ImageError)
+    return Instances.failed(str(error) if known else reason_of(error), prepared.size)
+
+
+def _ending_with(
+    then: Callable[[Instances], Any] | None, last: Callable[..., Instances]
+) -> Callable[[Any], Any]:
+    """The last step of an image, and what is made of its instances, or else of its failure."""
+    made = then or _itself
+
+    def end(step: Any) -> Any:
+        try:
+            return made(last(*step))
+        except Exception as error:
+            return made(_failed(step[0], error))
+
+    return end
 
 
 def _itself(instances: Instances) -> Instances:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import humanize
 
-__all__ = ["duration", "markdown_table"]
+__all__ = ["duration", "markdown_table", "reason_of"]
 
 
 def duration(seconds: float) -> str:
@@ -29,6 +29,23 @@ def duration(seconds: float) -> str:
     # rounded here: humanize would round the smaller unit by itself, up to "2 days and 24 hours"
     whole = round(seconds / length) * length
     return humanize.precisedelta(whole, unit, suppress=["months", "years"], format="%d")
+
+
+def reason_of(error: BaseException) -> str:
+    """What went wrong, by an exception: its kind and its message, which may be empty.
+
+    Examples:
+        >>> reason_of(ValueError("no such image")), reason_of(KeyError())
+        ('ValueError: no such image', 'KeyError, without a message')
+        >>> reason_of(MemoryError())
+        'MemoryError: there was not enough memory'
+    """
+    message = " ".join(str(error).split())
+    if message:
+        return f"{type(error).__name__}: {message}"
+    if isinstance(error, MemoryError):
+        return f"{type(error).__name__}: there was not enough memory"
+    return f"{type(error).__name__}, without a message"
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

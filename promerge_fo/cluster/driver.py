@@ -25,7 +25,13 @@ from promerge_fo.dataset.decided import Kept
 from promerge_fo.dataset.labels import declare_field
 from promerge_fo.dataset.provenance import find_records, register_part
 from promerge_fo.dataset.runs.merge import merge_rows
-from promerge_fo.dataset.runs.resume import finished, images_to_do, start_run, unfinished
+from promerge_fo.dataset.runs.resume import (
+    finished,
+    images_to_do,
+    redo_lost_masks,
+    start_run,
+    unfinished,
+)
 from promerge_fo.dataset.runs.segment import Report, made_of
 from promerge_fo.dataset.runs.status import Heartbeat
 from promerge_fo.dataset.samples import settled, whole_images_of
@@ -100,6 +106,8 @@ def segment_on_ray(
     config = METHODS[recipe.identity["method"]].from_dict(recipe.identity["config"])
     which: dict[str, Any] = {"overwrite": overwrite, "retry_failed": retry_failed}
     parts = settled(samples, limit)
+    if not retry_failed:
+        redo_lost_masks(parts, label_field, run)
     kept = Kept(images_to_do(parts, label_field, run, **which), label_field)
     if kept:  # few, as people do not look at millions: done by this process
         pipeline = recipe("cpu", available_cpus())
@@ -127,6 +135,8 @@ def segment_on_ray(
         with progress_bar(progress, left) as bar, heartbeat, merger:
             for _ in range(_MAX_ROUNDS):
                 todo = retry_while_unreachable(lambda: _image_paths(start.parts, label_field, run))
+                for path in merger.full:
+                    todo.pop(path, None)
                 # If an image failed in one shard, but not in another, the masks of the latter win.
                 for include_failed in (False,) if retry_failed else (False, True):
                     for name in _shard_names(folder):
@@ -173,7 +183,7 @@ def segment_on_ray(
         logger.warning("promerge: %s", record.diagnosis)
     return Report(
         dict(counts), before.total(), merger.instances, record.seconds, interrupted,
-        record.diagnosis,
+        record.diagnosis, len(merger.full),
     )  # fmt: skip
 
 
@@ -183,6 +193,7 @@ class _ShardMerger:
     Attributes:
         dataset: the dataset.
         instances: the number of masks merged.
+        full: the paths of images whose documents do not take their labels, nor that they failed.
     """
 
     def __init__(
@@ -196,6 +207,7 @@ class _ShardMerger:
     ) -> None:
         self.dataset = dataset
         self.instances = 0
+        self.full: set[str] = set()
         self._label_field = label_field
         self._run = run
         self._folder = folder
@@ -245,10 +257,11 @@ class _ShardMerger:
             return 0
         for row in rows:
             todo.pop(row["filepath"], None)
-        self._done += merged
-        self._failed += sum(row["status"] == "failed" for row in rows)
-        self.instances += sum(len(row["counts"]) for row in rows)
-        return merged
+        self.full |= merged.full
+        self._done += merged.samples - len(merged.full)
+        self._failed += merged.failed
+        self.instances += merged.instances
+        return merged.samples
 
 
 def _image_paths(parts: Sequence[Any], label_field: str, run: str) -> dict[str, None]:

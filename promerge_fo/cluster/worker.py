@@ -15,6 +15,7 @@ from promerge_fo.config import run_hash
 from promerge_fo.instances import Instances
 from promerge_fo.pipeline import Pipeline, pipeline_of
 from promerge_fo.run_record import RunClock
+from promerge_fo.words import reason_of
 
 __all__ = ["PipelineFactory", "Recipe", "Segmenter", "ShardResult", "ShardTask"]
 
@@ -111,7 +112,7 @@ class Segmenter:
             try:
                 self._make(path, task["paths"], attempts)
             except OSError as error:
-                return {"shard": path.name, "error": f"{type(error).__name__}: {error}"}
+                return {"shard": path.name, "error": reason_of(error)}
             attempts.end()
         return {"shard": path.name, "error": None}
 

@@ -32,7 +32,13 @@ from fiftyone.core.odm.runs import RunDocument
 from fiftyone.core.runs import BaseRun
 from fiftyone.core.video import FramesView
 from pymongo import UpdateOne, WriteConcern
-from pymongo.errors import ConnectionFailure, DuplicateKeyError, PyMongoError
+from pymongo.errors import (
+    BulkWriteError,
+    ConnectionFailure,
+    DocumentTooLarge,
+    DuplicateKeyError,
+    PyMongoError,
+)
 
 if TYPE_CHECKING:
     from fiftyone.operators.store import ExecutionStore
@@ -61,13 +67,16 @@ __all__ = [
     "is_frames",
     "is_generated",
     "is_patches",
+    "is_too_large",
     "label_fields",
     "load_results",
     "merge_updates",
     "propagate",
+    "reasons_of_fiftyone",
     "reload_samples",
     "replaced_run",
     "retry_while_unreachable",
+    "room_left",
     "root_dataset",
     "source_id",
     "stages_of",
@@ -95,6 +104,8 @@ _LOCKS = "promerge_locks"  # a collection of our own
 _LOCKED_S = 30.0  # after which the lock of a process that was killed opens
 _LOCK_PAUSE_S = 0.02
 _TRIES = 3
+_LARGEST_DOCUMENT = 16 << 20  # bytes; MongoDB's limit
+_TOO_LARGE = {10334, 17419, 17420}  # its codes for documents over it
 
 
 def untested(version: str) -> str | None:
@@ -327,6 +338,55 @@ def chosen_labels(
             {"$unset": "_chosen"},
         ]
     )
+
+
+def room_left(samples: Any, ids: Sequence[str | ObjectId], field: str) -> dict[str, int]:
+    """The bytes that a field may take in the documents of some samples, by their ids.
+
+    MongoDB's documents hold 16 MB; what else is in them counts, and what the field has now does
+    not.
+    """
+    others = {"$subtract": [{"$bsonSize": "$$ROOT"}, {"$ifNull": [{"$bsonSize": f"${field}"}, 0]}]}
+    stages: list[Json] = [
+        {"$match": {"_id": {"$in": [ObjectId(each) for each in ids]}}},
+        {"$project": {"others": others}},
+    ]
+    return {
+        str(each["_id"]): _LARGEST_DOCUMENT - each["others"]
+        for each in _stored(samples).aggregate(stages)
+    }
+
+
+def is_too_large(error: BaseException) -> bool:
+    """Whether the database refused documents because they would be too large, and nothing else."""
+    refused = error if isinstance(error, BulkWriteError) else error.__cause__
+    if isinstance(refused, BulkWriteError) and refused.details:
+        return {each["code"] for each in refused.details["writeErrors"]} <= _TOO_LARGE
+    return isinstance(error, DocumentTooLarge)
+
+
+@contextmanager
+def reasons_of_fiftyone() -> Iterator[dict[str, Exception]]:
+    """Why ``apply_model`` stores no labels, by the first sample of each batch that it leaves out.
+
+    It tells its log alone. The dictionary is filled while the block runs. A connection that broke
+    is no reason, as it says nothing of the sample.
+    """
+    reasons: dict[str, Exception] = {}
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said: Any = record.args
+            reason = said[2] if isinstance(said, tuple) and len(said) == 3 else None
+            if isinstance(reason, Exception) and not isinstance(reason, ConnectionFailure):
+                reasons[str(said[0])] = reason
+
+    log, listener = logging.getLogger("fiftyone.core.models"), Listener()
+    log.addHandler(listener)
+    try:
+        yield reasons
+    finally:
+        log.removeHandler(listener)
 
 
 def merge_updates(samples: Any, pipeline: Sequence[Json], update: Sequence[Json]) -> None:

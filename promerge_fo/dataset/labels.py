@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from promerge_fo.dataset.database import (
     add_fields,
@@ -17,6 +20,7 @@ from promerge_fo.dataset.database import (
     is_patches,
     propagate,
 )
+from promerge_fo.files import whole_file
 from promerge_fo.instances import Instances
 
 __all__ = [
@@ -43,12 +47,14 @@ _ATTRIBUTES = {
 _OF_LEVELS = {"detections.level": fo.IntField, "detections.parent": fo.StringField}
 
 
-def to_detections(instances: Instances, run: str) -> fo.Detections:
+def to_detections(instances: Instances, run: str, mask_folder: Path | None = None) -> fo.Detections:
     """Convert the instances of one image to labels.
 
     Args:
         instances: masks at the image's own size.
         run: the run hash, which is stored with the labels.
+        mask_folder: where the masks go, as PNG files with the ids of the labels as names; None
+            leaves them in the labels, for the database.
 
     Returns:
         One detection per mask, in the order of the masks. Each has the label "fg", ``confidence``,
@@ -59,6 +65,9 @@ def to_detections(instances: Instances, run: str) -> fo.Detections:
         The Detections object has the attributes ``status``, ``error`` (the reason if the image
         failed, else None) and ``run``. Masks without a pixel are left out. If there are no masks,
         or the image failed, the Detections are empty; they still replace those of an earlier run.
+
+    Raises:
+        OSError: a mask cannot be written; none of the image's is left behind.
     """
     height, width = instances.masks.shape[1:]
     made: dict[int, fo.Detection] = {}
@@ -79,9 +88,27 @@ def to_detections(instances: Instances, run: str) -> fo.Detections:
             parent = made.get(int(instances.parents[number]))
             detection["level"] = int(instances.levels[number])
             detection["parent"] = None if parent is None else parent.id
-    return fo.Detections(
-        detections=list(made.values()), status=instances.status, error=instances.error, run=run
-    )
+    labels = list(made.values())
+    if mask_folder is not None:
+        _write_masks(labels, mask_folder)
+    return fo.Detections(detections=labels, status=instances.status, error=instances.error, run=run)
+
+
+def _write_masks(labels: Sequence[fo.Detection], folder: Path) -> None:
+    """Move masks from labels to files. OpenCV, which FiftyOne uses, is silent about a full disk."""
+    written: list[Path] = []
+    try:
+        for label in labels:
+            path = folder.absolute() / f"{label.id}.png"
+            with whole_file(path) as file:
+                Image.fromarray(label.mask.astype(np.uint8) * np.uint8(255)).save(file, "PNG")
+            written.append(path)
+            label.mask, label.mask_path = None, str(path)
+    except BaseException:
+        for path in written:
+            with suppress(OSError):
+                path.unlink()
+        raise
 
 
 def place_of(box: tuple[float, float, float, float], size: tuple[int, int]) -> dict[str, Any]:
@@ -184,7 +211,7 @@ def _stored_mask(detection: fo.Detection) -> NDArray[np.bool_]:
         if not Path(detection.mask_path).is_file():
             raise FileNotFoundError(
                 f"the mask {detection.mask_path} of label {detection.id} is gone; restore it, or "
-                "segment the image again"
+                "run the same again, which segments such images anew"
             )
         mask = detection.get_mask()
     if mask is None:

@@ -7,17 +7,40 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from datetime import datetime, timezone
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import bson
 import fiftyone as fo
 from pymongo import UpdateOne
+from pymongo.errors import BulkWriteError
 
-from promerge_fo.dataset.database import bulk_update, documents, retry_while_unreachable
+from promerge_fo.dataset.database import (
+    bulk_update,
+    documents,
+    retry_while_unreachable,
+    room_left,
+)
 from promerge_fo.dataset.decided import Kept
+from promerge_fo.dataset.runs.unstored import failed, record_failures, require_room
 from promerge_fo.dataset.stored_labels import LARGEST, label_document
 
-__all__ = ["merge_rows"]
+__all__ = ["Merged", "merge_rows"]
+
+
+class Merged(NamedTuple):
+    """What became of the rows of a shard.
+
+    Attributes:
+        samples: the number of samples that show their images.
+        failed: the number of these that failed.
+        instances: the number of masks.
+        full: the paths of images whose documents do not even take that they failed.
+    """
+
+    samples: int
+    failed: int
+    instances: int
+    full: set[str]
 
 
 def merge_rows(
@@ -27,7 +50,7 @@ def merge_rows(
     rows: Sequence[Mapping[str, Any]],
     pool: Executor,
     kept: Kept | None = None,
-) -> int:
+) -> Merged:
     """Store the masks of some images as labels.
 
     The labels are those of :func:`promerge_fo.dataset.to_detections`. A sample that already has
@@ -42,9 +65,6 @@ def merge_rows(
         pool: the threads that turn rows into labels.
         kept: what people did to labels that are replaced.
 
-    Returns:
-        The number of samples that show these images.
-
     Raises:
         ValueError: a row holds something that no worker writes, such as a malformed mask.
     """
@@ -52,9 +72,16 @@ def merge_rows(
     samples = retry_while_unreachable(lambda: _samples_by_path(dataset, paths))
     pairs = [(row, sample_id) for row in rows for sample_id in samples[row["filepath"]]]
     labels = list(pool.map(partial(_label_documents, run), [row for row, _ in pairs]))
+    ids = [sample_id for _, sample_id in pairs]
+    room = retry_while_unreachable(lambda: room_left(dataset, ids, label_field))
     if kept:
         for (_, sample_id), document in zip(pairs, labels, strict=True):
             kept.hand_on(str(sample_id), document)
+    labels = [
+        each if (why := require_room(len(bson.encode(each)), room[str(i)])) is None
+        else failed(why, run).to_dict()
+        for i, each in zip(ids, labels, strict=True)
+    ]  # fmt: skip
     now = datetime.now(timezone.utc)
     not_finished = {
         "$or": [{f"{label_field}.run": {"$ne": run}}, {f"{label_field}.status": "failed"}]
@@ -66,8 +93,19 @@ def merge_rows(
         )
         for (_, sample_id), document in zip(pairs, labels, strict=True)
     ]
-    retry_while_unreachable(lambda: bulk_update(dataset, updates, durable=True))
-    return len(updates)
+    full: set[str] = set()
+    try:
+        retry_while_unreachable(lambda: bulk_update(dataset, updates, durable=True))
+    except BulkWriteError as error:  # of some documents; the others are written
+        said = error.details["writeErrors"] if error.details else []
+        reasons = {str(ids[each["index"]]): str(each["errmsg"]) for each in said}
+        full = record_failures(dataset, label_field, run, reasons)
+    return Merged(
+        len(pairs),
+        sum(each["status"] == "failed" for each in labels),
+        sum(len(each["detections"]) for each in labels),
+        {row["filepath"] for row, i in pairs if str(i) in full},
+    )
 
 
 def _samples_by_path(

@@ -23,6 +23,7 @@ from promerge_fo.dataset.database import collection_of, retry_while_unreachable
 from promerge_fo.dataset.decided import Kept
 from promerge_fo.dataset.labels import complete_field, to_detections
 from promerge_fo.dataset.runs.recorder import RunRecorder
+from promerge_fo.dataset.runs.unstored import fitting
 from promerge_fo.dataset.samples import VIDEO_REFUSED
 from promerge_fo.diagnosis import FIRST, diagnose
 from promerge_fo.encoder import load_encoder
@@ -212,9 +213,11 @@ class ProMergeModel(
     labels' attributes filterable in the App, and writes the record of the run
     (:func:`promerge_fo.dataset.load_run`).
 
-    With ``output_dir``, masks are written to that folder as PNG files instead of to the database.
-    FiftyOne never overwrites files: a second run writes new files beside the old ones, which no
-    label refers to any more. Delete them yourself.
+    With ``output_dir``, FiftyOne writes masks to that folder as PNG files instead of to the
+    database, by names that two runs at once share, and stores the path as it is given; use
+    :func:`~promerge_fo.dataset.segment_dataset`, or a folder of its own, absolute, for each run. A
+    second run writes new files beside the old ones, which no label refers to any more. Delete them
+    yourself.
 
     Args:
         pipeline: the encoder and the configuration.
@@ -224,6 +227,8 @@ class ProMergeModel(
         counts: the number of images of the current or last run, by status.
         instances: the number of masks that the last run stored.
         kept: what people did to labels that the run replaces; None if nothing.
+        fills: the field that the run fills, where it is known before FiftyOne has stored anything.
+        mask_folder: where masks are written as PNG files; None for the database.
         is_left_uncalibrated: whether the user wants no calibration, and no word of it in the log.
     """
 
@@ -238,6 +243,8 @@ class ProMergeModel(
         self.counts: dict[str, int] = {}
         self.instances = 0
         self.kept: Kept | None = None
+        self.fills: str | None = None
+        self.mask_folder: Path | None = None
         self.is_left_uncalibrated = False
         self._default_fields = self.needs_fields
         self._get_item = _GetItem()
@@ -338,6 +345,8 @@ class ProMergeModel(
         if self.kept and samples:
             pairs = zip(samples, labels, strict=True)
             labels = [self._with_decisions(str(sample.id), each) for sample, each in pairs]
+        if self.fills is not None and samples:
+            labels = fitting(samples, labels, self.fills, self.hash)
         if self._recorder is not None and samples is not None:
             self._recorder.add(samples, labels)
             self._look_at_first_images()
@@ -364,7 +373,8 @@ class ProMergeModel(
     def _segment(
         self, batch_size: int, images: Iterable[ImageLike | Prepared]
     ) -> Generator[fo.Detections, None, None]:
-        return self.pipeline.run(images, batch_size, then=partial(to_detections, run=self.hash))
+        made = partial(to_detections, run=self.hash, mask_folder=self.mask_folder)
+        return self.pipeline.run(images, batch_size, then=made)
 
     def _labels_read_ahead(self, batch: list[Any], samples: Sequence[Any]) -> list[fo.Detections]:
         """The labels of a batch within apply_model, while the batches after it are computed."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from fiftyone import ViewField as F
+from pymongo import UpdateOne
 
+from promerge_fo.dataset.database import aggregate, bulk_update, is_generated
 from promerge_fo.dataset.samples import settled
 
 __all__ = [
@@ -17,6 +20,7 @@ __all__ = [
     "failures",
     "finished",
     "images_to_do",
+    "redo_lost_masks",
     "start_run",
     "unfinished",
 ]
@@ -102,6 +106,38 @@ def images_to_do(
     if retry_failed:
         return _images_of_run(parts, label_field, run, failed_only=True)
     return list(parts) if overwrite else [unfinished(part, label_field, run) for part in parts]
+
+
+def redo_lost_masks(parts: Sequence[Any], label_field: str, run: str) -> None:
+    """Have images whose mask files are gone count as unfinished, as :func:`start_run` does it.
+
+    Args:
+        parts: images, as :func:`~promerge_fo.dataset.samples.settled` returns them.
+        label_field: the field with the masks.
+        run: the run hash.
+    """
+    paths = f"{label_field}.detections.mask_path"
+    for images in _images_of_run(parts, label_field, run):
+        if is_generated(images):
+            continue
+        stages: list[dict[str, Any]] = [
+            {"$match": {paths: {"$type": "string"}}},
+            {"$project": {"paths": f"${paths}"}},
+        ]
+        lost: dict[Any, str] = {}
+        for each in aggregate(images, stages):
+            gone = (path for path in each["paths"] if path and not os.path.exists(path))  # noqa: PTH110
+            path = next(gone, None)
+            if path is not None:
+                lost[each["_id"]] = path
+        if lost:
+            logger.warning(
+                "promerge: mask files of %d images are gone, such as %s; these images are done "
+                "again",
+                len(lost), next(iter(lost.values())),
+            )  # fmt: skip
+            again = {"$set": {f"{label_field}.run": None}}
+            bulk_update(images, [UpdateOne({"_id": each}, again) for each in lost])
 
 
 def unfinished(samples: Any, label_field: str, run: str) -> Any:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
@@ -16,6 +17,8 @@ from pymongo.errors import ConnectionFailure
 
 from promerge_fo.dataset.database import (
     is_generated,
+    is_too_large,
+    reasons_of_fiftyone,
     retry_while_unreachable,
     root_dataset,
     wait_for_database,
@@ -25,8 +28,15 @@ from promerge_fo.dataset.labels import declare_field, to_detections
 from promerge_fo.dataset.provenance import find_records, register_part
 from promerge_fo.dataset.runs.calibrating import calibrate_once
 from promerge_fo.dataset.runs.model import OutOfStepError, ProMergeModel
-from promerge_fo.dataset.runs.resume import finished, images_to_do, start_run, unfinished
+from promerge_fo.dataset.runs.resume import (
+    finished,
+    images_to_do,
+    redo_lost_masks,
+    start_run,
+    unfinished,
+)
 from promerge_fo.dataset.runs.status import Heartbeat
+from promerge_fo.dataset.runs.unstored import record_failures
 from promerge_fo.dataset.samples import images_of, settled
 from promerge_fo.diagnosis import diagnose
 from promerge_fo.pipeline import Pipeline
@@ -49,6 +59,8 @@ class Report:
         seconds: the duration of the run.
         interrupted: whether the user stopped the run; what was done is kept.
         diagnosis: why most images have no masks, in words; None if most have some.
+        unstored: the number of images that were to be done and have no labels, failed ones neither,
+            as the database takes none; the log names them.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -57,6 +69,7 @@ class Report:
     seconds: float = 0.0
     interrupted: bool = False
     diagnosis: str | None = None
+    unstored: int = 0
 
     def __str__(self) -> str:
         images = sum(self.counts.values())
@@ -68,6 +81,8 @@ class Report:
         )
         if self.skipped:
             text += f"; {self.skipped} images were done before"
+        if self.unstored:
+            text += f"; {self.unstored} images have no labels, as the log says"
         return text if self.diagnosis is None else f"{text}. {self.diagnosis}"
 
 
@@ -88,8 +103,10 @@ def segment_dataset(
     """Give the images of a dataset or view instance masks.
 
     Images whose field already holds masks of the same run hash are skipped, and so are images that
-    failed with the same settings. If the database becomes unreachable, the run waits for it, and
-    redoes the images whose labels were lost.
+    failed with the same settings; but those whose mask files are gone are done again. Whatever
+    goes wrong with an image, also while its labels are stored, is recorded with it and costs no
+    other image anything. If the database becomes unreachable, the run waits for it, and redoes the
+    images whose labels were lost.
 
     What people did to labels that the run replaces is kept: a new mask that nearly equals one that
     was accepted, rejected, named, tagged or painted (IoU over 0.9) takes its place. Images with
@@ -100,8 +117,9 @@ def segment_dataset(
         model: the model, from :func:`promerge_fo.load_model`.
         label_field: the field for the masks.
         batch_size: the number of images that a GPU encodes together.
-        output_dir: a folder to write the masks to as PNG files; by default the masks are stored in
-            the database.
+        output_dir: a folder for the masks as PNG files: those of a run lie in
+            ``<output_dir>/<run hash>/<field>``, so several runs may share it. Labels have their
+            absolute paths. By default the masks are stored in the database.
         limit: use only this number of images, the first ones.
         overwrite: redo images that are done.
         retry_failed: redo images that failed, and no others.
@@ -123,6 +141,7 @@ def segment_dataset(
         ValueError: both ``overwrite`` and ``retry_failed`` are given.
         promerge_fo.dataset.DecisionsLostError: what people did to labels would be lost. Nothing has
             been changed.
+        OSError: the folder for the masks cannot be made.
         pymongo.errors.ConnectionFailure: the database was unreachable for more than ten minutes.
     """
     samples = images_of(samples)
@@ -131,8 +150,11 @@ def segment_dataset(
     else:
         model.is_left_uncalibrated = True
     run = model.hash
+    mask_folder = _mask_folder(output_dir, run, label_field)
     which: dict[str, Any] = {"overwrite": overwrite, "retry_failed": retry_failed}
     parts = settled(samples, limit)
+    if not retry_failed:
+        redo_lost_masks(parts, label_field, run)
     kept = Kept(images_to_do(parts, label_field, run, **which), label_field)
     if kept:
         with progress_bar(progress, len(kept.paths), "images with decisions") as bar:
@@ -152,32 +174,40 @@ def segment_dataset(
         return so_far.total(), before["failed"] + so_far["failed"]
 
     model.counts = {}
+    fills = None if is_generated(samples) else label_field
     heartbeat = Heartbeat(
         root_dataset(samples), label_field, run, "local", total, total - left, count_images
     )
-    with progress_bar(progress, left) as bar, heartbeat:
+    with (
+        fou.SetAttributes(model, kept=kept, fills=fills, mask_folder=mask_folder),
+        progress_bar(progress, left) as bar,
+        heartbeat,
+    ):
         for part in start.parts:
-            left_before, left = None, len(unfinished(part, label_field, run))
-            while left and left != left_before and not interrupted:
-                try:
-                    _apply_model(
-                        unfinished(part, label_field, run),
-                        model, label_field, batch_size, output_dir, bar, heartbeat, kept,
-                    )  # fmt: skip
-                except KeyboardInterrupt:
-                    interrupted = True
-                except ConnectionFailure as error:
-                    wait_for_database(error)
-                except OutOfStepError as error:
-                    logger.warning("%s", error)
+            size, left = batch_size, len(unfinished(part, label_field, run))
+            while left and not interrupted:
+                view = unfinished(part, label_field, run)
+                done = _one_pass(view, model, label_field, size, bar, heartbeat)
+                interrupted = done.is_interrupted
                 passes += 1
                 instances += model.instances
                 counts.update(model.counts)
                 model.counts, model.instances = {}, 0
                 if is_generated(part):  # FiftyOne would generate these samples anew
+                    done.require_no_problem()
                     break
-                # If as many are left, FiftyOne cannot store them; its log says why.
+                if size == 1:  # so a batch that FiftyOne left out is an image
+                    record_failures(root_dataset(samples), label_field, run, done.reasons)
                 left_before, left = left, len(unfinished(part, label_field, run))
+                if not done.is_whole:
+                    counts = finished(start.parts, label_field, run) - before
+                    done.require_no_problem()
+                if done.is_whole and size > 1:
+                    size = 1  # what is left cannot be stored, and takes no other along any longer
+                elif left == left_before:
+                    if done.is_whole:
+                        _give_up(part, label_field, run, done.problem)
+                    break
             if interrupted:
                 break
         if not is_generated(samples):
@@ -187,7 +217,28 @@ def segment_dataset(
     seconds = time.perf_counter() - started
     if passes > 1:
         _update_record(samples, label_field, run, model, seconds, interrupted, earlier)
-    return Report(dict(counts), before.total(), instances, seconds, interrupted, model.diagnosis)
+    unstored = (
+        0 if interrupted or is_generated(samples) else total - before.total() - counts.total()
+    )
+    return Report(
+        dict(counts), before.total(), instances, seconds, interrupted, model.diagnosis, unstored
+    )
+
+
+def _mask_folder(output_dir: str | None, run: str, label_field: str) -> Path | None:
+    """The folder for the mask files of one run on one field, which is made; None for none."""
+    if output_dir is None:
+        return None
+    folder = Path(output_dir).expanduser().absolute() / run / label_field
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _give_up(part: Any, label_field: str, run: str, problem: Exception | None) -> None:
+    """Record that the images that are left failed, as nothing stores their labels."""
+    reason = problem or "FiftyOne did not store its labels; its log says why"
+    left = unfinished(part, label_field, run).values("id")
+    record_failures(root_dataset(part), label_field, run, dict.fromkeys(left, reason))
 
 
 def made_of(
@@ -203,27 +254,66 @@ def made_of(
         bar.update(1)
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """How FiftyOne's ``apply_model`` ended.
+
+    Attributes:
+        reasons: why it left batches out, by the ids of their first samples.
+        is_whole: whether it came to its end, whatever it left out.
+        is_interrupted: whether it was stopped.
+        problem: what it raised, if that was neither of the connection nor of this package.
+    """
+
+    reasons: dict[str, Exception]
+    is_whole: bool = False
+    is_interrupted: bool = False
+    problem: Exception | None = None
+
+    def require_no_problem(self) -> None:
+        """Raise the problem, if there is one."""
+        if self.problem is not None:
+            raise self.problem
+
+
+def _one_pass(
+    view: Any,
+    model: ProMergeModel,
+    label_field: str,
+    batch_size: int,
+    bar: Bar,
+    heartbeat: Heartbeat,
+) -> _Pass:
+    with reasons_of_fiftyone() as reasons:
+        try:
+            _apply_model(view, model, label_field, batch_size, bar, heartbeat)
+            return _Pass(reasons, is_whole=True)
+        except KeyboardInterrupt:
+            return _Pass(reasons, is_interrupted=True)
+        except ConnectionFailure as error:
+            wait_for_database(error)
+        except OutOfStepError as error:
+            logger.warning("%s", error)
+        except Exception as error:
+            return _Pass(reasons, is_whole=is_too_large(error), problem=error)
+    return _Pass(reasons)
+
+
 def _apply_model(
     view: Any,
     model: ProMergeModel,
     label_field: str,
     batch_size: int,
-    output_dir: str | None,
     bar: Bar,
     heartbeat: Heartbeat,
-    kept: Kept,
 ) -> None:
-    with (
-        fou.SetAttributes(fo.config, show_progress_bars=False),  # only this bar, not FiftyOne's
-        fou.SetAttributes(model, kept=kept),
-    ):
+    with fou.SetAttributes(fo.config, show_progress_bars=False):  # only this bar, not FiftyOne's
         view.apply_model(
             model,
             label_field=label_field,
             batch_size=batch_size,
             # The pipeline's threads read the images; but frames and patches need a worker process.
             num_workers=int(is_generated(view)),
-            output_dir=output_dir,
             progress=_bar_updater(bar, heartbeat),
         )
 

@@ -141,7 +141,7 @@ def test_labels_that_fiftyone_did_not_store_are_reported(fo, dataset, model, pho
     assert pfo.list_runs(dataset) == []
 
 
-def test_a_batch_that_could_not_be_computed_is_reported(filled, model, monkeypatch, caplog):
+def test_an_image_that_could_not_be_computed_fails_alone(filled, model, monkeypatch):
     finish, calls = model.pipeline.finish, []
 
     def broken(*arguments):
@@ -151,6 +151,24 @@ def test_a_batch_that_could_not_be_computed_is_reported(filled, model, monkeypat
         return finish(*arguments)
 
     monkeypatch.setattr(model.pipeline, "finish", broken)
+    monkeypatch.setattr(model.pipeline, "threads", 1)
+    filled.apply_model(model, label_field="new", batch_size=2, num_workers=0)
+    assert filled.values("new.status") == ["failed", "ok", "ok", "ok"]
+    assert filled.first().new.error == "RuntimeError: no luck"
+    assert filled.values("new.detections.area")[1:] == filled.values("promerge.detections.area")[1:]
+
+
+def test_a_batch_that_could_not_be_computed_is_reported(filled, model, monkeypatch, caplog):
+    prepare, calls = model.pipeline.prepare, []
+
+    def broken(path):
+        calls.append(path)
+        if len(calls) == 1:
+            raise RuntimeError("no luck")
+        return prepare(path)
+
+    monkeypatch.setattr(model.pipeline, "prepare", broken)
+    monkeypatch.setattr(model.pipeline, "readers", 1)
     filled.apply_model(model, label_field="new", batch_size=2, num_workers=0)
     assert "no luck" in caplog.text
     assert "did not store the labels of 2 images" in caplog.text
@@ -233,14 +251,14 @@ def test_an_interrupted_run_is_recorded_as_such(
     fo, dataset, model, photographs, monkeypatch, caplog, stop
 ):
     dataset.add_samples([fo.Sample(filepath=path) for path in photographs])
-    finish, last = model.pipeline.finish, model.pipeline.prepare(photographs[3])
+    prepare = model.pipeline.prepare
 
-    def interrupted(prepared, encoded):
-        if np.array_equal(prepared.pixels, last.pixels):
+    def interrupted(path):
+        if path == photographs[3]:
             raise stop
-        return finish(prepared, encoded)
+        return prepare(path)
 
-    monkeypatch.setattr(model.pipeline, "finish", interrupted)
+    monkeypatch.setattr(model.pipeline, "prepare", interrupted)
     with pytest.raises(stop):
         dataset.apply_model(
             model, label_field="promerge", batch_size=3, num_workers=0, skip_failures=False
