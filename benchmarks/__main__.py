@@ -52,6 +52,9 @@ DATASET = {
     "evaluation": Benchmark("evaluate_instances on 5,000 images, database and all", "3"),
     "review": Benchmark("what a reviewer of a million labels waits for", "3"),
     "panels": Benchmark("forms and panels over a million labels: until they are there", "4"),
+    "million": Benchmark(
+        "evaluation, comparison and export of a million samples", "50", in_all=False
+    ),
     "scale": Benchmark("the whole way on Ray, up to 100,000 images", "10", in_all=False),
     "soak": Benchmark(
         "fifty kills of workers, driver and database in a run on Ray", "15", in_all=False
@@ -106,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--presets", nargs="+", help="coco_accuracy: presets of ProMerge")
     add("--models", nargs="+", help="precision: names of vision transformers")
     add("--checkpoint", type=Path, help="coco_accuracy, encoders, precision: its weights")
+    add("--samples", type=int, nargs="+", help="million: how many, one size after the other")
     add("--photographs", type=int, help="precision: how many, up to 4")
     add("--seeds", type=int, help="precision: draws of noise for each image")
     add("--repetitions", type=int, help="precision, presets: rounds that count")
@@ -127,17 +131,20 @@ def table() -> str:
 def _run(name: str, given: dict[str, Any], folder: Path) -> int:
     from benchmarks.record import write
 
-    settings = Settings(**{"device": "cuda" if name == "gpu" else "cpu", **given})
+    def save(results: dict[str, Any]) -> None:
+        how = {"device": settings.device, "quick": settings.quick, "full": settings.full}
+        write(path, {"benchmark": name, **how, "results": results})
+
+    settings = Settings(**{"device": "cuda" if name == "gpu" else "cpu", **given}, save=save)
+    # Figures of a GPU lie beside those of a CPU, not in their place.
+    path = folder / f"{name}{'-cuda' if settings.on_gpu and name != 'gpu' else ''}.json"
     print(f"{name}: {BENCHMARKS[name].measures}", flush=True)
     try:
         results = _measure(name, settings)
     except UsageError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
-    # Figures of a GPU lie beside those of a CPU, not in their place.
-    path = folder / f"{name}{'-cuda' if settings.on_gpu and name != 'gpu' else ''}.json"
-    how = {"device": settings.device, "quick": settings.quick, "full": settings.full}
-    write(path, {"benchmark": name, **how, "results": results})
+    save(results)
     print(f"{name}: {path.name} is written", flush=True)
     failed = [k for k, v in results.items() if isinstance(v, dict) and "error" in v]
     if failed:

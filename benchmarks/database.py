@@ -17,6 +17,8 @@ from typing import Any
 
 from promerge_fo.install.mongod import MongodError, find_mongod
 
+CACHE_GB = "1.5"  #: of a server; its own default is half of the machine's memory
+
 
 def why_not() -> str | None:
     """What FiftyOne lacks here, or None."""
@@ -81,6 +83,7 @@ def mongod(root: Path) -> tuple[list[str], str]:
     command = [
         str(find_mongod()), "--dbpath", str(root / "db"), "--logpath", str(root / "mongod.log"),
         "--bind_ip", "127.0.0.1", "--port", str(port), "--nounixsocket",
+        "--wiredTigerCacheSizeGB", CACHE_GB,
     ]  # fmt: skip
     return command, f"mongodb://127.0.0.1:{port}"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -30,9 +30,11 @@ class Settings:
         presets: of ProMerge, where masks are evaluated.
         models: names of vision transformers.
         checkpoint: a file with the weights of the only model or encoder.
+        samples: numbers of samples, one size after the other; none takes the benchmark's own.
         photographs: how many, up to 4.
         seeds: draws of noise for each image.
         repetitions: that count.
+        save: writes the results so far, of a benchmark that takes long.
         deadline: of ``time.monotonic()``; what may be left out is, if it would end after that.
     """
 
@@ -45,9 +47,11 @@ class Settings:
     presets: Sequence[str] = ("default", "official", "paper")
     models: Sequence[str] = ("vit_small_patch8_224.dino", "vit_base_patch8_224.dino")
     checkpoint: Path | None = None
+    samples: Sequence[int] = ()
     photographs: int = 2
     seeds: int = 10
     repetitions: int = 5
+    save: Callable[[dict[str, Any]], object] = lambda results: None
     deadline: float = math.inf
 
     @property

@@ -109,29 +109,29 @@ def _dataset(images: int, rng: np.random.Generator) -> Any:
     predicted = np.diff(np.linspace(0, images * PREDICTIONS / IMAGES, images + 1).astype(int))
     samples = []
     for number, (objects, predictions) in enumerate(zip(counts, predicted, strict=True)):
-        ellipses = _ellipses(objects, rng)
-        others = _ellipses(predictions, rng)
+        ellipses = ellipses_of(objects, rng)
+        others = ellipses_of(predictions, rng)
         same = min(objects, predictions)
         others[:same] = ellipses[:same] * rng.normal(1, 0.08, (same, 4))
         others[:, :2] = np.clip(others[:, :2], 0, np.array(SIZE) - 1)  # none is out of sight
         sample = fo.Sample(
             filepath=f"/images/{number}.jpg",
             metadata=fo.ImageMetadata(height=SIZE[0], width=SIZE[1]),
-            ground_truth=_labels(ellipses, None),
-            predictions=_labels(others, rng.random(predictions)),
+            ground_truth=labels_of(ellipses, None),
+            predictions=labels_of(others, rng.random(predictions)),
         )
         samples.append(sample)
     dataset.add_samples(samples)
     return dataset
 
 
-def _ellipses(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def ellipses_of(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """(count, 4): centre and radii in pixels, down and across; most of them small."""
     radii = np.exp(rng.uniform(np.log(4), np.log(150), (count, 2)))
     return np.hstack([rng.uniform(0, 1, (count, 2)) * SIZE, radii])
 
 
-def _labels(ellipses: NDArray[np.float64], scores: NDArray[np.float64] | None) -> Any:
+def labels_of(ellipses: NDArray[np.float64], scores: NDArray[np.float64] | None) -> Any:
     import fiftyone as fo
 
     labels = []

@@ -298,9 +298,9 @@ def bulk_update(samples: Any, updates: Iterable[UpdateOne], *, durable: bool = F
             foo.bulk_write(list(chunk), stored)
 
 
-def update_all(samples: Any, query: Json, update: Sequence[Json] | Json) -> None:
-    """Update all documents of the samples' dataset that match a query."""
-    _stored(samples).update_many(query, update)
+def update_all(samples: Any, query: Json, update: Sequence[Json] | Json) -> int:
+    """Update all documents of the samples' dataset that match a query; returns how many do."""
+    return int(_stored(samples).update_many(query, update).matched_count)
 
 
 def chosen_labels(

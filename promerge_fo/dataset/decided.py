@@ -32,6 +32,7 @@ from promerge_fo.dataset.database import (
     aggregate,
     bulk_update,
     documents,
+    documents_of,
     is_generated,
     is_patches,
     propagate,
@@ -201,23 +202,19 @@ def restore_decisions(samples: Any, key: str) -> int:
     lost: dict[str, list[Json]] = defaultdict(list)
     for entry in entries:
         lost[entry["sample"]].append(entry["label"])
-    path, updates, count = f"{field}.detections", [], 0
-    query = {"_id": {"$in": [ObjectId(each) for each in lost]}}
-    for document in documents(dataset, query, field):
+    path, count = f"{field}.detections", 0
+
+    def update(document: Json) -> UpdateOne:
+        nonlocal count
         labels = (document.get(field) or {}).get("detections") or []
         old = lost[str(document["_id"])]
         labels += _take_over(old, labels)
-        updates.append(
-            UpdateOne(
-                {"_id": document["_id"]},
-                [
-                    {"$set": {path: {"$literal": labels}, "last_modified_at": "$$NOW"}},
-                    keeping(field),
-                ],
-            )
-        )
         count += len(old)
-    bulk_update(dataset, updates, durable=True)
+        changed = {"$set": {path: {"$literal": labels}, "last_modified_at": "$$NOW"}}
+        return UpdateOne({"_id": document["_id"]}, [changed, keeping(field)])
+
+    found = documents_of(dataset, map(ObjectId, lost), field)
+    bulk_update(dataset, map(update, found), durable=True)
     propagate(dataset, field)
     return count
 
@@ -235,11 +232,9 @@ def mend(samples: Any, label_field: str) -> None:
         kept_at: {"$exists": True},
         "$expr": {"$gt": ["$last_modified_at", f"${kept_at}"]},
     }
-    ids = [each["_id"] for each in documents(storage, touched, "_id")]
-    if not ids:
-        return
     update = [restored(label_field), {"$set": {"last_modified_at": "$$NOW"}}, keeping(label_field)]
-    update_all(storage, {"_id": {"$in": ids}}, update)
+    if not update_all(storage, touched, update):
+        return
     propagate(samples, label_field)
     if is_patches(samples):
         samples.reload()

@@ -250,12 +250,14 @@ def bootstrap(
     Returns:
         (b,) values of each metric in :data:`METRICS`, 0 to 100; NaN if no object was drawn.
     """
-    draws = np.ascontiguousarray(draws, dtype=np.int64)
+    counts = np.ascontiguousarray(draws, dtype=np.uint16)
 
     def curves_of(part: RankedPredictions) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        chosen = np.flatnonzero(part.hits | part.alarms)
         precision, recall = _resample(
-            part.image, part.hits, part.alarms, part.objects, draws, RECALLS, len(IOUS)
-        )
+            part.image[chosen], part.hits[chosen], part.alarms[chosen], draws @ part.objects,
+            counts, RECALLS, len(IOUS),
+        )  # fmt: skip
         return precision, recall
 
     with ThreadPoolExecutor(available_cpus()) as pool:
@@ -280,50 +282,66 @@ def bootstrap(
 
 @kernel
 def _resample(  # type: ignore[no-untyped-def]
-    image, hits, alarms, objects, draws, recalls, thresholds
+    image, hits, alarms, totals, draws, recalls, thresholds
 ):
     """(b, t) average precision and (b, t) recall at t thresholds; NaN without objects.
 
     Like pycocotools' accumulate: the precision at a recall is the highest precision at this recall
     or a higher one, and it is averaged over 101 recalls. A prediction of an image that was drawn n
     times counts n times.
+
+    Args:
+        image: (d,) int: the image of each prediction, by falling score.
+        hits: (d,) uint16: see :class:`RankedPredictions`.
+        alarms: (d,) uint16: see :class:`RankedPredictions`.
+        totals: (b,) int64 numbers of objects in the samples.
+        draws: (b, images) int: how often each image was drawn.
+        recalls: (r,) float64, ascending from 0.
+        thresholds: t.
     """
     b, last = draws.shape[0], recalls.size - 1
     precisions = np.full((b, thresholds), np.nan)
     highest = np.full((b, thresholds), np.nan)
     for i in range(b):
-        total = 0
-        for k in range(objects.size):
-            total += draws[i, k] * objects[k]
+        total = totals[i]
         if total == 0:
             continue
-        right, wrong = np.zeros(thresholds), np.zeros(thresholds)
-        best = np.zeros((thresholds, last + 1))  # precision, by the highest recall that is reached
+        needed = np.empty(last + 1, np.int64)  # true positives that reach a recall
+        for n in range(last + 1):
+            needed[n] = int(recalls[n] * total)
+            while needed[n] > 0 and (needed[n] - 1) / total >= recalls[n]:
+                needed[n] -= 1
+            while needed[n] / total < recalls[n]:
+                needed[n] += 1
+        right, wrong = np.zeros(thresholds, np.int64), np.zeros(thresholds, np.int64)
+        reached = np.zeros(thresholds, np.int64)  # the highest of the recalls
+        # the highest precision while this recall is the highest one, as a fraction
+        above = np.zeros((thresholds, last + 1), np.int64)
+        below = np.ones((thresholds, last + 1), np.int64)
         for k in range(image.size):
-            if hits[k] == 0 and alarms[k] == 0:
-                continue
-            times = draws[i, image[k]]
+            times = np.int64(draws[i, image[k]])
             if times == 0:
                 continue
+            hit, alarm = np.int64(hits[k]), np.int64(alarms[k])
             for t in range(thresholds):
-                if hits[k] >> t & 1:
+                if hit >> t & 1:
                     right[t] += times
-                    recall = right[t] / total
-                    n = min(int(recall * last), last)
-                    while n < last and recalls[n + 1] <= recall:
+                    n = reached[t]
+                    while n < last and right[t] >= needed[n + 1]:
                         n += 1
-                    while recalls[n] > recall:
-                        n -= 1
-                    precision = right[t] / (right[t] + wrong[t] + np.spacing(1.0))
-                    best[t, n] = max(best[t, n], precision)
-                elif alarms[k] >> t & 1:
+                    reached[t] = n
+                    if right[t] * below[t, n] >= above[t, n] * (right[t] + wrong[t]):
+                        above[t, n], below[t, n] = right[t], right[t] + wrong[t]
+                elif alarm >> t & 1:
                     wrong[t] += times
         for t in range(thresholds):
-            for n in range(last - 1, -1, -1):
-                best[t, n] = max(best[t, n], best[t, n + 1])
-            area = 0.0
+            area, best = 0.0, np.zeros(last + 1)
+            for n in range(last, -1, -1):
+                best[n] = above[t, n] / (below[t, n] + np.spacing(1.0))
+                if n < last:
+                    best[n] = max(best[n], best[n + 1])
             for n in range(last + 1):
-                area += best[t, n]
+                area += best[n]
             precisions[i, t] = area / recalls.size
             highest[i, t] = right[t] / total
     return precisions, highest

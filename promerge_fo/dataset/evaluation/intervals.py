@@ -13,7 +13,7 @@ from promerge_fo.progress import ShowProgress, progress_bar
 
 __all__ = ["draw_resamples", "percentile_interval", "resampled_metrics"]
 
-_COUNTS = 8 << 20  # counts of images that are in memory at once
+_COUNTS = 16 << 20  # counts of images that are in memory at once
 
 
 def resampled_metrics(

@@ -162,7 +162,7 @@ def export_pseudo_labels(
     _check_layout(target, is_file, images, format, splits, overwrite)
     categories = categories_of(samples, label_field, classes, other_class)
     paths = samples.values("filepath")
-    root = Path(os.path.commonpath([os.path.dirname(path) for path in paths]))  # noqa: PTH120
+    root = Path(os.path.commonpath({os.path.dirname(path) for path in paths}))  # noqa: PTH120
     split = _split(samples, paths, root, val_fraction, seed, split_tags)
     if format == "yolo" and not splits:
         split = replace(split, names=("train",))

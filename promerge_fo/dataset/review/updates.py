@@ -20,6 +20,7 @@ from bson.errors import InvalidId
 from pymongo import UpdateOne
 
 from promerge_fo.dataset.database import (
+    CHUNK,
     add_fields,
     aggregate,
     aggregate_stored,
@@ -261,15 +262,18 @@ def _find_labels(samples: Any, path: str, ids: Collection[str] | None) -> list[J
             wanted = {ObjectId(i) for i in ids}
         except InvalidId as error:
             raise ValueError(f"ids must be those of labels: {error}") from None
-        pipeline.append({"$match": {f"{path}._id": {"$in": list(wanted)}}})
+        if len(wanted) <= CHUNK:  # more would make a large query, and the ids are compared below
+            pipeline.append({"$match": {f"{path}._id": {"$in": list(wanted)}}})
     sample = "$_id"
     if is_patches(samples):
         sample = f"${source_id(samples)}"
     pipeline.append({"$project": {"sample": sample, "labels": ids_of(path)}})
-    rows = list(aggregate(samples, pipeline))
-    for row in rows:
+    rows = []
+    for row in aggregate(samples, pipeline):
         row["labels"] = [i for i in row["labels"] if wanted is None or i in wanted]
-    return [row for row in rows if row["labels"]]
+        if row["labels"]:
+            rows.append(row)
+    return rows
 
 
 def _update_listed(samples: Any, path: str, change: Json, key: str, found: list[Json]) -> None:
@@ -285,11 +289,13 @@ def _update_listed(samples: Any, path: str, change: Json, key: str, found: list[
     labels: dict[ObjectId, list[ObjectId]] = {}
     for row in found:
         labels.setdefault(row[key], []).extend(row["labels"])
-    updates = [
-        UpdateOne({"_id": sample}, update_labels(path, {"$in": ["$$label._id", ids]}, change))
-        for sample, ids in labels.items()
-    ]
-    bulk_update(samples, updates)
+    bulk_update(
+        samples,
+        (
+            UpdateOne({"_id": sample}, update_labels(path, {"$in": ["$$label._id", ids]}, change))
+            for sample, ids in labels.items()
+        ),
+    )
 
 
 def _update_chosen(
