@@ -64,6 +64,10 @@ class ExportPseudoLabels(LongOperator):
         form.share("min_score", "Lowest confidence")
         form.choose("review", REVIEWS, "Reviewed", default="not rejected")
         form.count("max_per_image", "At most so many masks an image")
+        about = "names with commas between them, a file with one a line, or 'labels' for all names"
+        if form.text("classes", "Names that become classes", about):
+            about = "left out if empty"
+            form.text("other_class", "Class of labels with other names", about)
         about = "two files, train and val; one file if empty"
         form.share("val_fraction", "Share of the images for validation", about)
         form.choose("images", IMAGES, "Images", default="refer" if style == "coco" else "link")
@@ -72,28 +76,33 @@ class ExportPseudoLabels(LongOperator):
         return f"{ctx.params['label_field']}, to {ctx.params['path']}"
 
     def work(self, ctx: Any, job: Job) -> Outcome:  # type: ignore[override]
+        from promerge_fo.dataset.exchange.categories import classes_of_words
         from promerge_fo.dataset.exchange.export import export_pseudo_labels
 
         params, target = ctx.params, target_of(ctx)
         review = params.get("review", "not rejected").replace(" ", "_")
         options = {
             **filled(params, "min_area", "min_score", "max_per_image", "images", "format"),
-            **filled(params, "overwrite"),
+            **filled(params, "overwrite", "other_class"),
             "review": review,
             "val_fraction": params.get("val_fraction") or None,
         }
+        words = [word.strip() for word in (params.get("classes") or "").split(",")]
+        if any(words):
+            options["classes"] = classes_of_words([word for word in words if word])
         field, path = params["label_field"], params["path"]
         bar = job.progress("images")
         summary = export_pseudo_labels(target, field, path, progress=bar, **options)
-        left_out = ", ".join(
-            f"{count:,} {name.replace('_', ' ')}"
-            for name, count in summary.items()
-            if isinstance(count, int) and count and name not in ("images", "annotations")
-        )
         text = (
             f"{summary['annotations']:,} masks of {summary['images']:,} images: {summary['path']}"
         )
-        return Outcome(f"{text}; left out: {left_out}" if left_out else text, dict(summary))
+        changed = {name: summary.pop(name) for name in ("holes_filled", "parts_left_out")}
+        counts = {name: count for name, count in summary.items() if isinstance(count, int)}
+        left_out = {n: counts[n] for n in counts if n not in ("images", "annotations")}
+        for what, numbers in (("left out", left_out), ("polygons", changed)):
+            found = [f"{n:,} {name.replace('_', ' ')}" for name, n in numbers.items() if n]
+            text += f"; {what}: {', '.join(found)}" if found else ""
+        return Outcome(text, {**summary, **changed})
 
 
 def _check(form: Form, path: str) -> None:

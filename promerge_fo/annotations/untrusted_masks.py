@@ -130,7 +130,8 @@ def _runs_of_rle(rle: dict[str, Any], size: tuple[int, int]) -> NDArray[np.int64
     if given != [height, width]:
         raise EntryError(
             "size",
-            f"its segmentation has the size {given!a:.40}, but its image [{height}, {width}]",
+            f"its segmentation is of an image of {given[1]!a:.20} x {given[0]!a:.20} pixels (width "
+            f"x height), but its image has {width} x {height}",
         )
     counts, pixels = rle.get("counts"), height * width
     if isinstance(counts, list):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from promerge_fo.cli.arguments import Commands, add, add_command, positive
@@ -70,16 +69,13 @@ def export(
       promerge export my-dataset train/ --review accepted --max-per-image 10
       promerge export my-dataset yolo/ --format yolo --images link --classes cat dog
     """
+    from promerge_fo.dataset.exchange.categories import classes_of_words
     from promerge_fo.dataset.exchange.export import export_pseudo_labels
     from promerge_fo.dataset.exchange.selection import LEFT_OUT
     from promerge_fo.dataset.samples import find_dataset
 
     samples = find_dataset(dataset, view)
-    named: str | list[str] | None = classes
-    if classes is not None and len(classes) == 1:
-        source = Path(classes[0]).expanduser()
-        named = classes[0] if classes == ["labels"] or source.is_file() else classes
-    options["classes"] = named
+    options["classes"] = None if classes is None else classes_of_words(classes)
     summary = export_pseudo_labels(samples, label_field, path, min_area, tags, **options)
     print(f"{summary['path']}: {summary['annotations']} masks of {summary['images']} images")
     left_out = [f"{summary[name]} {name.replace('_', ' ')}" for name in LEFT_OUT if summary[name]]

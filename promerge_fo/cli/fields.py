@@ -69,7 +69,7 @@ def evaluate(
     results = evaluate_instances(samples, label_field, progress=TerminalBar, **options)
     results.print_metrics()
     if output is not None:
-        Path(output).write_text(json.dumps(results.coco_metrics, indent=2) + "\n")
+        Path(output).write_text(json.dumps(results.coco_metrics, indent=2, allow_nan=False) + "\n")
         print(f"figures: {output}")
     return 0
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from itertools import chain
 from typing import Any
@@ -27,6 +28,7 @@ from bson import ObjectId, json_util
 from pycocotools import mask as coco_mask
 from pymongo import UpdateOne
 
+from promerge_fo.annotations.untrusted_masks import EntryError
 from promerge_fo.config import METHODS
 from promerge_fo.dataset.database import (
     aggregate,
@@ -321,8 +323,10 @@ def _worked_on(samples: Any, field: str) -> Iterator[Json]:
 
 def _is_painted(label: Json) -> bool:
     """Whether a mask was drawn in the App, which does not write boolean masks."""
-    mask = StoredLabel(label).mask
-    return mask is not None and mask.dtype != np.bool_
+    with suppress(Exception):  # decoders raise anything on broken masks
+        mask = StoredLabel(label).mask
+        return mask is not None and mask.dtype != np.bool_
+    return False
 
 
 def _take_over(old: Sequence[Json], made: Sequence[Json]) -> list[Json]:
@@ -331,7 +335,7 @@ def _take_over(old: Sequence[Json], made: Sequence[Json]) -> list[Json]:
     if not old or size is None:
         return list(old)
     old_masks, new_masks = (
-        [annotation_of(StoredLabel(label), size) for label in labels] for labels in (old, made)
+        [_annotation(label, size) for label in labels] for labels in (old, made)
     )
     ious = np.zeros((len(old), len(made)))
     rows = [i for i, each in enumerate(old_masks) if each is not None and "segmentation" in each]
@@ -348,6 +352,14 @@ def _take_over(old: Sequence[Json], made: Sequence[Json]) -> list[Json]:
             _hand_over(left.pop(i), made, j)
             ious[:, j] = np.nan
     return list(left.values())
+
+
+def _annotation(label: Json, size: tuple[int, int]) -> Json | None:
+    """As :func:`annotation_of`; None also for a label that cannot be used."""
+    try:
+        return annotation_of(StoredLabel(label), size)
+    except EntryError:
+        return None
 
 
 def _hand_over(old: Mapping[str, Any], made: Sequence[Json], number: int) -> None:

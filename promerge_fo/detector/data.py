@@ -131,8 +131,8 @@ class Batches:
             expected = tuple(self._annotations.sizes[k].tolist())
             if image.shape[:2] != expected:
                 raise ValueError(
-                    f"{path} has {image.shape[0]} x {image.shape[1]} pixels (height x width, as it "
-                    f"is shown), but the annotations say {expected[0]} x {expected[1]}; they are "
+                    f"{path} has {image.shape[1]} x {image.shape[0]} pixels (width x height, as it "
+                    f"is shown), but the annotations say {expected[1]} x {expected[0]}; they are "
                     "of another image, or of other tools that ignore its EXIF orientation"
                 )
             return image, self._annotations.masks(k)

@@ -6,6 +6,7 @@ Importing this module imports detectron2.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,12 +32,12 @@ def write_losses(path: Path, trainer: Any) -> None:
 
     The file is opened for each line, so that a line that is written outlives a kill.
     """
-    line: dict[str, float] = {"iteration": trainer.iter}
+    line: dict[str, float | None] = {"iteration": trainer.iter}
     for name, (value, when) in trainer.storage.latest().items():
         if when == trainer.iter and (name == "lr" or "loss" in name):
-            line[name] = float(value)
+            line[name] = float(value) if math.isfinite(value) else None  # JSON has no NaN
     with path.open("a") as file:
-        file.write(json.dumps(line) + "\n")
+        file.write(json.dumps(line, allow_nan=False) + "\n")
 
 
 class ProgressLine(HookBase):  # type: ignore[misc]

@@ -175,7 +175,7 @@ def _keep_record(folder: Path, config: DetectorConfig, file: Path, weights: Path
         "versions": {name: version(name) for name in ("torch", "detectron2")},
     }
     with whole_file(path, "w") as out:
-        out.write(json.dumps(content, indent=2) + "\n")
+        out.write(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def _next_labels(job: Job) -> Path:

@@ -75,6 +75,19 @@ def test_a_run_that_would_lose_a_decision_changes_nothing_and_says_so(images):
     assert len(labels_of(images)) == len(set(labels_of(images)))
 
 
+def test_a_label_that_cannot_be_used_is_not_in_the_way_of_a_run(images):
+    sample = images.first()
+    label = sample[FIELD].detections[0].id
+    pfo.accept(images, FIELD, [label], reviewer="Ada")
+    update = {"$set": {f"{FIELD}.detections.0.bounding_box": [0.1, 0.2, 0.3]}}
+    images._sample_collection.update_one({"_id": sample._id}, update)
+    images.reload()
+    with pytest.raises(pfo.DecisionsLostError, match="people have worked on 1 masks"):
+        pfo.segment_dataset(images, model(seed=1), FIELD)
+    report = pfo.segment_dataset(images, model(seed=1), FIELD, drop_decisions=True)
+    assert sum(report.counts.values()) == len(images)
+
+
 def test_masks_made_anew_by_the_same_settings_keep_decisions(images):
     decided = list(labels_of(images))
     pfo.reject(images, FIELD, decided)

@@ -121,7 +121,7 @@ def test_annotations_of_another_orientation_are_refused(tmp_path):
     assert picture.image.shape == (40, 30, 3)
     assert picture.image[picture.masks[0]].min() > 200
     write_coco(tmp_path / "b.json", [{**image, "height": 30, "width": 40}], [(1, mask.T)])
-    with pytest.raises(ValueError, match=r"has 40 x 30 pixels .* but the annotations say 30 x 40"):
+    with pytest.raises(ValueError, match=r"has 30 x 40 pixels .* but the annotations say 40 x 30"):
         batches(tmp_path / "b.json", config).pictures(0)
 
 

@@ -46,6 +46,26 @@ def test_export_filters_and_splits(operator, form, segmented, tmp_path):
     assert not form(export, segmented, overwrite=True, **params).invalid
 
 
+def test_names_become_classes(operator, form, segmented, tmp_path):
+    sample = segmented.first()
+    sample.promerge.detections[0].label = "cat"
+    sample.save()
+    path, export = tmp_path / "a.json", operator("export_pseudo_labels")
+    params = {"label_field": "promerge", "path": str(path), "min_area": 0.0}
+    for classes, names in (("labels", ["cat"]), (" dog, cat,", ["dog", "cat"])):
+        result = export(segmented, classes=classes, **params)
+        content = json.loads(path.read_text())
+        assert [each["name"] for each in content["categories"]] == names
+        assert len(content["annotations"]) == 1
+        others = segmented.count("promerge.detections") - 1
+        assert result.result["unlisted"] == others
+    export(segmented, classes="cat", other_class="rest", **params)
+    content = json.loads(path.read_text())
+    assert [each["name"] for each in content["categories"]] == ["cat", "rest"]
+    assert len(content["annotations"]) == others + 1
+    assert "other_class" in form(export, segmented, classes="cat", **params).type.properties
+
+
 @pytest.mark.parametrize(
     ("params", "words"),
     [

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from promerge_fo.dataset.labels import LABEL
 
-__all__ = ["Categories", "Classes", "categories_of"]
+__all__ = ["Categories", "Classes", "categories_of", "classes_of_words"]
 
 Classes = Sequence[str] | str | os.PathLike[str] | Literal["labels"] | None
 """Names, a file with one name a line, "labels" for those of the labels; None for no names."""
@@ -81,6 +81,13 @@ def categories_of(
     _check(names)
     places = {name: k for k, name in enumerate(names)}
     return Categories(tuple(names), places, None if other_class is None else places[other_class])
+
+
+def classes_of_words(words: Sequence[str]) -> Classes:
+    """What a user means by words: names; or, by a single one, a file that is there, or "labels"."""
+    if len(words) == 1 and (words[0] == "labels" or Path(words[0]).expanduser().is_file()):
+        return words[0]
+    return list(words)
 
 
 def _read(path: Path) -> list[str]:

@@ -58,7 +58,9 @@ class FeatureStore:
         identity = encoder.identity()
         self.folder = Path(folder) / run_hash(identity)
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "encoder.json").write_text(json.dumps(identity, indent=2) + "\n")
+        (self.folder / "encoder.json").write_text(
+            json.dumps(identity, indent=2, allow_nan=False) + "\n"
+        )
 
     def __contains__(self, image: str) -> bool:
         return self._path(image).is_file()

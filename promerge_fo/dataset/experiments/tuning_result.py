@@ -176,7 +176,7 @@ class Tuning:
     def write_settings(self, path: str | os.PathLike[str]) -> None:
         """Write the chosen setting, with its encoder, to a JSON file for ``--settings``."""
         definition = {"tuned": self.ablation.outcomes[self.choice].pipeline.identity()}
-        Path(path).expanduser().write_text(json.dumps(definition, indent=2) + "\n")
+        Path(path).expanduser().write_text(json.dumps(definition, indent=2, allow_nan=False) + "\n")
 
     def _metric_of(self, name: str) -> float:
         """The metric of a setting on all images."""
