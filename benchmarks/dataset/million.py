@@ -30,7 +30,7 @@ SIZE = (480, 640)
 LABELS = 2  # of a sample in each field
 FIELDS = ("ground_truth", "first", "second")
 DIFFERENT = 500  # samples, of which the others are copies but for scores and ids
-STAGES = ("fill", "evaluate", "load_results", "compare", "found_by_one", "export")
+STAGES = ("fill", "evaluate", "load_results", "compare", "export")
 NAME = "million"
 EVERY_S = 0.25
 
@@ -164,29 +164,21 @@ def load_results(count: int) -> dict[str, Any]:
 
 
 def compare(count: int) -> dict[str, Any]:
-    """Two fields against each other."""
+    """Two fields against each other, and the objects that one of them finds alone, counted."""
     from promerge_fo.dataset import compare_fields
 
     dataset, before = _opened()
     comparison, seconds = timed(lambda: compare_fields(dataset, FIELDS[1:]))
     value, low, high = comparison.difference("second", "AP")
+    objects, counting = timed(
+        lambda: comparison.found_only_by("first", "second").count("ground_truth.detections")
+    )
     return {
         **_measured(count, seconds, before),
+        "found_by_one": {"objects": objects, "seconds": round(counting, 3)},
         "AP": comparison.metrics()["first"]["AP"],
         "difference": [round(each, 4) for each in (value, low, high)],
     }
-
-
-def found_by_one(count: int) -> dict[str, Any]:
-    """The objects that one field finds and the other one misses, as a view, counted."""
-    from promerge_fo.dataset import compare_fields
-
-    dataset, before = _opened()
-    comparison = compare_fields(dataset, FIELDS[1:], resamples=1)
-    objects, seconds = timed(
-        lambda: comparison.found_only_by("first", "second").count("ground_truth.detections")
-    )
-    return {**_measured(count, seconds, before), "objects": objects}
 
 
 def export(count: int) -> dict[str, Any]:
