@@ -25,7 +25,6 @@ from promerge_fo.instances import Instances
 
 __all__ = [
     "LABEL",
-    "complete_field",
     "declare_field",
     "mask_of",
     "masks_of",
@@ -227,32 +226,22 @@ def _stored_mask(detection: fo.Detection) -> NDArray[np.bool_]:
     return np.asarray(mask != 0, dtype=np.bool_)
 
 
-def declare_field(samples: Any, label_field: str, with_levels: bool = False) -> None:
+def declare_field(collection: Any, label_field: str, with_levels: bool = False) -> None:
     """Add a field for masks to a dataset, if it is missing, and declare the labels' attributes.
 
-    Args:
-        samples: a dataset or a view of images.
-        label_field: a field of detections, or a new one.
-        with_levels: whether the labels will be proposals, with levels and parents.
-    """
-    add_fields(samples, {label_field: fo.EmbeddedDocumentField}, embedded_doc_type=fo.Detections)
-    complete_field(samples, label_field, with_levels)
-
-
-def complete_field(collection: Any, label_field: str, with_levels: bool = False) -> None:
-    """Make the labels' attributes available for filtering in the App.
-
-    They are declared in the dataset's schema. ``status`` and ``error`` are also added to the App's
+    They can then be filtered in the App. ``status`` and ``error`` are also added to the App's
     sidebar, below the field; by default, the sidebar only has the attributes of single labels.
 
     Labels of video frames (``to_frames``) are copied to the dataset of the videos once more.
     FiftyOne copies them while it stores them, but misses some of them.
 
     Args:
-        collection: the dataset or view that was segmented.
-        label_field: the field with the labels.
-        with_levels: whether they are proposals, with levels and parents.
+        collection: the dataset or view that is or was segmented.
+        label_field: a field of detections, or a new one.
+        with_levels: whether the labels are proposals, with levels and parents.
     """
+    field = {label_field: fo.EmbeddedDocumentField}
+    add_fields(dataset_of(collection), field, embedded_doc_type=fo.Detections)
     attributes = {**_ATTRIBUTES, **(_OF_LEVELS if with_levels else {})}
     fields = {f"{label_field}.{name}": kind for name, kind in attributes.items()}
     add_fields(dataset_of(collection), fields)

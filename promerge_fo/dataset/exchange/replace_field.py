@@ -23,7 +23,7 @@ from promerge_fo.dataset.database import (
     validate_field_name,
 )
 from promerge_fo.dataset.decided import Kept
-from promerge_fo.dataset.labels import complete_field, declare_field
+from promerge_fo.dataset.labels import declare_field
 from promerge_fo.dataset.samples import require_detections, settled
 
 __all__ = ["replaced_field", "require_free_field"]
@@ -89,8 +89,7 @@ def replaced_field(
     lost: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryFile() as before:
         try:
-            if is_new:
-                declare_field(samples, label_field)
+            declare_field(samples, label_field)
             for batch in fou.iter_batches(zip(ids, documents, strict=True), _BATCH):
                 pairs = list(batch)
                 for sample_id, document in pairs:
@@ -99,7 +98,6 @@ def replaced_field(
                     _back_up(dataset, label_field, [sample_id for sample_id, _ in pairs], before)
                 _write(dataset, label_field, pairs)
             kept.part_with(lost, drop_decisions)
-            complete_field(samples, label_field)
             yield
         except BaseException:
             logger.warning("the field %r is being restored to what it was", label_field)

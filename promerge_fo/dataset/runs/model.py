@@ -21,7 +21,7 @@ from promerge_fo.calibration import Calibration, calibrate
 from promerge_fo.config import METHODS, Config, preset_encoder
 from promerge_fo.dataset.database import collection_of, retry_while_unreachable
 from promerge_fo.dataset.decided import Kept
-from promerge_fo.dataset.labels import complete_field, to_detections
+from promerge_fo.dataset.labels import declare_field, to_detections
 from promerge_fo.dataset.runs.recorder import RunRecorder
 from promerge_fo.dataset.runs.unstored import fitting
 from promerge_fo.dataset.samples import VIDEO_REFUSED
@@ -449,7 +449,7 @@ class ProMergeModel(
             self.instances = record.instances
             field = str(record.label_field)
             with_levels = self.config.has_proposals
-            retry_while_unreachable(lambda: complete_field(recorder.collection, field, with_levels))
+            retry_while_unreachable(lambda: declare_field(recorder.collection, field, with_levels))
             logger.info(_summary(record))
             if record.diagnosis is not None:
                 logger.warning("promerge: %s", record.diagnosis)

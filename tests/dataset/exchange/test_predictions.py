@@ -528,7 +528,7 @@ class Break:
 @pytest.mark.parametrize("exists", [False, True])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 @pytest.mark.parametrize(
-    ("place", "n"), [("_write", 1), ("_write", 3), ("complete_field", 1), ("register", 1)]
+    ("place", "n"), [("_write", 1), ("_write", 3), ("declare_field", 1), ("register", 1)]
 )
 def test_a_failure_while_writing_restores_the_field(
     scenes, results, store, monkeypatch, exists, error, place, n
