@@ -28,8 +28,8 @@ NUMBERS = ("promerge_fo.config", "promerge_fo.instances", "promerge_fo.kernels")
 METHOD = (*GROUND, "promerge_fo.encoder", "promerge_fo.segment", "promerge_fo.refine")
 PIPELINE = (*METHOD, "promerge_fo.calibration", "promerge_fo.pipeline", "promerge_fo.figures")
 FLOOR = (
-    "promerge_fo.dataset.database", "promerge_fo.dataset.labels", "promerge_fo.dataset.samples",
-    "promerge_fo.dataset.faults", "promerge_fo.dataset.stored_labels",
+    "promerge_fo.dataset.database", "promerge_fo.dataset.faults", "promerge_fo.dataset.labels",
+    "promerge_fo.dataset.samples", "promerge_fo.dataset.stored_labels",
     "promerge_fo.dataset.provenance", "promerge_fo.dataset.decided",
 )  # fmt: skip
 MAKING = (*PIPELINE, "promerge_fo.annotations", *FLOOR)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import NamedTuple
 
 from promerge_fo.annotations.untrusted_masks import EntryError
 
-__all__ = ["FAULTS", "Fault", "Faults", "check_label"]
+__all__ = ["FAULTS", "Fault", "Faults", "check_label", "four_numbers"]
 
 logger = logging.getLogger("fiftyone.promerge")
 
@@ -80,10 +81,8 @@ def check_label(box: object, confidence: object) -> None:
         raise EntryError(
             "bad_confidence", f"its confidence is {confidence!r:.40}, and no finite number"
         )
-    if not (isinstance(box, list) and len(box) == 4 and all(map(_is_finite, box))):
-        found = "it has no box" if box is None or box == [] else f"its box is {box!r:.80}"
-        raise EntryError("bad_box", f"{found}, and needs four finite numbers: x, y, width, height")
-    x, y, w, h = box
+    x, y, w, h = four_numbers(box)
+    box = [x, y, w, h]
     if w <= 0 or h <= 0:
         raise EntryError("bad_box", f"its box {box} has no size")
     if not (x < 1 and y < 1 and x + w > 0 and y + h > 0) or max(map(abs, box)) > _FARTHEST:
@@ -92,5 +91,19 @@ def check_label(box: object, confidence: object) -> None:
         )
 
 
+def four_numbers(box: object) -> tuple[float, float, float, float]:
+    """The numbers of a box, x, y, width and height.
+
+    Raises:
+        EntryError: it is not four finite numbers.
+    """
+    numbers = list(box) if isinstance(box, Iterable) else []
+    if len(numbers) != 4 or not all(map(_is_finite, numbers)):
+        found = f"its box is {box!r:.80}" if numbers else "it has no box"
+        raise EntryError("bad_box", f"{found}, and needs four finite numbers: x, y, width, height")
+    x, y, w, h = numbers
+    return x, y, w, h
+
+
 def _is_finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

@@ -20,6 +20,7 @@ from promerge_fo.dataset.database import (
     is_patches,
     propagate,
 )
+from promerge_fo.dataset.faults import four_numbers
 from promerge_fo.files import whole_file
 from promerge_fo.instances import Instances
 
@@ -160,7 +161,8 @@ def mask_of(detection: fo.Detection, size: tuple[int, int]) -> NDArray[np.bool_]
         (height, width) bool.
 
     Raises:
-        ValueError: the label has no mask, or its mask is not a 2-D array.
+        ValueError: the label has no mask, its mask is not a 2-D array, or its box is not four
+            finite numbers.
         FileNotFoundError: the file of the mask is missing.
     """
     mask = np.zeros(size, dtype=np.bool_)
@@ -183,7 +185,12 @@ def pixel_crop(
     """
     stored = _stored_mask(detection)
     height, width = size
-    x, y, w, h = detection.bounding_box
+    try:
+        x, y, w, h = four_numbers(detection.bounding_box)
+    except ValueError as error:
+        raise ValueError(
+            f"label {detection.id} ({detection.label!r}) is no mask: {error}"
+        ) from error
     x0, x1 = _pixel_range(x, w, width)
     y0, y1 = _pixel_range(y, h, height)
     top, left = max(0, -y0), max(0, -x0)

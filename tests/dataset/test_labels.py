@@ -97,6 +97,13 @@ def test_a_box_beyond_the_image_is_cut_at_its_border(fo):
     np.testing.assert_array_equal(pfo.mask_of(detection, (10, 10)), wanted)
 
 
+@pytest.mark.parametrize("box", [None, [0, 0, 1], [float("nan"), 0, 1, 1]])
+def test_a_mask_without_a_place_is_named(fo, box):
+    label = fo.Detection(label="fg", bounding_box=box, mask=np.ones((2, 2), bool))
+    with pytest.raises(ValueError, match=rf"label {label.id} .'fg'. is no mask: .* four finite"):
+        pfo.mask_of(label, (10, 10))
+
+
 def test_labels_without_a_usable_mask_are_named(fo, tmp_path):
     box = [0, 0, 1, 1]
     with pytest.raises(ValueError, match="'cat'.* has a box but no mask"):

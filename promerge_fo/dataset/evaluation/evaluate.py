@@ -180,6 +180,7 @@ class FieldScorer:
         self._pred_field, self._gt_field = pred_field, gt_field
         self._tallies: dict[IouType, Tally] = {"segm": Tally("segm"), "bbox": Tally("bbox")}
         self._maskless = 0
+        self._example = ""
 
     def add(self, image: ImageLabels) -> None:
         """Take the labels of an image; those of one that cannot be read are left out."""
@@ -187,8 +188,13 @@ class FieldScorer:
             return
         truth, predictions = image.records[self._gt_field], image.records[self._pred_field]
         self._maskless += sum("segmentation" not in record for record in (*truth, *predictions))
-        if self._maskless:
-            self._tallies.pop("segm", None)
+        if self._maskless and self._tallies.pop("segm", None) is not None:
+            self._example = next(
+                f"{name} of the sample {image.sample_id}"
+                for field in (self._gt_field, self._pred_field)
+                for name, record in zip(image.ids[field], image.records[field], strict=True)
+                if "segmentation" not in record
+            )
         for tally in self._tallies.values():
             tally.add(ImageRecords(image.number, truth, predictions))
 
@@ -196,8 +202,8 @@ class FieldScorer:
         """The scores of all images."""
         if self._maskless:
             logger.warning(
-                "%d labels of %s and %s have no mask, so only boxes are measured",
-                self._maskless, self._gt_field, self._pred_field,
+                "%d labels of %s and %s have no mask, such as %s, so only boxes are measured",
+                self._maskless, self._gt_field, self._pred_field, self._example,
             )  # fmt: skip
         return {kind: tally.scores() for kind, tally in self._tallies.items()}
 
