@@ -5,15 +5,18 @@
     python docs/make_pictures.py ablations     # the paper's ablations and tuning, for ablations.md
     python docs/make_pictures.py app           # from images to masks in the App, for docs/app.md
     python docs/make_pictures.py review        # reviewing in the App, for docs/review.md
+    python docs/make_pictures.py animation     # the review in the App, moving, for README.md
+    python docs/make_pictures.py quickstart    # what the cells of docs/quickstart.ipynb give
 
 The photographs are scikit-image's, the ground truth is the demo's, the encoder is the one without
-weights, and the database is one that goes with the process. The last two need '.[dev,app-tests]'
-and chromium.
+weights, and the database is one that goes with the process. `app`, `review` and
+`animation` need '.[dev,app-tests]' and chromium.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import subprocess
 import sys
@@ -33,7 +36,8 @@ sys.path.insert(0, str(ROOT))  # for benchmarks and tests, which are not install
 
 
 def main() -> None:
-    makers = {f.__name__: f for f in (explain, comparison, ablations, app, review)}
+    every = (explain, comparison, ablations, app, review, animation, quickstart)
+    makers = {f.__name__: f for f in every}
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -151,6 +155,69 @@ def review(folder: Path, encoder: str) -> None:
         app.page.get_by_text("fg", exact=True).first.click()
         app["brush"].click()
         photograph(app, folder / "review-annotate.png")
+
+
+def animation(folder: Path, encoder: str) -> None:
+    """A page of the queue: seen, marked, decided, undone."""
+    dataset = reviewed(folder, encoder)
+    from promerge_fo.install.plugin import install_plugin
+
+    install_plugin()
+    frames: list[tuple[Image.Image, int]] = []  # and for how many milliseconds each is seen
+    with opened(dataset) as app:
+
+        def keep(milliseconds: int) -> None:
+            png = app.page.screenshot(clip={"x": 0, "y": 0, "width": 1400, "height": 860})
+            frames.append((Image.open(io.BytesIO(png)).convert("RGB"), milliseconds))
+
+        keep(1500)
+        app.operator("ProMerge: review instances")
+        app.fill("Reviewer", "Ada")
+        keep(1500)
+        app.execute()
+        said = app["panel-content-promerge_review"]
+        said.get_by_text("accepted").first.wait_for(timeout=60_000)
+        time.sleep(3)
+        zoom = app.page.locator('[title="Zoom"] [data-cy="slider"]')
+        zoom.click(position={"x": 34, "y": 17})
+        time.sleep(2)
+        keep(1500)
+        patches = app.page.locator('[data-cy="looker"]')
+        for number, modifiers in ((0, []), (1, ["Alt"]), (2, []), (3, [])):
+            patches.nth(number).click(position={"x": 12, "y": 12}, modifiers=modifiers)
+            app.page.mouse.move(600, 840)
+            time.sleep(0.5)
+            keep(700)
+        for button, milliseconds in (("Decide by thumbs", 2000), ("Undo", 1500)):
+            said.get_by_text(button, exact=True).click()
+            time.sleep(4)
+            keep(milliseconds)
+    first, *others = (frame.resize((910, 559), Image.Resampling.LANCZOS) for frame, _ in frames)
+    palette = first.quantize(128)
+    first, *others = (
+        each.quantize(palette=palette, dither=Image.Dither.NONE) for each in (first, *others)
+    )
+    path = DOCS / "images" / "review.gif"
+    seen = [milliseconds for _, milliseconds in frames]
+    first.save(path, save_all=True, append_images=others, duration=seen, loop=0, optimize=True)
+
+
+def quickstart(folder: Path, encoder: str) -> None:
+    """Run the notebook, and keep in it what its cells give."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    from benchmarks.database import isolate, start_server
+
+    os.environ["FIFTYONE_DATABASE_URI"] = start_server(isolate("quickstart"))
+    page = DOCS / "quickstart.ipynb"
+    notebook = nbformat.read(page, as_version=4)
+    NotebookClient(notebook, resources={"metadata": {"path": str(folder)}}).execute()
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)  # when it ran
+        if cell.cell_type == "code":  # what this machine's packages warn of is nobody else's
+            cell.outputs = [each for each in cell.outputs if each.get("name") != "stderr"]
+    nbformat.write(notebook, page)
 
 
 def reviewed(folder: Path, encoder: str) -> Any:

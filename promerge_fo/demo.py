@@ -127,22 +127,21 @@ def _show(dataset: Any, picture: Path, heading: str) -> None:
     from promerge_fo.dataset.labels import masks_of
     from promerge_fo.figures import overview_figure, save
     from promerge_fo.images import load_image
-    from promerge_fo.instances import Instances
 
-    images, results, titles = [], [], []
+    images, drawn, titles = [], [], []
     print(f"\n{'photograph':<14}{'size':>12}{'masks':>7}{'scores':>16}{'covered':>9}  status")
     for sample in dataset.sort_by("filepath"):
         image = load_image(sample.filepath)
         labels = sample["promerge"]
         masks = masks_of(labels, (image.shape[0], image.shape[1]))
-        scores = np.array([d.confidence for d in labels.detections], dtype=np.float32)
+        scores = np.array([d.confidence for d in labels.detections])
         name = Path(sample.filepath).stem
         span = f"{scores.min():.2f} to {scores.max():.2f}" if len(scores) else "-"
         covered = masks.any(axis=0).mean() if len(masks) else 0.0
         size = f"{image.shape[1]} x {image.shape[0]}"
         print(f"{name:<14}{size:>12}{len(masks):>7}{span:>16}{covered:>9.0%}  {labels.status}")
         images.append(image)
-        results.append(Instances(masks, scores, labels.status))
+        drawn.append(masks)
         titles.append(f"{name}: {len(masks)} mask{'s' * (len(masks) != 1)}")
     print()
-    save(overview_figure(images, results, titles, heading), picture)
+    save(overview_figure(images, drawn, titles, heading), picture)

@@ -74,11 +74,11 @@ def draw_masks(
 
 def overview_figure(
     images: Sequence[NDArray[np.uint8]],
-    results: Sequence[Instances],
+    masks: Sequence[NDArray[np.bool_]],
     titles: Sequence[str],
     heading: str = "",
 ) -> Figure:
-    """Images with their masks in a grid."""
+    """Images, (H, W, 3) uint8, with their masks, (n, H, W) bool each, in a grid."""
     from matplotlib.figure import Figure
 
     columns = min(3, max(1, len(images)))
@@ -87,8 +87,8 @@ def overview_figure(
     axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
     for axis in axes:
         axis.set_axis_off()
-    for axis, image, result, title in zip(axes, images, results, titles, strict=False):
-        _show(axis, draw_masks(image, result.masks), title)
+    for axis, image, drawn, title in zip(axes, images, masks, titles, strict=False):
+        _show(axis, draw_masks(image, drawn), title)
     figure.suptitle(heading, fontsize=11)
     return figure
 
