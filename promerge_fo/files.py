@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, named by their content, and kept inside their folder."""
+"""Files: written whole, named by their content, kept inside their folder; images by their names."""
 
 from __future__ import annotations
 
@@ -6,12 +6,45 @@ import hashlib
 import json
 import os
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path, PureWindowsPath
 from typing import IO, Any, Literal
 
-__all__ = ["require_inside", "sha256_of", "whole_file", "write_json_list"]
+from PIL import features
+
+__all__ = [
+    "KINDS",
+    "REMEDIES",
+    "ImageFolder",
+    "find_images",
+    "image_files",
+    "not_shown",
+    "register_readers",
+    "require_inside",
+    "sha256_of",
+    "whole_file",
+    "write_json_list",
+]
+
+_AVIF = (".avif", ".avifs")
+_HEIC = (".heic", ".heif", ".hif")
+_SHOWN = {
+    ".apng", ".bmp", ".dib", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png", ".webp",
+    *_AVIF,
+}  # fmt: skip
+_NOT_SHOWN = {
+    ".j2k", ".jp2", ".jpx", ".pbm", ".pgm", ".pnm", ".ppm", ".tga", ".tif", ".tiff", *_HEIC,
+}  # fmt: skip
+#: Other pictures, which Pillow does not read, or not as they are seen.
+_PICTURES = {
+    ".arw", ".cr2", ".cr3", ".dcm", ".dng", ".exr", ".hdr", ".ico", ".jxl", ".nef", ".orf", ".pef",
+    ".psd", ".raf", ".raw", ".rw2", ".srw", ".svg", ".xcf",
+}  # fmt: skip
 
 
 @contextmanager
@@ -123,3 +156,134 @@ def require_inside(name: str) -> str:
             "names is not to be trusted"
         )
     return name
+
+
+def _remedies() -> dict[str, str]:
+    """What to do about pictures of each kind that cannot be read here."""
+    remedies = dict.fromkeys(_PICTURES, "convert them to JPEG or PNG")
+    if find_spec("pillow_heif") is None:
+        text = "install a reader for them (pip install pillow-heif), or convert them to JPEG or PNG"
+        remedies |= dict.fromkeys(_HEIC, text)
+    if "avif" not in features.modules or not features.check("avif"):
+        text = (
+            "install a Pillow that reads them (pip install 'pillow>=11.3'), or convert them to "
+            "JPEG or PNG"
+        )
+        remedies |= dict.fromkeys(_AVIF, text)
+    return remedies
+
+
+#: What to do about pictures that cannot be read here, by what their names end with.
+REMEDIES = _remedies()
+#: What the names of images that can be read end with, in lower case.
+KINDS = (_SHOWN | _NOT_SHOWN) - REMEDIES.keys()
+
+
+@cache
+def register_readers() -> None:
+    """Let Pillow read HEIC, where the package pillow-heif is installed."""
+    if not KINDS.isdisjoint(_HEIC):
+        import pillow_heif  # type: ignore[import-not-found, unused-ignore]
+
+        pillow_heif.register_heif_opener()
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """The images in a folder and the folders in it, and what else is there.
+
+    Attributes:
+        images: the paths of the images, sorted.
+        skipped: the number of other files, by what their names end with, in lower case.
+        closed: what cannot be looked into, with the reasons.
+    """
+
+    images: list[str] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    closed: list[str] = field(default_factory=list)
+
+    def notes(self) -> list[str]:
+        """What was skipped, by kind and with what to do: a line each."""
+        lines = [
+            f"{_files(n, kind)} skipped: {REMEDIES[kind]}"
+            for kind, n in sorted(self.skipped.items())
+            if kind in REMEDIES
+        ]
+        others = {kind: n for kind, n in sorted(self.skipped.items()) if kind not in REMEDIES}
+        if others:
+            kinds = ", ".join(f"{n} {kind or 'without an ending'}" for kind, n in others.items())
+            lines.append(f"{_files(sum(others.values()))} skipped, no images: {kinds}")
+        return [*lines, *(f"a folder was skipped: {reason}" for reason in self.closed)]
+
+
+def find_images(folder: str | os.PathLike[str]) -> ImageFolder:
+    """The images in a folder and all folders in it, by their names.
+
+    Links to folders are followed. A folder that is reached in several ways is taken once, by its
+    own path if that lies in the given folder.
+
+    Args:
+        folder: a folder; one that is not there holds nothing.
+    """
+    found = ImageFolder()
+    seen: set[tuple[int, int]] = set()
+    inner, links = [os.fspath(folder)], list[str]()
+    while inner or links:
+        here = inner.pop() if inner else links.pop(0)
+        try:
+            status = os.stat(here)  # noqa: PTH116
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(here) as entries:
+                listed = sorted(entries, key=lambda entry: entry.name)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            found.closed.append(f"{here} ({error.strerror})")
+            continue
+        for entry in listed:
+            if _is_folder(entry):
+                (links if entry.is_symlink() else inner).append(entry.path)
+            elif (kind := _kind(entry.path)) in KINDS:
+                found.images.append(entry.path)
+            else:
+                found.skipped[kind] += 1
+    found.images.sort()
+    return found
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _kind(path: str) -> str:
+    """What the name of a file ends with, in lower case."""
+    return os.path.splitext(path)[1].lower()  # noqa: PTH122
+
+
+def image_files(paths: Iterable[Path]) -> list[str]:
+    """Those of the paths that are images by their names, sorted."""
+    return sorted(str(path) for path in paths if path.suffix.lower() in KINDS)
+
+
+def not_shown(paths: Iterable[str]) -> list[str]:
+    """Which kinds of images browsers do not show, and what to do: a line for each kind of file."""
+    kinds = Counter(map(_kind, paths))
+    return [
+        f"browsers do not show {_files(n, kind, verb=False)}, and nor does the App; to look at the "
+        f"masks, convert to PNG (magick mogrify -format png '*{kind}'), and segment that"
+        for kind, n in sorted(kinds.items())
+        if kind in _NOT_SHOWN
+    ]
+
+
+def _files(count: int, kind: str = "", verb: bool = True) -> str:
+    """So many files in words, as "1 .heic file was" or, without the verb, "12 files"."""
+    named = " ".join(filter(None, [str(count), kind, "file" if count == 1 else "files"]))
+    if not verb:
+        return named
+    return f"{named} was" if count == 1 else f"{named} were"

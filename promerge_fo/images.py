@@ -3,37 +3,49 @@
 from __future__ import annotations
 
 import os
+import struct
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from promerge_fo.files import REMEDIES, register_readers
+from promerge_fo.machine import AtOnce
+
 __all__ = [
-    "IMAGE_SUFFIXES",
     "MAX_PIXELS",
+    "Header",
     "ImageError",
     "ImageLike",
+    "TooLargeError",
     "as_rgb",
-    "image_files",
     "load_image",
+    "read_header",
+    "read_image",
 ]
+
+T = TypeVar("T")
 
 ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 """A path, a PIL image, or an array (H, W, 3) uint8."""
 
-IMAGE_SUFFIXES = {
-    ".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp",
-}  # fmt: skip
-"""What the names of images end with, in lower case."""
-
 MAX_PIXELS = 1_000_000_000
-"""The most pixels of an image; larger files may be decompression bombs."""
+"""The most pixels of an image, as larger files may be decompression bombs. The environment variable
+PROMERGE_MAX_PIXELS sets another limit."""
 
-_ORIENTATION_TAG = 0x0112
+_LIMIT = "PROMERGE_MAX_PIXELS"
+_AT_ONCE = AtOnce(200_000_000)  # pixels that are read at a time; a larger image is read alone
+_STRIP = 1 << 22  # pixels that are converted at a time
+
+_ORIENTATION = [0x0112, 3, 1]  # the entry of a TIFF directory: tag, type (16 bits) and count
+#: The formats, by Pillow's names, whose EXIF orientation browsers apply; None: a PIL image that was
+#: made in memory. See :func:`read_header`.
+_TURNED_BY_EXIF = {"JPEG", "MPO", "PNG", "AVIF", None}
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -43,22 +55,75 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SWAPS_SIDES = (5, 6, 7, 8)
+_LAST_ROW_FIRST = (3, 4, 6, 7)  # the last stored row is the first row or column that is shown
 _open_lock = threading.Lock()
-
-
-def image_files(paths: Iterable[Path]) -> list[str]:
-    """Those of the paths that are images by their names, sorted."""
-    return sorted(str(path) for path in paths if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 class ImageError(ValueError):
     """An image that cannot be used; the message says which one, why, and what to do."""
 
 
+class TooLargeError(ImageError):
+    """An image with more pixels than are read (:data:`MAX_PIXELS`)."""
+
+
+class Header(NamedTuple):
+    """What is known of an image file without decoding it.
+
+    Attributes:
+        size: (height, width) in pixels, as the image is shown.
+        channels: of the file: 1 for grey values and palettes, 3, or 4 with alpha.
+    """
+
+    size: tuple[int, int]
+    channels: int
+
+
+def read_header(path: str | os.PathLike[str]) -> Header:
+    """The size of an image as it is shown, from the file's header alone.
+
+    This is the one rule for what an image's size is; :func:`load_image` gives arrays of this size.
+    It is that of browsers, in which images are looked at and masks are drawn (measured in Chromium
+    156, all eight orientations of each format, pixel by pixel):
+
+    ============  =====================================================================
+    JPEG, MPO     turned by the EXIF orientation
+    PNG           turned by the EXIF orientation in a chunk ``eXIf`` before the pixels
+    AVIF          turned by the properties ``irot`` and ``imir``; EXIF is ignored
+    WebP          as it is stored: its EXIF orientation is ignored
+    GIF, BMP      as it is stored; they have no orientation
+    ============  =====================================================================
+
+    An orientation in XMP data alone, or in a PNG's text, turns nothing. Formats that browsers do
+    not show have the size of what they become when they are converted: TIFF is turned by its
+    orientation tag, HEIC by ``irot`` and ``imir``.
+
+    Args:
+        path: an image file.
+
+    Raises:
+        ImageError: as :func:`load_image`, except that broken pixels go unnoticed.
+
+    Examples:
+        >>> read_header("photo.jpg").size  # doctest: +SKIP
+        (480, 640)
+    """
+    with _opened(path) as image:
+        _check_size(image, str(path))
+        width, height = image.size
+        turn = _orientation(image)
+        if image.format == "TIFF":  # Pillow's versions differ in whether they turn it here
+            tags = image.tag_v2  # type: ignore[attr-defined]
+            width, height, turn = tags[256], tags[257], tags.get(0x0112, 1)
+        size = (width, height) if turn in _SWAPS_SIDES else (height, width)
+        return Header(size, len(image.getbands()))
+
+
 def load_image(image: str | os.PathLike[str] | Image.Image) -> NDArray[np.uint8]:
     """An image as viewers show it, in 8-bit RGB.
 
-    - The EXIF orientation is applied, once. Width and height are those after it.
+    - It is turned as :func:`read_header` says. Width and height are those after it.
     - 16-bit grey values become 8-bit ones by v / 257, rounded. The range is always the file's,
       not that of the values in it, so that images of one camera stay comparable.
     - Files of 32-bit integers and floats do not say which value is white: it is the smallest of
@@ -79,20 +144,28 @@ def load_image(image: str | os.PathLike[str] | Image.Image) -> NDArray[np.uint8]
         ImageError: the file is missing, empty, no image, broken or too large (:data:`MAX_PIXELS`),
             or its values are too high for a brightness.
     """
+    return read_image(image, lambda pixels: pixels)
+
+
+def read_image(
+    image: str | os.PathLike[str] | Image.Image, use: Callable[[NDArray[np.uint8]], T]
+) -> T:
+    """What a function makes of an image's pixels, in bounded memory however many threads read.
+
+    At most 200 megapixels are decoded and used at a time in a process, and a larger image alone.
+    Each of their pixels takes 7 bytes while it is decoded (11 with transparency), and 3 afterwards.
+
+    Args:
+        image: a path, or a PIL image, which is not changed.
+        use: takes the pixels, (H, W, 3) uint8, as of :func:`load_image`.
+
+    Raises:
+        ImageError: as :func:`load_image`.
+    """
     if isinstance(image, Image.Image):
-        return _decode(image, _describe(image))
-    path = Path(image).expanduser()
-    _check_file(path)
-    try:
-        opened = _open(path)
-    except UnidentifiedImageError as error:
-        raise ImageError(
-            f"{path} is not an image that Pillow can read; remove it, or convert it to JPEG or PNG"
-        ) from error
-    except Exception as error:  # decoders raise anything on broken files
-        raise ImageError(_broken(str(path), error)) from error
-    with opened:
-        return _decode(opened, str(path))
+        return _read(image, _describe(image), use)
+    with _opened(image) as opened:
+        return _read(opened, str(image), use)
 
 
 def as_rgb(image: Image.Image | NDArray[Any]) -> NDArray[np.uint8]:
@@ -138,6 +211,28 @@ def as_rgb(image: Image.Image | NDArray[Any]) -> NDArray[np.uint8]:
     return image if image.shape[2] == 3 else np.repeat(image, 3, axis=2)
 
 
+def _opened(given: str | os.PathLike[str]) -> Image.Image:
+    """An image file whose header is read; a context manager, which closes it."""
+    path = Path(given).expanduser()
+    try:
+        return _open(path)
+    except Exception as error:  # decoders raise anything on broken files
+        _check_file(path)
+        if isinstance(error, UnidentifiedImageError):
+            raise ImageError(
+                f"{path} is not an image that Pillow can read; {_remedy(path)}"
+            ) from error
+        raise ImageError(_broken(str(path), error)) from error
+
+
+def _remedy(path: Path) -> str:
+    """What to do about a file that Pillow does not know."""
+    known = REMEDIES.get(path.suffix.lower())
+    if known is None:
+        return "remove it, or convert it to JPEG or PNG"
+    return known.replace("them", "it")
+
+
 def _check_file(path: Path) -> None:
     try:
         if path.is_dir():
@@ -160,6 +255,7 @@ def _open(path: Path) -> Image.Image:
     Pillow's limit is a global variable. It is lifted only while a header is read, by one thread at
     a time, so that it still holds for other code.
     """
+    register_readers()
     with _open_lock:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -168,35 +264,81 @@ def _open(path: Path) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _decode(image: Image.Image, name: str) -> NDArray[np.uint8]:
+def _check_size(image: Image.Image, name: str) -> None:
     width, height = image.size
     if width * height == 0:
         raise ImageError(f"{name} has no pixels ({width} x {height}); remove it")
-    if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"{name} has {width} x {height} = {width * height:,} pixels, but at most "
-            f"{MAX_PIXELS:,} are read; cut it into tiles, shrink it, or raise "
-            "promerge_fo.images.MAX_PIXELS"
+    limit = _limit()
+    if width * height > limit:
+        raise TooLargeError(
+            f"{name} has {width} x {height} = {width * height:,} pixels, but at most {limit:,} are "
+            f"read; cut it into tiles, shrink it, or set {_LIMIT} in the environment to more"
         )
+
+
+def _limit() -> int:
+    given = os.environ.get(_LIMIT)
+    if given is None:
+        return MAX_PIXELS
+    if not given.isdecimal():
+        raise ValueError(f"{_LIMIT} is {given!r}, but must be a whole number of pixels")
+    return int(given)
+
+
+def _read(image: Image.Image, name: str, use: Callable[[NDArray[np.uint8]], T]) -> T:
+    _check_size(image, name)
+    with _AT_ONCE.taking(image.width * image.height):
+        return use(_decode(image, name))
+
+
+def _decode(image: Image.Image, name: str) -> NDArray[np.uint8]:
     try:
-        image.load()  # before the orientation: Pillow applies it itself to TIFF files
-        orientation = _orientation(image)
-        pixels = _to_rgb(image, name)
-        if orientation in _TRANSPOSE:
-            pixels = pixels.transpose(_TRANSPOSE[orientation])
-        return np.array(pixels)
+        # before load(), which reads on to EXIF data behind the pixels, and turns TIFF by itself
+        turn = _orientation(image)
+        image.load()
+        return _turned(_to_rgb(image, name), turn)
     except ImageError:
         raise
     except Exception as error:  # decoders raise anything on broken files
         raise ImageError(_broken(name, error)) from error
 
 
+def _turned(image: Image.Image, turn: int) -> NDArray[np.uint8]:
+    """An RGB image as an array, turned; in strips, since Pillow makes copies on the way."""
+    width, height = image.size
+    shape = (width, height) if turn in _SWAPS_SIDES else (height, width)
+    pixels = np.empty((*shape, 3), dtype=np.uint8)
+    step = max(1, _STRIP // width)
+    for first in range(0, height, step):
+        last = min(first + step, height)
+        strip = image if last - first == height else image.crop((0, first, width, last))
+        if turn in _TRANSPOSE:
+            strip = strip.transpose(_TRANSPOSE[turn])
+        place = slice(first, last)
+        if turn in _LAST_ROW_FIRST:
+            place = slice(height - last, height - first)
+        pixels[(slice(None), place) if turn in _SWAPS_SIDES else place] = np.asarray(strip)
+    return pixels
+
+
 def _orientation(image: Image.Image) -> int:
-    """1 to 8; 1 ("as stored") also for unreadable EXIF data, since the pixels may be fine."""
-    try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:
+    """1 to 8, or what turns nothing; 1 for unreadable EXIF data, since the pixels may be fine.
+
+    Not by ``getexif()``: it also takes an orientation from XMP data, from a PNG's text and from
+    entries of other types.
+    """
+    if image.format not in _TURNED_BY_EXIF:
         return 1
+    tiff = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
+    order = ">" if tiff[:2] == b"MM" else "<"
+    with suppress(struct.error):
+        (start,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (entries,) = struct.unpack_from(f"{order}H", tiff, start)
+        for place in range(start + 2, start + 2 + 12 * entries, 12):
+            *entry, value = struct.unpack_from(f"{order}HHIH", tiff, place)
+            if entry == _ORIENTATION:
+                return int(value)
+    return 1
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:

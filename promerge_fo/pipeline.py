@@ -28,7 +28,7 @@ from promerge_fo.encoder import load_encoder
 from promerge_fo.encoder.base import Encoder, PerImage
 from promerge_fo.encoder.device import mark, own_stream, resolve_device
 from promerge_fo.flow import Round, flow
-from promerge_fo.images import ImageError, ImageLike, as_rgb, load_image
+from promerge_fo.images import ImageError, ImageLike, as_rgb, read_image
 from promerge_fo.instances import Crop, Instances, Refined, mean_features
 from promerge_fo.machine import available_cpus
 from promerge_fo.refine import complete, crf_batch, refine_resized
@@ -92,14 +92,18 @@ class Prepare:
         if isinstance(image, Prepared):
             return image
         try:
-            pixels = as_rgb(image) if isinstance(image, np.ndarray) else load_image(image)
-            return Prepared(self.transform(pixels), (pixels.shape[0], pixels.shape[1]))
+            if isinstance(image, np.ndarray):
+                return self._resized(as_rgb(image))
+            return read_image(image, self._resized)
         except ImageError as error:
             return _not_prepared(str(error))
         except MemoryError:
             return _not_prepared(f"{image}: not enough memory to read the image; use fewer workers")
         except Exception as error:
             return _not_prepared(f"{image}: {reason_of(error)}")
+
+    def _resized(self, pixels: NDArray[np.uint8]) -> Prepared:
+        return Prepared(self.transform(pixels), (pixels.shape[0], pixels.shape[1]))
 
 
 def _not_prepared(error: str) -> Prepared:

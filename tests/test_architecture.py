@@ -29,7 +29,7 @@ METHOD = (*GROUND, "promerge_fo.encoder", "promerge_fo.segment", "promerge_fo.re
 PIPELINE = (*METHOD, "promerge_fo.calibration", "promerge_fo.pipeline", "promerge_fo.figures")
 FLOOR = (
     "promerge_fo.dataset.database", "promerge_fo.dataset.faults", "promerge_fo.dataset.labels",
-    "promerge_fo.dataset.samples", "promerge_fo.dataset.stored_labels",
+    "promerge_fo.dataset.samples", "promerge_fo.dataset.sizes", "promerge_fo.dataset.stored_labels",
     "promerge_fo.dataset.provenance", "promerge_fo.dataset.decided",
 )  # fmt: skip
 MAKING = (*PIPELINE, "promerge_fo.annotations", *FLOOR)

@@ -1,12 +1,23 @@
 import pickle
 import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from promerge_fo import images
-from promerge_fo.images import ImageError, as_rgb, load_image
+from promerge_fo.images import (
+    ImageError,
+    TooLargeError,
+    as_rgb,
+    load_image,
+    read_header,
+    read_image,
+)
+from promerge_fo.machine import AtOnce
 
 WHITE = (255, 255, 255)
 
@@ -41,18 +52,36 @@ STORED = {  # how an upright image is stored under each EXIF orientation
 }
 
 
-@pytest.mark.parametrize("suffix", ["png", "tiff", "webp", "jpg"])
+# Which formats are turned is the browser's rule: tests/app/test_image_sizes.py asks a browser.
+TURNED = {"png": True, "jpg": True, "tiff": True, "webp": False, "avif": True, "gif": False}
+
+
+@pytest.mark.parametrize("suffix", TURNED)
 @pytest.mark.parametrize("orientation", STORED)
-def test_the_exif_orientation_is_applied_once(rgb, tmp_path, orientation, suffix):
-    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](rgb)))
+def test_the_exif_orientation_is_applied_once_where_browsers_do(rgb, tmp_path, orientation, suffix):
+    if suffix == "avif" and not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    stored = STORED[orientation](rgb)
+    shown = rgb if TURNED[suffix] else stored
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = save(stored, tmp_path / f"a.{suffix}", exif=exif, lossless=True, quality=100)
+    image = Image.fromarray(np.ascontiguousarray(stored))
+    path = save(image, tmp_path / f"a.{suffix}", exif=exif, lossless=True, quality=100)
+    assert read_header(path) == (shown.shape[:2], 1 if suffix == "gif" else 3)
     for given in (path, Image.open(path)):
         loaded = load_image(given)
-        assert loaded.shape == rgb.shape
-        if suffix != "jpg":
-            assert np.array_equal(loaded, rgb)
+        assert loaded.shape == shown.shape
+        if suffix in ("png", "tiff", "webp"):
+            assert np.array_equal(loaded, shown)
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_large_images_are_turned_in_strips(rgb, tmp_path, monkeypatch, orientation):
+    monkeypatch.setattr(images, "_STRIP", 14)  # two rows of the stored image, or fewer
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](rgb)))
+    assert np.array_equal(load_image(save(stored, tmp_path / "a.png", exif=exif)), rgb)
 
 
 def test_an_unreadable_exif_block_does_not_lose_the_image(rgb, tmp_path):
@@ -170,15 +199,47 @@ def test_bad_files_say_what_is_wrong(rgb, tmp_path):
         assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
-def test_the_size_limit_is_this_modules_own(tmp_path, monkeypatch):
+def test_the_size_limit_is_this_projects_own(tmp_path, monkeypatch):
     path = save(Image.new("1", (20_000, 10_000)), tmp_path / "large.png")
     limit = Image.MAX_IMAGE_PIXELS
-    with images._open(path) as opened:  # 200 megapixels: Pillow alone refuses them
-        assert opened.size == (20_000, 10_000)
+    assert read_header(path).size == (10_000, 20_000)  # Pillow alone refuses 200 megapixels
     assert limit == Image.MAX_IMAGE_PIXELS
-    monkeypatch.setattr(images, "MAX_PIXELS", 199_000_000)
-    with pytest.raises(ImageError, match=r"large.png has 20000 x 10000 = 200,000,000 pixels, but"):
-        load_image(path)
+    monkeypatch.setenv("PROMERGE_MAX_PIXELS", "199000000")
+    for read in (read_header, load_image):
+        with pytest.raises(TooLargeError) as caught:
+            read(path)
+        assert str(caught.value) == (
+            f"{path} has 20000 x 10000 = 200,000,000 pixels, but at most 199,000,000 are read; cut "
+            "it into tiles, shrink it, or set PROMERGE_MAX_PIXELS in the environment to more"
+        )
+    monkeypatch.setenv("PROMERGE_MAX_PIXELS", "1e9")
+    with pytest.raises(ValueError, match="PROMERGE_MAX_PIXELS is '1e9', but must be a whole"):
+        read_header(path)
+
+
+def test_large_images_are_read_one_at_a_time(rgb, tmp_path, monkeypatch):
+    """Small ones are read together, as long as their pixels fit."""
+    monkeypatch.setattr(images, "_AT_ONCE", AtOnce(80))
+    small = save(Image.fromarray(rgb), tmp_path / "small.png")  # 35 pixels
+    large = save(Image.new("RGB", (10, 10)), tmp_path / "large.png")
+    now, most = Counter(), Counter()
+    lock = threading.Lock()
+
+    def use(pixels):
+        with lock:
+            now[pixels.size] += 1
+            for size in now:
+                most[size] = max(most[size], now[size])
+            assert now[300] == 0 or now.total() == 1
+        time.sleep(0.01)
+        with lock:
+            now[pixels.size] -= 1
+        return pixels.shape[0]
+
+    with ThreadPoolExecutor(8) as pool:
+        rows = list(pool.map(read_image, [small, large, small, small] * 5, [use] * 20))
+    assert rows == [5, 10, 5, 5] * 5
+    assert most == {35 * 3: 2, 300: 1}
 
 
 def test_pillows_limit_survives_many_threads(rgb, tmp_path):

@@ -134,6 +134,7 @@ def test_an_annotation_file_opens_nothing_outside_of_its_folder(fo, tmp_path, na
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_predictions_reach_only_images_of_the_dataset(fo, dataset, tmp_path, monkeypatch, name):
     """Names are looked up among the samples; not even their existence is asked of the disk."""
+    from promerge_fo.dataset import sizes
     from promerge_fo.dataset.exchange.imports import import_predictions
 
     Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
@@ -146,10 +147,8 @@ def test_predictions_reach_only_images_of_the_dataset(fo, dataset, tmp_path, mon
     file = tmp_path / "predictions.json"
     file.write_text(json.dumps(entries))
     opened = []
-    build = fo.ImageMetadata.build_for
-    monkeypatch.setattr(
-        fo.ImageMetadata, "build_for", lambda path, *a, **k: opened.append(path) or build(path)
-    )
+    read = sizes.read_header
+    monkeypatch.setattr(sizes, "read_header", lambda path: opened.append(path) or read(path))
     report = import_predictions(dataset, file, "predicted")
     assert (report.labels, report.unmatched, report.unmatched_ids) == (1, 1, (name,))
     assert opened == [str(inside)]

@@ -90,16 +90,18 @@ def segment(
     from promerge_fo.dataset.database import root_dataset
     from promerge_fo.dataset.runs.calibrating import calibrate_once
     from promerge_fo.dataset.samples import open_images, open_source
+    from promerge_fo.files import not_shown
 
     for other in _ENGINES.keys() - {engine}:
         for given in _ENGINES[other]:
             if options[given] is not None:
                 raise ValueError(f"{flag_of(given)} is for --engine {other}")
     setting = setting_of(**options)  # what is cheap to check comes before what takes time
+    notes: list[str] = []  # of files that are skipped, for the end
     if len(sources) > 1 or Path(sources[0]).expanduser().is_file():
         samples = open_images(sources, name)
     else:
-        samples = open_source(sources[0], name)
+        samples = open_source(sources[0], name, notes.append)
     if not samples:
         raise ValueError(f"the dataset {root_dataset(samples).name!r} is empty; add images to it")
     model = model_of(setting, **options)
@@ -117,6 +119,10 @@ def segment(
 
         summary = export_pseudo_labels(samples, label_field, output, min_area=0.0)
         print(f"{summary['path']}: {summary['annotations']} masks of {summary['images']} images")
+        if summary["unreadable"]:
+            print(f"{summary['unreadable']} images are not in it: they cannot be read")
+    for note in [*notes, *not_shown(samples.values("filepath"))]:
+        print(note, file=sys.stderr)
     if report.interrupted:
         print("stopped; what was done is kept. Run the same command again to go on.")
         return 130
@@ -193,7 +199,7 @@ def explain(image: str, output: str | None, **options: Any) -> int:
     refinement. For an encoder that wants a calibration, it is made on the images beside this one.
     """
     from promerge_fo.figures import explain_image, save
-    from promerge_fo.images import image_files
+    from promerge_fo.files import image_files
 
     model = model_of(setting_of(**options), **options)
     if model.pipeline.wants_calibration and not model.is_left_uncalibrated:

@@ -98,3 +98,4 @@ from .runs.model import (
 )
 from .runs.segment import segment_dataset as segment_dataset
 from .samples import require_images as require_images
+from .sizes import correct_sizes as correct_sizes

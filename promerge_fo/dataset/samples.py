@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import mimetypes
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from promerge_fo.dataset.database import (
     is_patches,
     root_dataset,
 )
-from promerge_fo.images import IMAGE_SUFFIXES, image_files
+from promerge_fo.files import KINDS, find_images
 
 __all__ = [
     "VIDEO_REFUSED",
@@ -48,8 +49,14 @@ VIDEO_REFUSED = (
     "samples.to_frames(sample_frames=True).apply_model(model, ...)"
 )
 
+for _kind in KINDS:  # FiftyOne takes for images what Python knows as such, which differs by machine
+    if not (mimetypes.guess_type(f"a{_kind}")[0] or "").startswith("image/"):
+        mimetypes.add_type(f"image/{_kind[1:]}", _kind)
 
-def open_source(source: str, name: str | None = None) -> fo.Dataset:
+
+def open_source(
+    source: str, name: str | None = None, tell: Callable[[str], None] = logger.warning
+) -> fo.Dataset:
     """Open a dataset by its name, or the dataset of a folder of images.
 
     The first time a folder is opened, it becomes a persistent dataset. Later, images that are new
@@ -60,6 +67,7 @@ def open_source(source: str, name: str | None = None) -> fo.Dataset:
         source: the name of a dataset, or the path of a folder. What is both is refused, unless the
             dataset has images from the folder, or the folder holds no images.
         name: the name for the dataset of a folder; by default, the folder's name.
+        tell: called with a line for each kind of files that were skipped in a folder, and why.
 
     Returns:
         A ``fiftyone.Dataset``.
@@ -71,7 +79,8 @@ def open_source(source: str, name: str | None = None) -> fo.Dataset:
     """
     folder = Path(source).expanduser().resolve()
     by_name = name is None and _is_name(source)
-    paths = image_files(folder.rglob("*"))
+    found = find_images(folder)
+    paths = found.images
     if by_name and not paths:
         return fo.load_dataset(source)
     if not folder.is_dir():
@@ -80,11 +89,14 @@ def open_source(source: str, name: str | None = None) -> fo.Dataset:
             f"these datasets: {known_datasets()}"
         )
     if not paths:
+        notes = "".join(f"; {note}" for note in found.notes())
         raise ValueError(
-            f"{folder} holds no images (looked for {', '.join(sorted(IMAGE_SUFFIXES))}); give a "
-            "folder that contains images"
+            f"{folder} holds no images (looked for {', '.join(sorted(KINDS))}); give a "
+            f"folder that contains images{notes}"
         )
     paths = _storable(paths)
+    for note in found.notes():
+        tell(note)
     name = source if by_name else name or folder.name
     present = _images_of(name)
     if present and not any(Path(path).is_relative_to(folder) for path in present):
@@ -314,8 +326,8 @@ def _is_name(source: str) -> bool:
     """
     if not _is_utf8(source) or not fo.dataset_exists(source):
         return False
-    files = Path(source).expanduser().rglob("*")
-    if source not in _datasets_in(source) and image_files(files) and _images_of(source):
+    images = find_images(Path(source).expanduser()).images
+    if source not in _datasets_in(source) and images and _images_of(source):
         raise ValueError(
             f"{source!r} is the name of a dataset, and of a folder here with other images; write "
             f".{os.sep}{source} for the folder, or run this in another folder for the "

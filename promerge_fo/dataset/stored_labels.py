@@ -23,6 +23,8 @@ from promerge_fo.annotations.untrusted_masks import EntryError, box_of, check_bo
 from promerge_fo.dataset.database import aggregate
 from promerge_fo.dataset.faults import Fault, Faults, check_label
 from promerge_fo.dataset.labels import mask_of, pixel_crop, place_of
+from promerge_fo.dataset.sizes import image_size
+from promerge_fo.images import ImageError
 from promerge_fo.machine import available_cpus
 from promerge_fo.progress import ShowProgress, progress_bar
 
@@ -33,11 +35,9 @@ __all__ = [
     "annotation_of",
     "coco_id_field",
     "image_ids",
-    "image_size",
     "label_document",
     "read_documents",
     "read_labels",
-    "recorded_size",
     "stored_labels",
     "usable_masks",
     "warn_of_unreadable",
@@ -98,28 +98,25 @@ def read_labels(
             that makes one; see :data:`promerge_fo.progress.ShowProgress`.
         faults: counts and names the labels that cannot be used.
     """
-    read = partial(_image_labels, fields)
-    unreadable = []
+    unreadable: list[str] = []
+    read = partial(_image_labels, fields, unreadable)
     faults = Faults() if faults is None else faults
     with ThreadPoolExecutor(available_cpus()) as pool:
         for chunk in fou.iter_batches(read_documents(samples, fields, progress), _CHUNK):
-            numbers, documents = zip(*chunk, strict=True)
-            for document, labels in zip(documents, pool.map(read, numbers, documents), strict=True):
-                if labels.size is None:
-                    unreadable.append(document["filepath"])
+            for labels in pool.map(read, *zip(*chunk, strict=True)):
                 faults.add(labels.faults)
                 yield labels
     warn_of_unreadable(unreadable)
     faults.warn()
 
 
-def warn_of_unreadable(paths: Sequence[str]) -> None:
-    """Say in the log which images are left out because they cannot be read, if any."""
-    if paths:
-        more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+def warn_of_unreadable(reasons: Sequence[str]) -> None:
+    """Say in the log which images are left out because they cannot be read, and why, if any."""
+    if reasons:
+        more = f"; and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
         logger.warning(
             "%d images cannot be read and are left out: %s%s",
-            len(paths), ", ".join(sorted(paths)[:_NAMED]), more,
+            len(reasons), "; ".join(sorted(reasons)[:_NAMED]), more,
         )  # fmt: skip
 
 
@@ -149,8 +146,14 @@ def stored_labels(document: dict[str, Any], field: str) -> list[StoredLabel]:
     return [StoredLabel(label) for label in (document.get(field) or {}).get("detections") or []]
 
 
-def _image_labels(fields: Sequence[str], number: int, document: dict[str, Any]) -> ImageLabels:
-    size = image_size(document)
+def _image_labels(
+    fields: Sequence[str], unreadable: list[str], number: int, document: dict[str, Any]
+) -> ImageLabels:
+    size = None
+    try:
+        size = image_size(document)
+    except ImageError as reason:
+        unreadable.append(str(reason))
     faults: list[Fault] = []
     image = ImageLabels(str(document["_id"]), number, size, {}, {}, {}, {}, faults)
 
@@ -272,27 +275,6 @@ def usable_masks(detections: fo.Detections | None, size: tuple[int, int]) -> NDA
             check_label(label.bounding_box, label.confidence)
             masks.append(mask_of(label, size))
     return np.array(masks, dtype=np.bool_).reshape(-1, *size)
-
-
-def image_size(document: dict[str, Any]) -> tuple[int, int] | None:
-    """The size of an image as it is shown: from its document's metadata, or else from its file.
-
-    Returns:
-        (height, width) in pixels; None if the file cannot be read.
-    """
-    size = recorded_size(document)
-    if size is None:
-        with suppress(Exception):  # decoders raise anything on broken files
-            metadata = fo.ImageMetadata.build_for(document["filepath"])
-            size = recorded_size({"metadata": metadata.to_dict()})
-    return size
-
-
-def recorded_size(document: dict[str, Any]) -> tuple[int, int] | None:
-    """The size in a document's metadata, (height, width) in pixels; None if it is not there."""
-    metadata = document.get("metadata") or {}
-    height, width = metadata.get("height"), metadata.get("width")
-    return (int(height), int(width)) if height and width else None
 
 
 def coco_id_field(samples: Any) -> str | None:

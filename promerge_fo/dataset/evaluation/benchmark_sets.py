@@ -17,6 +17,7 @@ import fiftyone.core.utils as fou
 from promerge_fo.annotations.untrusted_masks import EntryError, crop_of
 from promerge_fo.dataset.labels import LABEL, place_of
 from promerge_fo.files import require_inside
+from promerge_fo.images import read_header
 from promerge_fo.progress import ShowProgress, progress_bar
 
 __all__ = ["BENCHMARKS", "Benchmark", "load_benchmark", "load_coco"]
@@ -316,7 +317,6 @@ def _read_kitti(benchmark: Benchmark, root: Path) -> Iterator[_Image]:
     files = sorted((root / "training" / "label_2").glob("*.txt"))
     paths = _find_images(benchmark, root, [f"{file.stem}.png" for file in files])
     for number, (file, path) in enumerate(zip(files, paths, strict=True)):
-        metadata = fo.ImageMetadata.build_for(path)
         annotations = []
         for line in file.read_text().splitlines():
             kind, *values = line.split()
@@ -324,7 +324,7 @@ def _read_kitti(benchmark: Benchmark, root: Path) -> Iterator[_Image]:
             annotations.append(
                 {"bbox": [x0, y0, x1 - x0, y1 - y0], "iscrowd": int(kind == "DontCare")}
             )
-        yield _Image(number, path, (metadata.height, metadata.width), annotations)
+        yield _Image(number, path, read_header(path).size, annotations)
 
 
 def _read_sa1b(benchmark: Benchmark, files: Sequence[Path]) -> Iterator[_Image]:

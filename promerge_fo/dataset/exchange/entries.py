@@ -21,7 +21,9 @@ from promerge_fo.annotations.untrusted_masks import EntryError, number
 from promerge_fo.dataset.database import aggregate
 from promerge_fo.dataset.exchange.image_index import ImageIndex
 from promerge_fo.dataset.labels import LABEL
-from promerge_fo.dataset.stored_labels import LARGEST, image_size, label_document, recorded_size
+from promerge_fo.dataset.sizes import image_size
+from promerge_fo.dataset.stored_labels import LARGEST, label_document
+from promerge_fo.images import ImageError
 
 __all__ = ["Images", "ImportReport", "Intake"]
 
@@ -95,16 +97,16 @@ class Images:
     def __init__(self, samples: Any, annotations: str | os.PathLike[str] | None) -> None:
         self.ids: list[bson.ObjectId] = []
         self._paths: list[str] = []
-        self._sizes: list[tuple[int, int] | None] = []
+        self._metadata: list[dict[str, Any] | None] = []
+        self._sizes: dict[int, tuple[int, int] | EntryError] = {}
         for document in aggregate(samples.select_fields("metadata")):
             self.ids.append(document["_id"])
             self._paths.append(document["filepath"])
-            self._sizes.append(recorded_size(document))
-        self._unreadable: set[int] = set()
+            self._metadata.append(document.get("metadata"))
         self.index = ImageIndex(samples, self._paths, annotations)
 
     def size(self, position: int) -> tuple[int, int]:
-        """The size of an image, read from its file if the database does not have it.
+        """The size of an image, as it is shown.
 
         Args:
             position: the position of the image among the samples.
@@ -113,15 +115,19 @@ class Images:
             (height, width) in pixels.
 
         Raises:
-            EntryError: the file cannot be read.
+            EntryError: the image cannot be read.
         """
-        if self._sizes[position] is None and position not in self._unreadable:
-            self._sizes[position] = image_size({"filepath": self._paths[position]})
-            if self._sizes[position] is None:
-                self._unreadable.add(position)
+        if position not in self._sizes:
+            document = {"filepath": self._paths[position], "metadata": self._metadata[position]}
+            try:
+                self._sizes[position] = image_size(document)
+            except ImageError as reason:
+                self._sizes[position] = EntryError(
+                    "unreadable", f"its image cannot be read: {reason}"
+                )
         size = self._sizes[position]
-        if size is None:
-            raise EntryError("unreadable", f"its image {self._paths[position]} cannot be read")
+        if isinstance(size, EntryError):
+            raise size
         return size
 
 

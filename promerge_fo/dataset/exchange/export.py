@@ -38,12 +38,9 @@ from promerge_fo.dataset.exchange.writers import (
 )
 from promerge_fo.dataset.faults import Faults
 from promerge_fo.dataset.samples import require_detections, whole_images_of
-from promerge_fo.dataset.stored_labels import (
-    image_size,
-    read_documents,
-    stored_labels,
-    warn_of_unreadable,
-)
+from promerge_fo.dataset.sizes import image_size
+from promerge_fo.dataset.stored_labels import read_documents, stored_labels, warn_of_unreadable
+from promerge_fo.images import ImageError
 from promerge_fo.machine import available_cpus
 from promerge_fo.progress import ShowProgress
 
@@ -382,10 +379,11 @@ class _Export:
         k = int(self.split.of[position])
         if k < 0:
             return k, None, Chosen(counts=Counter(unsplit=1)), None
-        size = image_size(document)
         path = document["filepath"]
-        if size is None:
-            self._unreadable.append(path)
+        try:
+            size = image_size(document)
+        except ImageError as reason:
+            self._unreadable.append(str(reason))
             return k, None, Chosen(counts=Counter(unreadable=1)), None
         name = _name(path, self.root)
         if self.images != "refer" and not Path(path).is_file():

@@ -94,8 +94,8 @@ def ablate(
     Raises:
         fiftyone.core.media.MediaTypeError: the samples are not images.
         ValueError: there are no settings, the size of no image is known, the field does not hold
-            detections, the encoder does not support a setting, or the size of an image differs from
-            the one in its metadata.
+            detections, the encoder does not support a setting, or the folder has results of another
+            size of an image.
         ImportError: a setting needs a package that is not installed.
         OSError: the features do not fit on the disk.
 
@@ -345,10 +345,11 @@ def _measure(
             statuses["failed"] += 1
         else:
             if result.size != image.labels.size:
+                known = [size[::-1] for size in (image.labels.size, result.size) if size]
+                here, then = ("{} x {}".format(*size) for size in known)
                 raise ValueError(
-                    f"{image.path} is {result.size[1]} x {result.size[0]} pixels, but the dataset "
-                    f"says {image.labels.size}; correct it: "
-                    "dataset.compute_metadata(overwrite=True)"
+                    f"{image.path} is {here} pixels, but its results in this folder are of {then}, "
+                    "from another version; give another folder"
                 )
             records = result.records
             statuses[result.status] += 1

@@ -22,6 +22,7 @@ from promerge_fo.dataset.database import (
 )
 from promerge_fo.dataset.decided import Kept
 from promerge_fo.dataset.runs.unstored import failed, record_failures, require_room
+from promerge_fo.dataset.sizes import right_metadata
 from promerge_fo.dataset.stored_labels import LARGEST, label_document
 
 __all__ = ["Merged", "merge_rows"]
@@ -70,12 +71,12 @@ def merge_rows(
     """
     paths = [row["filepath"] for row in rows]
     samples = retry_while_unreachable(lambda: _samples_by_path(dataset, paths))
-    pairs = [(row, sample_id) for row in rows for sample_id in samples[row["filepath"]]]
+    pairs = [(row, sample) for row in rows for sample in samples[row["filepath"]]]
     labels = list(pool.map(partial(_label_documents, run), [row for row, _ in pairs]))
-    ids = [sample_id for _, sample_id in pairs]
+    ids = [sample["_id"] for _, sample in pairs]
     room = retry_while_unreachable(lambda: room_left(dataset, ids, label_field))
     if kept:
-        for (_, sample_id), document in zip(pairs, labels, strict=True):
+        for sample_id, document in zip(ids, labels, strict=True):
             kept.hand_on(str(sample_id), document)
     labels = [
         each if (why := require_room(len(bson.encode(each)), room[str(i)])) is None
@@ -88,10 +89,10 @@ def merge_rows(
     }
     updates = [
         UpdateOne(
-            {"_id": sample_id, **not_finished},
-            {"$set": {label_field: document, "last_modified_at": now}},
+            {"_id": sample["_id"], **not_finished},
+            {"$set": {label_field: document, "last_modified_at": now, **_metadata(row, sample)}},
         )
-        for (_, sample_id), document in zip(pairs, labels, strict=True)
+        for (row, sample), document in zip(pairs, labels, strict=True)
     ]
     full: set[str] = set()
     try:
@@ -104,18 +105,26 @@ def merge_rows(
         len(pairs),
         sum(each["status"] == "failed" for each in labels),
         sum(len(each["detections"]) for each in labels),
-        {row["filepath"] for row, i in pairs if str(i) in full},
+        {row["filepath"] for row, sample in pairs if str(sample["_id"]) in full},
     )
 
 
 def _samples_by_path(
     dataset: fo.Dataset, paths: Sequence[str]
-) -> defaultdict[str, list[bson.ObjectId]]:
-    """The ids of the samples of each image file; usually one."""
-    samples: defaultdict[str, list[bson.ObjectId]] = defaultdict(list)
-    for document in documents(dataset, {"filepath": {"$in": list(paths)}}, "filepath"):
-        samples[document["filepath"]].append(document["_id"])
+) -> defaultdict[str, list[dict[str, Any]]]:
+    """The documents of the samples of each image file; usually one. They have metadata alone."""
+    samples: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for document in documents(dataset, {"filepath": {"$in": list(paths)}}, "filepath", "metadata"):
+        samples[document["filepath"]].append(document)
     return samples
+
+
+def _metadata(row: Mapping[str, Any], sample: dict[str, Any]) -> dict[str, Any]:
+    """What the database is told of an image's size, if it does not know it."""
+    if not row["height"]:  # the image could not be read
+        return {}
+    metadata = right_metadata(sample, (row["height"], row["width"]))
+    return {} if metadata is None else {"metadata": metadata}
 
 
 def _label_documents(run: str, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from promerge_fo.dataset.labels import declare_field, to_detections
 from promerge_fo.dataset.runs.recorder import RunRecorder
 from promerge_fo.dataset.runs.unstored import fitting
 from promerge_fo.dataset.samples import VIDEO_REFUSED
+from promerge_fo.dataset.sizes import keep_size
 from promerge_fo.diagnosis import FIRST, diagnose
 from promerge_fo.encoder import load_encoder
 from promerge_fo.encoder.base import Encoder, Facet, Precision, ResizeMode
@@ -348,6 +349,9 @@ class ProMergeModel(
         if self.fills is not None and samples:
             labels = fitting(samples, labels, self.fills, self.hash)
         if self._recorder is not None and samples is not None:
+            for sample in samples:
+                if not _is_generated(sample):
+                    keep_size(sample)
             self._recorder.add(samples, labels)
             self._look_at_first_images()
         return labels
@@ -402,8 +406,7 @@ class ProMergeModel(
         # FiftyOne reloads a generated dataset in the process that reads its images. If that is
         # this process, it keeps samples with the old schema. It stores their new fields, but never
         # declares them, and then neither the view nor the dataset can be read any more.
-        generated = isinstance(sample, fos.SampleView) and type(sample) is not fos.SampleView
-        if generated and self._get_item.used_here:
+        if _is_generated(sample) and self._get_item.used_here:
             self._refusal = ValueError(
                 "num_workers is 0, but then FiftyOne loses the labels of frames and patches; "
                 "give num_workers=1 or more"
@@ -459,6 +462,11 @@ class ProMergeModel(
                 "why",
                 recorder.not_stored,
             )
+
+
+def _is_generated(sample: Any) -> bool:
+    """Whether a sample is a frame of a video or a patch, in a view of those."""
+    return isinstance(sample, fos.SampleView) and type(sample) is not fos.SampleView
 
 
 class _GetItem(fout.GetItem):  # type: ignore[misc]

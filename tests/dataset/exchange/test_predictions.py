@@ -451,7 +451,7 @@ def test_the_list_of_problems_is_bounded(scenes, results, store):
 def test_images_that_cannot_be_read(fo, dataset, store, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     dataset.add_sample(fo.Sample(filepath=str(tmp_path / "broken.jpg")))
-    with pytest.raises(ValueError, match="entry 0: its image .*broken.jpg cannot be read"):
+    with pytest.raises(ValueError, match="entry 0: its image cannot be read: .*broken.jpg is not"):
         store([{"image_id": 1, "bbox": [0, 0, 1, 1], "score": 1}], dataset)
 
 

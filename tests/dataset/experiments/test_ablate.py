@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -230,10 +231,14 @@ def test_what_cannot_be_run_is_refused_before_work(fo, truth, encoder, tmp_path)
         ablate(truth.limit(0), SETTINGS, **run)
     assert not (tmp_path / "features").exists()
     sample = truth.first()
-    sample.metadata = fo.ImageMetadata(width=7, height=5)
+    sample.metadata = fo.ImageMetadata(width=7, height=5)  # not asked: the file says it
     sample.save()
-    with pytest.raises(ValueError, match=r"pixels, but the dataset says \(5, 7\)"):
-        ablate(truth, {"default": SETTINGS["default"]}, **run)
+    run = {**run, "settings": {"default": SETTINGS["default"]}}
+    ablate(truth, **run)
+    with sqlite3.connect(tmp_path / "results.sqlite") as results:
+        results.execute("update results set height = 5, width = 7")
+    with pytest.raises(ValueError, match="pixels, but its results in this folder are of 7 x 5"):
+        ablate(truth, **run)
 
 
 def test_room_for_features_is_asked_for(encoder, tmp_path, caplog):
