@@ -43,6 +43,9 @@ class EvaluateInstances(LongOperator):
         elif dataset.has_field(key):
             form.refuse(f"There is a field {key!r}; take another key.", "key_refused")
 
+        about = "against the predictions of the same name; the matches stay those of all labels"
+        form.tick("classwise", "Also measure each class of the ground truth", about)
+
     def about(self, ctx: Any) -> str:
         return f"{ctx.params['pred_field']} against {ctx.params['gt_field']}"
 
@@ -50,12 +53,14 @@ class EvaluateInstances(LongOperator):
         from promerge_fo.dataset.evaluation.evaluate import evaluate_instances
 
         options = {name: ctx.params[name] for name in ("pred_field", "gt_field", "eval_key")}
+        options["classwise"] = bool(ctx.params.get("classwise"))
         bar = job.progress("images")
         results = evaluate_instances(target_of(ctx), progress=bar, **options)
-        metrics = results.coco_metrics
-        return Outcome(
-            metrics_table(metrics), {"metrics": metrics, "eval_key": options["eval_key"]}
-        )
+        metrics, classes = results.coco_metrics, results.class_metrics
+        tables = [metrics_table(metrics)]
+        tables += [f"{name}\n\n{metrics_table(figures)}" for name, figures in classes.items()]
+        found = {"metrics": metrics, "classes": classes, "eval_key": options["eval_key"]}
+        return Outcome("\n\n".join(tables), found)
 
 
 def metrics_table(metrics: dict[str, dict[str, float]]) -> str:

@@ -23,6 +23,7 @@ def add_commands(commands: Commands) -> None:
     add(made, "--label-field", default="promerge")
     add(made, "--gt-field", default="ground_truth")
     add(made, "--eval-key", "NAME", "also keep it as an evaluation run, which the App shows")
+    add(made, "--classwise", bool, "also measure each class of the ground truth alone")
     add(made, "--output", "JSON", "also write the figures")
 
     made = add_command(commands, compare, "DATASET|DIR FIELD FIELD... [options]")
@@ -55,12 +56,14 @@ def evaluate(
     """Measure masks against ground truth: COCO's AP and AR.
 
     The figures are pycocotools', of masks (segm) and of boxes (bbox), whatever the labels' names:
-    0 to 100, or -1 where there is no ground truth of that size. With --eval-key the labels say what
-    was found, and the App's Model Evaluation panel shows it.
+    0 to 100, or -1 where there is no ground truth of that size. --classwise adds those of each name
+    that the ground truth has, against predictions of that name, and their mean. With --eval-key the
+    labels say what was found, and the App's Model Evaluation panel shows it.
 
       promerge evaluate my-dataset
       promerge evaluate photos/ --label-field fine --gt-field truth --output figures.json
       promerge evaluate my-dataset --eval-key eval_promerge
+      promerge evaluate my-dataset --label-field named --classwise
     """
     from promerge_fo.dataset.evaluation.evaluate import evaluate_instances
     from promerge_fo.dataset.samples import find_dataset
@@ -69,7 +72,10 @@ def evaluate(
     results = evaluate_instances(samples, label_field, progress=TerminalBar, **options)
     results.print_metrics()
     if output is not None:
-        Path(output).write_text(json.dumps(results.coco_metrics, indent=2, allow_nan=False) + "\n")
+        figures: dict[str, Any] = {**results.coco_metrics}
+        if results.class_metrics:
+            figures["classes"] = results.class_metrics
+        Path(output).write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n")
         print(f"figures: {output}")
     return 0
 

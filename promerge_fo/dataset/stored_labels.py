@@ -66,6 +66,7 @@ class ImageLabels:
         records: for each label that covers a pixel, in stored order, what :func:`annotation_of`
             returns, and ``score``: the label's confidence, or 1 if it has none.
         ids: the ids of these labels.
+        names: the names of these labels, "None" without.
         places: the indices of these labels among all labels of the field.
         all_ids: the ids of all labels, in stored order.
         faults: the labels that cannot be used, and have no records.
@@ -76,6 +77,7 @@ class ImageLabels:
     size: tuple[int, int] | None
     records: dict[str, list[dict[str, Any]]]
     ids: dict[str, list[str]]
+    names: dict[str, list[str]]
     places: dict[str, list[int]]
     all_ids: dict[str, list[str]]
     faults: Sequence[Fault] = ()
@@ -155,7 +157,7 @@ def _image_labels(
     except ImageError as reason:
         unreadable.append(str(reason))
     faults: list[Fault] = []
-    image = ImageLabels(str(document["_id"]), number, size, {}, {}, {}, {}, faults)
+    image = ImageLabels(str(document["_id"]), number, size, {}, {}, {}, {}, {}, faults)
 
     def record_of(label: StoredLabel) -> dict[str, Any] | None:
         try:
@@ -170,6 +172,7 @@ def _image_labels(
         image.all_ids[field] = [label.id for label in labels]
         image.places[field] = [i for i, record in enumerate(records) if record is not None]
         image.ids[field] = [labels[i].id for i in image.places[field]]
+        image.names[field] = [str(labels[i].label) for i in image.places[field]]
         image.records[field] = []
         for label, record in zip(labels, records, strict=True):
             if record is not None:

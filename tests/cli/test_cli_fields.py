@@ -48,6 +48,11 @@ def test_evaluate_prints_and_writes_the_figures(measured, folder, tmp_path, caps
     assert main(["evaluate", "photos", "--label-field", "ground_truth", "--view", "half"]) == 0
     assert "segm   100.00 100.00" in capsys.readouterr().out
     assert measured.list_evaluations() == ["eval_fine"]
+    names = set(measured.distinct("ground_truth.detections.label"))
+    options = ["--label-field", "fine", "--output", str(output), "--classwise"]
+    assert main(["evaluate", "photos", *options]) == 0
+    assert f"mean of {len(names)} classes" in capsys.readouterr().out
+    assert json.loads(output.read_text())["classes"].keys() == names
     assert main(["evaluate", "photos", "--gt-field", "truth"]) == 2
     assert "the field 'truth' does not exist" in capsys.readouterr().err
 

@@ -16,7 +16,11 @@ def test_a_field_is_evaluated(operator, form, segmented):
     assert stored.figures == expected.coco_metrics
     assert stored.images == 4
     assert stored.curves["0.50"] == expected.precision[0][0].tolist()
-    assert segmented.has_field("mine_tp")
+    assert segmented.has_field("mine_tp") and stored.class_figures == {}
+    result = evaluate(segmented, pred_field="unfiltered", eval_key="mine", classwise=True).result
+    names = set(segmented.distinct("ground_truth.detections.label"))
+    assert list_evaluations(segmented)["mine"].class_figures == result["classes"]
+    assert result["classes"].keys() == names != set()
 
 
 @pytest.mark.parametrize(
@@ -35,7 +39,9 @@ def test_wrong_input_is_refused_with_words(operator, form, segmented, params, wo
 
 
 def test_unknown_parameters_are_refused_from_python(operator, segmented):
-    with pytest.raises(TypeError, match="evaluate_instances takes no key; it takes eval_key"):
+    with pytest.raises(
+        TypeError, match="evaluate_instances takes no key; it takes classwise, eval_key"
+    ):
         operator("evaluate_instances")(segmented, key="mine")
 
 

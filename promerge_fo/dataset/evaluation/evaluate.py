@@ -16,6 +16,7 @@ from fiftyone.utils.eval.coco import (
 )
 
 from promerge_fo.dataset.database import load_results, replaced_run
+from promerge_fo.dataset.evaluation.by_class import ClassScorer, class_mean
 from promerge_fo.dataset.evaluation.coco_metrics import (
     IOUS,
     KINDS,
@@ -56,6 +57,7 @@ def evaluate_instances(
     gt_field: str = "ground_truth",
     eval_key: str | None = None,
     *,
+    classwise: bool = False,
     progress: ShowProgress = None,
 ) -> InstanceResults:
     """Measure class-agnostic COCO AP and AR, exactly as pycocotools does.
@@ -84,6 +86,9 @@ def evaluate_instances(
         pred_field: the field with predictions; one without ``confidence`` has the score 1.
         gt_field: the field with the ground truth.
         eval_key: the key of the run, which replaces a run of the same key; None writes nothing.
+        classwise: also measure the labels of each name in the ground truth alone, against the
+            predictions of that name; ``results.class_metrics`` has the figures. Matches stay those
+            of all labels.
         progress: whether to show a progress bar (None: as FiftyOne's config says), or a function
             that makes one; see :data:`promerge_fo.progress.ShowProgress`.
 
@@ -114,10 +119,14 @@ def evaluate_instances(
     table = LabelTable((pred_field, gt_field))
     faults = Faults()
     images = table.noting(read_labels(samples, (pred_field, gt_field), progress, faults))
+    by_class = ClassScorer(pred_field, gt_field)
+    if classwise:
+        images = by_class.noting(images)
     scores = score_field(images, pred_field, gt_field)
     leading = next(iter(scores.values()))
     config.left_out = dict(faults.counts)
     config.images = len(table.readable)
+    config.class_figures = by_class.figures(scores)
     config.figures = {kind: score.metrics for kind, score in scores.items()}
     config.curves = {
         f"{iou:.2f}": leading.precision[IOUS.index(iou)].tolist() for iou in _CURVE_IOUS
@@ -220,6 +229,7 @@ class InstanceEvaluationConfig(COCOEvaluationConfig):  # type: ignore[misc]
         left_out: the numbers of labels that cannot be used, by
             :data:`~promerge_fo.dataset.faults.FAULTS`.
         figures: the metrics, see :attr:`InstanceResults.coco_metrics`.
+        class_figures: the metrics of each class, see :attr:`InstanceResults.class_metrics`.
         curves: (101,) precisions at :data:`~promerge_fo.dataset.evaluation.coco_metrics.RECALLS`,
             by IoU ("0.50", "0.75").
     """
@@ -232,6 +242,7 @@ class InstanceEvaluationConfig(COCOEvaluationConfig):  # type: ignore[misc]
         figures: dict[str, dict[str, float]] | None = None,
         curves: dict[str, list[float]] | None = None,
         left_out: dict[str, int] | None = None,
+        class_figures: dict[str, dict[str, dict[str, float]]] | None = None,
         **kwargs: Any,
     ) -> None:
         settings = {"iou": 0.5, "classwise": False, "use_masks": True, **kwargs}
@@ -240,6 +251,7 @@ class InstanceEvaluationConfig(COCOEvaluationConfig):  # type: ignore[misc]
         self.figures = figures or {}
         self.curves = curves or {}
         self.left_out = left_out or {}
+        self.class_figures = class_figures or {}
 
     @property
     def method(self) -> str:
@@ -290,11 +302,26 @@ class InstanceResults(COCODetectionResults):  # type: ignore[misc]
         """
         return {**super().metrics(*args, **kwargs), **copy.deepcopy(self.coco_metrics)}
 
+    @property
+    def class_metrics(self) -> dict[str, dict[str, dict[str, float]]]:
+        """As :attr:`coco_metrics` for each name in the ground truth, if they were measured.
+
+        The mean over the classes is :func:`~promerge_fo.dataset.evaluation.by_class.class_mean`.
+        """
+        return copy.deepcopy(self.config.class_figures)
+
     def print_metrics(self, *args: Any, digits: int = 2, **kwargs: Any) -> None:
-        """Print AP and AR as a table."""
-        print("      " + "".join(f"{name:>7}" for name in METRICS))
-        for kind, metrics in self.coco_metrics.items():
-            print(f"{kind:6}" + "".join(f"{metrics[name]:7.{digits}f}" for name in METRICS))
+        """Print AP and AR as a table, of all labels and then of each class, if it was measured."""
+        classes = self.class_metrics
+        tables = {"": self.coco_metrics}
+        if classes:
+            tables |= {f"mean of {len(classes)} classes": class_mean(classes), **classes}
+        width = max(map(len, tables)) + bool(classes)
+        print(" " * (width + 6) + "".join(f"{name:>7}" for name in METRICS))
+        for title, figures in tables.items():
+            for kind, metrics in figures.items():
+                values = "".join(f"{metrics[name]:7.{digits}f}" for name in METRICS)
+                print(f"{title:{width}}{kind:6}{values}")
 
     @classmethod
     def _from_dict(

@@ -13,6 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from promerge_fo import dataset as pfo
+from promerge_fo.dataset.evaluation.by_class import class_mean
 from promerge_fo.dataset.evaluation.coco_metrics import METRICS, ImageRecords, evaluate
 
 
@@ -38,8 +39,8 @@ def pycocotools_figures(truth: dict, found: list[dict], kind: str) -> dict[str, 
     return dict(zip(METRICS, stats, strict=True))
 
 
-def exported(samples, field, path) -> dict:
-    pfo.export_pseudo_labels(samples, field, path, min_area=0)
+def exported(samples, field, path, **options) -> dict:
+    pfo.export_pseudo_labels(samples, field, path, min_area=0, **options)
     return json.loads(path.read_text())
 
 
@@ -153,6 +154,41 @@ def test_figures_are_those_of_pycocotools_on_our_own_export(fo, dataset, tmp_pat
     has_masks = scene.masks == "masks" or dataset.count("truth.detections") == 0
     kinds = ("segm", "bbox") if has_masks else ("bbox",)
     compare(dataset, results, tmp_path, kinds)
+
+
+@pytest.mark.parametrize("seed", range(0, 40, 4))
+def test_figures_of_classes_are_those_of_pycocotools(fo, dataset, tmp_path, seed):
+    scene = Scene(fo, seed, tmp_path)
+    dataset.add_samples(scene.samples(6))
+    results = pfo.evaluate_instances(dataset, "found", "truth", classwise=True)
+    names = sorted(dataset.distinct("truth.detections.label"))
+    truth, found = (
+        exported(dataset, field, tmp_path / f"{field}.json", classes=names or ["none"])
+        for field in ("truth", "found")
+    )
+    predictions = found["annotations"]
+    for record in predictions:
+        record["score"] = 1.0 if record["score"] is None else record["score"]
+    places = {record["category_id"] for record in truth["annotations"]}
+    assert set(results.class_metrics) == {names[place - 1] for place in places}
+    mean = class_mean(results.class_metrics)
+    for kind in results.coco_metrics if places else ():
+        every = pycocotools_figures(truth, predictions, kind)
+        assert mean[kind] == pytest.approx(every, abs=1e-9)
+        for place in places:
+            alone = {**truth, "categories": [truth["categories"][place - 1]]}
+            figures = pycocotools_figures(alone, predictions, kind)
+            assert results.class_metrics[names[place - 1]][kind] == figures
+
+
+def test_classes_are_kept_and_printed(small, capsys):
+    results = pfo.evaluate_instances(small, "found", "truth", eval_key="named", classwise=True)
+    kept = small.load_evaluation_results("named").class_metrics
+    assert kept == results.class_metrics and len(kept) > 0
+    results.print_metrics()
+    printed = capsys.readouterr().out
+    assert f"mean of {len(kept)} classes" in printed and all(name in printed for name in kept)
+    assert pfo.evaluate_instances(small, "found", "truth").class_metrics == {}
 
 
 def random_records(rng, count, found):

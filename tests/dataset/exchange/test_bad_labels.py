@@ -146,3 +146,31 @@ def test_what_is_not_wanted_anyway_is_not_named(spoil, dataset, tmp_path, caplog
         2,
         [],
     ) and "cannot be used" not in caplog.text
+
+
+@pytest.mark.parametrize("style", ["coco", "yolo"])
+def test_a_swapped_width_and_height_is_not_exported(fo, spoil, dataset, tmp_path, style):
+    spoil({})
+    sample = dataset.first()
+    sample.metadata = fo.ImageMetadata(width=40, height=60)  # it is 60 x 40
+    sample.save()
+    options = {"format": style, "images": "link", "min_area": 0}
+    pfo.export_pseudo_labels(dataset, "promerge", tmp_path / "out", **options)
+    if style == "coco":
+        content = json.loads((tmp_path / "out" / "annotations" / "instances.json").read_text())
+        (image,) = content["images"]
+        assert (image["width"], image["height"]) == (60, 40)
+        sizes = [entry["segmentation"]["size"] for entry in content["annotations"]]
+        assert sizes == [[40, 60], [40, 60]]
+        boxes = [entry["bbox"] for entry in content["annotations"]]
+        assert boxes == [[15, 10, 30, 20]] * 2
+        report = pfo.import_predictions(
+            dataset, tmp_path / "out" / "annotations" / "instances.json", "again"
+        )
+        assert report.labels == 2 and report.skipped == {}
+    else:
+        (file,) = (tmp_path / "out" / "labels").rglob("*.txt")
+        for line in file.read_text().splitlines():
+            points = np.array(line.split()[1:], float).reshape(-1, 2) * [60, 40]
+            assert np.abs(points.min(axis=0) - [15, 10]).max() < 0.1
+            assert np.abs(points.max(axis=0) - [45, 30]).max() < 0.1
