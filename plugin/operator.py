@@ -142,13 +142,12 @@ class Operator(BaseOperator):
         }
         ctx = ExecutionContext(operator_uri=self.uri, request_params=request)
         ctx.from_python = True
-        known = _fill(self, ctx)
+        form, known = _fill(self, ctx)
         unknown = sorted(ctx.params.keys() - known)
-        if unknown:
+        if unknown and not form.invalid:  # a form that refuses may show none of its inputs
             known = known.union(*groups.values()).difference(groups)
-            raise TypeError(
-                f"{self.name} takes no {', '.join(unknown)}; it takes {', '.join(sorted(known))}"
-            )
+            takes = ", ".join(sorted(known)) or "nothing"
+            raise TypeError(f"{self.name} takes no {', '.join(unknown)}; it takes {takes}")
         return foo.execute_operator(
             self.uri, {"view": view, "params": ctx.params}, request_delegation=delegate
         )
@@ -214,14 +213,14 @@ def _grouped(
     return made
 
 
-def _fill(operator: Operator, ctx: Any) -> set[str]:
-    """Give the context the form's defaults; returns the names of all of its inputs."""
+def _fill(operator: Operator, ctx: Any) -> tuple[types.Property, set[str]]:
+    """Give the context the form's defaults; returns the form, and the names of all its inputs."""
     while True:
         form = operator.resolve_input(ctx)
         before = repr(ctx.params)
         names = _fill_object(form.type, ctx.params)
         if repr(ctx.params) == before:
-            return names
+            return form, names
 
 
 def _fill_object(made: types.Object, params: dict[str, Any]) -> set[str]:

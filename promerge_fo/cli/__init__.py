@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
 from promerge_fo.cli import detecting, exchange, fields, machine, measuring, runs, segmenting
 from promerge_fo.machine import __version__
+from promerge_fo.words import reason_of
+
+STOPPED = 130  #: the exit status after Ctrl-C, as shells have it
+#: What is told in a line. Other errors are faults of this package, whose place is worth knowing.
+_TOLD = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
+    Args:
+        argv: the command and its options; None takes those of this process, which is then seen as
+            the command's own: a second Ctrl-C ends it at once.
+
     Returns:
-        The exit status: 0; 1 if images failed, or a check did; 2 for what cannot be done as it was
-        asked; 130 after Ctrl-C.
+        The exit status: 0; 1 if images failed or were left out, or a check failed; 2 for what
+        cannot be done as it was asked; 130 after Ctrl-C.
     """
     given = sys.argv[1:] if argv is None else list(argv)
+    if argv is None:
+        _own_process()
     try:
         if given[:1] == ["bench"]:
             return machine.bench(given[1:])
@@ -25,16 +39,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(options.pop("command")(**options))
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
-        return 130
-    except (ValueError, TypeError, RuntimeError, OSError, ImportError) as error:
+        return STOPPED
+    except Exception as error:
+        if not isinstance(error, _TOLD) and not type(error).__module__.startswith("pymongo"):
+            raise
         print(f"promerge: {_words_of(error)}", file=sys.stderr)
         return 2
+
+
+def _own_process() -> None:
+    """Have Ctrl-C end the process without tracebacks, and print any name of a file."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _stop)
+
+
+def _stop(*_: object) -> None:
+    """What is under way ends in order, and is stored; a second Ctrl-C does not wait for that."""
+    signal.signal(signal.SIGINT, _stop_at_once)
+    raise KeyboardInterrupt
+
+
+def _stop_at_once(*_: object) -> None:
+    os.write(2, b"\nstopped at once; what was stored is kept\n")
+    os._exit(STOPPED)
 
 
 def _words_of(error: Exception) -> str:
     """The error's message, without Python's numbers of system errors."""
     if not isinstance(error, OSError) or error.filename is None or error.errno is None:
-        return str(error)
+        return str(error) or reason_of(error)
     if isinstance(error, FileNotFoundError):
         return f"{error.filename} does not exist; check the path"
     if isinstance(error, PermissionError):
@@ -47,7 +83,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="promerge",
         description="Instance masks for unlabelled images, by ProMerge, in FiftyOne.",
         epilog="promerge COMMAND --help explains a command. The exit status is 0; 1 if images "
-        "failed; 2 for what cannot be done as it was asked; 130 after Ctrl-C.",
+        "failed or were left out, or a check failed; 2 for what cannot be done as it was asked; "
+        "130 after Ctrl-C. Ctrl-C once more does not wait for what is under way.",
     )
     parser.add_argument("--version", action="version", version=f"promerge-fo {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

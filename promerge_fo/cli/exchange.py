@@ -91,7 +91,7 @@ def export(
         if summary[name]:
             print(f"images left out: {summary[name]} {name}")
     print(f"images lie in {summary['image_root']}; {summary['manifest']} says what this is made of")
-    return 0
+    return 1 if summary["unreadable"] and not summary["images"] else 0
 
 
 def import_(

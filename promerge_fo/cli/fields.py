@@ -66,9 +66,10 @@ def evaluate(
       promerge evaluate my-dataset --label-field named --classwise
     """
     from promerge_fo.dataset.evaluation.evaluate import evaluate_instances
-    from promerge_fo.dataset.samples import find_dataset
+    from promerge_fo.dataset.samples import find_dataset, require_objects
 
     samples = find_dataset(dataset, view)
+    require_objects(samples, options["gt_field"])
     results = evaluate_instances(samples, label_field, progress=TerminalBar, **options)
     results.print_metrics()
     if output is not None:
@@ -93,9 +94,10 @@ def compare(
       promerge compare photos/ promerge fine --gt-field truth --report comparison/
     """
     from promerge_fo.dataset.evaluation.comparison import compare_fields
-    from promerge_fo.dataset.samples import find_dataset
+    from promerge_fo.dataset.samples import find_dataset, require_objects
 
     samples = find_dataset(dataset, view)
+    require_objects(samples, options["gt_field"])
     comparison = compare_fields(samples, fields, progress=TerminalBar, **options)
     print(comparison)
     if report is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping
 from functools import cache
 from itertools import product
@@ -92,7 +93,8 @@ def ablate(folder: str, gt_field: str, **options: Any) -> int:
     Images are segmented with every combination of some settings, and the masks are measured: COCO
     AP and AR with intervals, counts and times, as a table, a CSV file and plots. Features are
     calculated once and kept, results as soon as an image has them: a run that was stopped goes on
-    where it was, and what was tried before is not tried again. The dataset stays as it is.
+    where it was, and what was tried before is not tried again. The dataset stays as it is. Where
+    images failed, the exit status is 1.
 
       promerge ablate --dataset photos --vary stride=2,4,6 --vary tau_b=0.1,0.2,0.3
       promerge ablate --coco val.json --images val/ --method maskcut --vary cuts=1,2,3
@@ -108,7 +110,7 @@ def ablate(folder: str, gt_field: str, **options: Any) -> int:
     measured = _measure(run, grid, folder, gt_field, options)
     print(measured)
     print(f"\nplots and all figures: {measured.report(Path(folder) / 'report')}")
-    return 0
+    return _tell_failed(measured.failed)
 
 
 def tune(
@@ -136,7 +138,7 @@ def tune(
     if output is not None:
         tuning.write_settings(output)
         print(f"the choice: {output}; promerge segment takes it by --settings {output}")
-    return 0
+    return _tell_failed(tuning.ablation.failed)
 
 
 def _measure(
@@ -158,6 +160,7 @@ def _measure(
         more: what ``run`` takes besides.
     """
     from promerge_fo.dataset.runs.calibrating import calibrate_once
+    from promerge_fo.dataset.samples import require_objects
     from promerge_fo.pipeline import Pipeline, pipeline_of
 
     base = config_of(**options)  # what is cheap to check comes before what takes time
@@ -169,6 +172,7 @@ def _measure(
     else:
         settings = around(base, **_values(texts, base.method))
     samples = _samples(**options)
+    require_objects(samples, gt_field)
 
     @cache
     def model(name: str) -> ProMergeModel:
@@ -295,4 +299,15 @@ def reproduce(
         path.write_text(str(outcome))
         for plot in outcome.plots(path.parent, path.stem):
             print(plot)
-    return 0
+    return _tell_failed(outcome.failed)
+
+
+def _tell_failed(count: int) -> int:
+    """Say how many images failed; returns the exit status."""
+    if not count:
+        return 0
+    print(
+        f"{count} images failed, as the log says; they count as images without masks",
+        file=sys.stderr,
+    )
+    return 1

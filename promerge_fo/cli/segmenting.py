@@ -89,6 +89,7 @@ def segment(
     """
     from promerge_fo.dataset.database import root_dataset
     from promerge_fo.dataset.runs.calibrating import calibrate_once
+    from promerge_fo.dataset.runs.resume import finished
     from promerge_fo.dataset.samples import open_images, open_source
     from promerge_fo.files import not_shown
 
@@ -126,8 +127,11 @@ def segment(
     if report.interrupted:
         print("stopped; what was done is kept. Run the same command again to go on.")
         return 130
-    print(f"look at the masks: fiftyone app launch {shlex.quote(name)}")
-    return 1 if failed else 0
+    if report.unstored:
+        print(f"{report.unstored} images have no labels, as the log says", file=sys.stderr)
+    if finished([samples], label_field, model.hash).total() > failed:
+        print(f"look at the masks: fiftyone app launch {shlex.quote(name)}")
+    return 1 if failed or report.unstored else 0
 
 
 def _here(samples: Any, model: ProMergeModel, label_field: str, options: dict[str, Any]) -> Report:

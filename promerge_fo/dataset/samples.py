@@ -13,6 +13,7 @@ import fiftyone as fo
 import fiftyone.core.media as fom
 import fiftyone.core.storage as fos
 import fiftyone.core.utils as fou
+from fiftyone import ViewField as F
 
 from promerge_fo.dataset.database import (
     aggregate,
@@ -35,6 +36,7 @@ __all__ = [
     "open_source",
     "require_detections",
     "require_images",
+    "require_objects",
     "settled",
     "whole_images_of",
 ]
@@ -315,6 +317,31 @@ def require_detections(samples: Any, label_field: str) -> None:
         others = ", ".join(map(repr, schema)) or "none"
         raise ValueError(
             f"the field {label_field!r} {found}, but must hold detections; fields that do: {others}"
+        )
+
+
+def require_objects(samples: Any, gt_field: str) -> None:
+    """Check that there are images, and that some have ground truth to measure by.
+
+    Args:
+        samples: a dataset or a view of images.
+        gt_field: the field with the ground truth.
+
+    Raises:
+        ValueError: there is no image, or none has an object in the field; the message lists the
+            fields that hold detections.
+    """
+    name = repr(root_dataset(samples).name)
+    if not samples:
+        raise ValueError(f"{name} holds no images here; add some, or choose another view")
+    try:
+        require_detections(samples, gt_field)
+    except ValueError as error:
+        raise ValueError(f"no image of {name} has ground truth: {error}") from None
+    if not samples.match(F(f"{gt_field}.detections").length() > 0):
+        raise ValueError(
+            f"no image of {name} has ground truth: the field {gt_field!r} has no object in any of "
+            "them; label some, or give another field"
         )
 
 

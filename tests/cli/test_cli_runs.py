@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -24,10 +25,11 @@ def going_on(fo, folder):
     """A run in another process, of more images than it can do while a test asks it to stop."""
     for number in range(1000):
         (folder / f"again-{number}.png").hardlink_to(folder / f"{number % 4}.png")
-    process = subprocess.Popen(
-        [*PROMERGE, "segment", str(folder), "--name", "many", "--encoder", "texture"],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
+    with (folder.parent / "stderr.txt").open("w") as stderr:
+        process = subprocess.Popen(
+            [*PROMERGE, "segment", str(folder), "--name", "many", "--encoder", "texture"],
+            stdout=subprocess.PIPE, stderr=stderr, text=True,
+        )  # fmt: skip
     until = time.monotonic() + 60
     while not (
         fo.dataset_exists("many") and any(r.done for r in run_statuses(fo.load_dataset("many")))
@@ -59,6 +61,26 @@ def test_stop_ends_a_run_in_another_process_and_waits_for_it(fo, folder, going_o
     assert len(dataset.exists("promerge.run")) == done
     assert main(["stop", "many"]) == 0
     assert "nothing to stop" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.3, None], ids=str)
+def test_ctrl_c_once_or_twice_ends_a_run_without_tracebacks(fo, folder, going_on, pause):
+    going_on.send_signal(signal.SIGINT)
+    if pause is not None:
+        time.sleep(pause)
+        going_on.send_signal(signal.SIGINT)
+    out, _ = going_on.communicate(timeout=60)
+    assert going_on.returncode == 130
+    said = (folder.parent / "stderr.txt").read_text() + out
+    assert "Traceback" not in said
+    assert "KeyboardInterrupt" not in said
+    if pause is None:
+        assert "stopped; what was done is kept." in out
+    else:
+        assert "stopped" in said
+    dataset = fo.load_dataset("many")
+    dataset.reload()
+    assert 0 < len(dataset.exists("promerge.run")) < 1005
 
 
 def test_a_run_that_does_not_answer_is_not_said_to_be_stopped(fo, folder, monkeypatch, capsys):

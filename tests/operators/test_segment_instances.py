@@ -112,6 +112,14 @@ def test_parameters_are_given_flat_from_python_and_the_result_says_what_was_done
         segment(images, encoder="texture", tau_b=7)
 
 
+def test_what_refuses_the_form_is_said_and_not_that_it_takes_nothing(operator, fo, dataset):
+    dataset.add_group_field("group")
+    video = fo.Group().element("video")
+    dataset.add_sample(fo.Sample(filepath="/nowhere/a.mp4", group=video))
+    with pytest.raises(Exception, match="holds groups, and .* none of its slices has images"):
+        operator("segment_instances")(dataset, encoder="texture")
+
+
 def test_the_estimate_is_of_what_is_left_and_of_images_that_could_be_read(
     operator, form, images, fo, tmp_path
 ):

@@ -139,11 +139,12 @@ def load_benchmark(
     origin = {"benchmark": name, "root": str(folder), "limit": limit}
     dataset_name = dataset_name or (name if limit is None else f"{name}-{limit}")
     dataset = _find_existing(dataset_name, origin)
-    if dataset is not None and dataset.info[_INFO]["complete"]:
+    if dataset is not None and dataset.info.get(_INFO, {}).get("complete"):
         return dataset
     images = _sort_images(_read_benchmark(name, folder), f"{folder}: images of {name}", limit)
     if dataset is None:
         dataset = fo.Dataset(dataset_name, persistent=True)
+    if _INFO not in dataset.info:
         dataset.add_sample_field("coco_id", fo.IntField)
         dataset.info[_INFO] = {**origin, "complete": False}
         dataset.save()
@@ -227,6 +228,8 @@ def _find_existing(name: str, origin: dict[str, Any]) -> fo.Dataset | None:
         return None
     dataset = fo.load_dataset(name)
     stored = dataset.info.get(_INFO, {})
+    if not stored and not dataset:  # an interruption left it empty
+        return dataset
     if {key: stored.get(key) for key in origin} != origin:
         holds = f"{stored['benchmark']} of {stored['root']}" if stored else "something else"
         raise ValueError(

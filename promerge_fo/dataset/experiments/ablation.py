@@ -32,7 +32,7 @@ from promerge_fo.dataset.experiments.ablation_result import Ablation
 from promerge_fo.dataset.experiments.feature_store import FeatureStore, StoredFeatures
 from promerge_fo.dataset.experiments.outcome import Outcome
 from promerge_fo.dataset.experiments.result_store import Result, ResultStore
-from promerge_fo.dataset.samples import images_of, require_detections
+from promerge_fo.dataset.samples import images_of, require_objects
 from promerge_fo.dataset.stored_labels import ImageLabels, read_labels
 from promerge_fo.encoder.base import Encoder
 from promerge_fo.encoder.device import mark
@@ -115,7 +115,7 @@ def ablate(
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}, but must lie between 0 and 1")
     samples = images_of(samples)
-    require_detections(samples, gt_field)
+    require_objects(samples, gt_field)
     threads = threads or available_cpus()
     pipelines = {
         name: _pipeline(setting, encoder, calibration, threads)

@@ -48,6 +48,11 @@ class Ablation:
         """The name of the setting that the others are compared with."""
         return next(iter(self.outcomes))
 
+    @property
+    def failed(self) -> int:
+        """The number of images that failed, by the setting with which most did."""
+        return max(outcome.statuses.get("failed", 0) for outcome in self.outcomes.values())
+
     def metrics(self) -> dict[str, dict[str, dict[str, float]]]:
         """The metrics of each setting, of masks and boxes; 0 to 100, or -1 without ground truth."""
         return {

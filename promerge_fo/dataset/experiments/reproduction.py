@@ -28,7 +28,9 @@ from promerge_fo.dataset.experiments.ablation_plots import plot_settings, plot_s
 from promerge_fo.dataset.experiments.ablation_result import Ablation
 from promerge_fo.dataset.experiments.settings import settings_of
 from promerge_fo.dataset.runs.model import ProMergeModel, load_model
+from promerge_fo.dataset.runs.resume import failures
 from promerge_fo.dataset.runs.segment import segment_dataset
+from promerge_fo.dataset.samples import require_objects
 from promerge_fo.encoder import load_encoder
 from promerge_fo.encoder.base import Encoder
 from promerge_fo.pipeline import Pipeline
@@ -76,6 +78,7 @@ class Reproduction:
         left_out: the methods and benchmarks that were not run, with the reasons.
         differences: how the conditions differ from the paper's.
         ablation: the results of an experiment that was run as an ablation, else None.
+        failed: the number of images that failed, over all methods and benchmarks.
     """
 
     experiment: dict[str, Any]
@@ -83,6 +86,7 @@ class Reproduction:
     left_out: dict[str, str] = field(default_factory=dict)
     differences: list[str] = field(default_factory=list)
     ablation: Ablation | None = None
+    failed: int = 0
 
     def table(self) -> str:
         """The paper's results and ours, as a Markdown table."""
@@ -203,6 +207,9 @@ def reproduce(
         datasets[own] = data if limit is None else data.limit(limit)
     if not datasets:
         raise FileNotFoundError("; ".join(result.left_out.values()))
+    if experiment["kind"] != "speed":
+        for each in datasets.values():
+            require_objects(each, gt_field)
     if not isinstance(encoder, Encoder):
         encoder = load_encoder(encoder or experiment["encoder"], checkpoint, device=device)
     _note_differences(result, encoder)
@@ -218,6 +225,7 @@ def reproduce(
         result.ablation = ablate(
             samples, possible, gt_field, encoder=encoder, folder=folder, progress=progress
         )
+        result.failed = result.ablation.failed
         return result
     if own is not None:  # one more column for the speed on this dataset
         experiment["benchmarks"][own] = "segm"
@@ -231,6 +239,7 @@ def reproduce(
                 values = [_images_per_second(dataset, model, experiment, result)]
             else:
                 segment_dataset(dataset, model, key, progress=progress)
+                result.failed += sum(1 for _ in failures(dataset, key, model.hash))
                 results = evaluate_instances(dataset, key, eval_key=f"{name}_{key}")
                 by_kind = results.coco_metrics
                 kind = experiment["benchmarks"][benchmark]
@@ -344,5 +353,5 @@ def _images_per_second(
         model.pipeline([path])
     started = time.perf_counter()
     for path in paths[warm_up:]:
-        model.pipeline([path])
+        result.failed += model.pipeline([path])[0].status == "failed"
     return float(len(paths) - warm_up) / (time.perf_counter() - started)

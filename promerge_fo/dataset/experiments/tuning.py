@@ -15,7 +15,7 @@ from promerge_fo.dataset.evaluation.coco_metrics import METRICS, RankedPredictio
 from promerge_fo.dataset.experiments.ablation import ablate
 from promerge_fo.dataset.experiments.settings import grid
 from promerge_fo.dataset.experiments.tuning_result import Tuning, mean_interval
-from promerge_fo.dataset.samples import images_of
+from promerge_fo.dataset.samples import images_of, require_objects
 from promerge_fo.encoder.base import Encoder
 from promerge_fo.pipeline import Pipeline
 from promerge_fo.progress import ShowProgress
@@ -119,6 +119,7 @@ def tune(
             f"the settings to choose from are {len(candidates)}; give two settings or more"
         )
     samples = images_of(samples)
+    require_objects(samples, gt_field)
     labelled = sum(bool(each) for each in samples.values(f"{gt_field}.detections"))
     if labelled < 2 * folds:
         raise ValueError(
