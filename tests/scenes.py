@@ -83,3 +83,45 @@ class Lifted(TextureEncoder):
     def _encode(self, pixels, with_prompt_scores):
         features, scores = super()._encode(pixels, with_prompt_scores)
         return features + 3, scores
+
+
+def scenes_of_kinds(
+    seed: int, kinds: int = 4, images: int = 30, size: int = 240
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Images of objects of a few kinds, which differ in colour and texture, on one background.
+
+    Returns:
+        For each image: the image (size, size, 3) uint8, the masks (n, size, size) of two to four
+        objects that do not overlap, and the kind (n,) of each, from 0.
+    """
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:size, :size]
+    background = rng.integers(20, 236, 3)
+    colours: list[np.ndarray] = []
+    while len(colours) < kinds:
+        colour = rng.integers(20, 236, 3)
+        if all(np.abs(colour - other).sum() > 120 for other in (background, *colours)):
+            colours.append(colour)
+    angles, periods = rng.uniform(0, np.pi, kinds), rng.uniform(5, 20, kinds)
+    strengths = rng.uniform(0, 50, kinds)
+    scenes = []
+    for _ in range(images):
+        image = np.broadcast_to(background, (size, size, 3)).astype(np.float64)
+        masks, given = [], []
+        taken = np.zeros((size, size), dtype=bool)
+        for _ in range(rng.integers(2, 5)):
+            kind = int(rng.integers(kinds))
+            (height, width), (cy, cx) = rng.uniform(0.09, 0.18, 2), rng.uniform(0.2, 0.8, 2)
+            mask = ((y / size - cy) / height) ** 2 + ((x / size - cx) / width) ** 2 < 1
+            if (mask & taken).any():
+                continue
+            along = x * np.cos(angles[kind]) + y * np.sin(angles[kind])
+            stripes = np.sign(np.sin(2 * np.pi * along / periods[kind] + rng.uniform(0, 6)))
+            painted = colours[kind] + rng.normal(0, 6, 3) + (strengths[kind] * stripes)[..., None]
+            image[mask] = painted[mask]
+            taken |= mask
+            masks.append(mask)
+            given.append(kind)
+        image += rng.normal(0, 5, image.shape)
+        scenes.append((np.clip(image, 0, 255).astype(np.uint8), np.array(masks), np.array(given)))
+    return scenes

@@ -46,7 +46,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "promerge_fo.pipeline": (*METHOD, "promerge_fo.calibration"),
     "promerge_fo.figures": PIPELINE,
     **{name: (*GROUND, "promerge_fo.annotations", *FLOOR[:k]) for k, name in enumerate(FLOOR)},
-    "promerge_fo.dataset.classes": MAKING,
+    "promerge_fo.dataset.classes": (*MAKING, "promerge_fo.dataset.review"),
     "promerge_fo.dataset.runs": (*MAKING, "promerge_fo.dataset.classes"),
     "promerge_fo.dataset.evaluation": MEETING,
     "promerge_fo.dataset.experiments": (

@@ -9,7 +9,16 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from promerge_fo.cli import detecting, exchange, fields, machine, measuring, runs, segmenting
+from promerge_fo.cli import (
+    classes,
+    detecting,
+    exchange,
+    fields,
+    machine,
+    measuring,
+    runs,
+    segmenting,
+)
 from promerge_fo.machine import __version__
 from promerge_fo.words import reason_of
 
@@ -88,6 +97,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"promerge-fo {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (segmenting, runs, fields, exchange, measuring, detecting, machine):
+    for module in (segmenting, runs, fields, classes, exchange, measuring, detecting, machine):
         module.add_commands(commands)
     return parser

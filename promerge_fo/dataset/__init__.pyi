@@ -10,6 +10,48 @@ from .classes.embeddings import (
 from .classes.embeddings import (
     read_embeddings as read_embeddings,
 )
+from .classes.groups import (
+    Group as Group,
+)
+from .classes.groups import (
+    group_instances as group_instances,
+)
+from .classes.groups import (
+    list_groups as list_groups,
+)
+from .classes.groups import (
+    merge_groups as merge_groups,
+)
+from .classes.groups import (
+    split_group as split_group,
+)
+from .classes.groups import (
+    view_group as view_group,
+)
+from .classes.names import (
+    Nearest as Nearest,
+)
+from .classes.names import (
+    list_names as list_names,
+)
+from .classes.names import (
+    name_groups as name_groups,
+)
+from .classes.names import (
+    name_instances as name_instances,
+)
+from .classes.names import (
+    nearest_unnamed as nearest_unnamed,
+)
+from .classes.names import (
+    propagate_names as propagate_names,
+)
+from .classes.names import (
+    undo_names as undo_names,
+)
+from .classes.names import (
+    view_nearest as view_nearest,
+)
 from .decided import DecisionsLostError as DecisionsLostError
 from .decided import restore_decisions as restore_decisions
 from .evaluation.benchmark_sets import load_benchmark as load_benchmark

@@ -3,13 +3,13 @@
 A label has been worked on if it is accepted or rejected, has tags, has another name than its run
 gave it, or a mask that was painted in the App.
 
-- The App's Annotate tab writes back the whole label that it holds, with the decision that it had
-  when the tab was opened. So a sample's field keeps its decisions a second time, beside its labels,
-  with the time when it did; :func:`mend` restores those that were overwritten.
+- The App's Annotate tab writes back the whole label that it holds, with the decision and the name
+  that it had when the tab was opened. So a sample's field keeps decisions and names a second time,
+  beside its labels, with the time when it did; :func:`mend` restores those that were overwritten.
 - A run replaces all labels of an image. A mask of the new run that nearly equals one that was
-  worked on (IoU over 0.9) takes its place: with its id, decision, name, tags and painted mask. What
-  finds no such mask is kept with the record of the run that made it, and
-  :func:`restore_decisions` brings it back.
+  worked on (IoU over 0.9) takes its place: with its id, decision, name, tags and painted mask; a
+  label whose name was handed on says so (``name_from_run``). What finds no such mask is kept with
+  the record of the run that made it, and :func:`restore_decisions` brings it back.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ from promerge_fo.dataset.stored_labels import StoredLabel, annotation_of
 
 __all__ = [
     "ATTRIBUTES",
+    "NAMED",
+    "NAMED_PAST",
     "PAST",
     "DecisionsLostError",
     "Kept",
@@ -71,9 +73,19 @@ ATTRIBUTES = {
     "reviewed_at": fo.DateTimeField,
 }
 PAST = "review_past"  #: not declared in the schema, because the App should not filter by it
+NAMED = {
+    "former_label": fo.StringField,
+    "named_by": fo.StringField,
+    "named_at": fo.DateTimeField,
+    "name_distance": fo.FloatField,
+    "name_from_run": fo.StringField,
+}
+NAMED_PAST = "name_past"  #: as :data:`PAST`, of names
 SAME_IOU = 0.9  #: above which a new mask takes the place of one that was worked on
 _KEPT = "decisions"  # of a sample's field, beside its labels
 _KEPT_AT = "decisions_at"
+#: What is kept a second time, by the attribute that says when it was decided.
+_TIMED = {"reviewed_at": tuple(ATTRIBUTES), "named_at": ("label", *NAMED)}
 
 Json = dict[str, Any]
 
@@ -122,11 +134,11 @@ class Kept:
         if sample_id not in self._labels:
             return []
         made["detections"] = labels = [dict(label) for label in made["detections"]]
-        lost = _take_over(self._labels[sample_id], labels)
+        lost = _take_over(self._labels[sample_id], labels, self._runs[sample_id])
         made[_KEPT] = [
-            {"_id": label["_id"], **{name: label.get(name) for name in ATTRIBUTES}}
+            {"_id": label["_id"], **{name: label.get(name) for name in sum(_TIMED.values(), ())}}
             for label in labels
-            if label.get("review") is not None
+            if label.get("review") is not None or label.get("named_at") is not None
         ]
         made[_KEPT_AT] = datetime.now(timezone.utc)
         return lost
@@ -197,7 +209,8 @@ def restore_decisions(samples: Any, key: str) -> int:
         ValueError: the dataset has no such run, or nothing is kept with it.
     """
     dataset = root_dataset(samples)
-    field = load_run(dataset, key)["label_field"]
+    record = load_run(dataset, key)
+    field, run = record["label_field"], record["run_hash"]
     entries = [json_util.loads(text) for text in kept_with_run(dataset, key)]
     if not entries:
         raise ValueError(f"nothing that people did is kept with the run {key!r}")
@@ -210,7 +223,7 @@ def restore_decisions(samples: Any, key: str) -> int:
         nonlocal count
         labels = (document.get(field) or {}).get("detections") or []
         old = lost[str(document["_id"])]
-        labels += _take_over(old, labels)
+        labels += _take_over(old, labels, run)
         count += len(old)
         changed = {"$set": {path: {"$literal": labels}, "last_modified_at": "$$NOW"}}
         return UpdateOne({"_id": document["_id"]}, [changed, keeping(field)])
@@ -248,32 +261,32 @@ def is_undecided(label: str) -> Json:
 
 
 def restored(field: str) -> Json:
-    """The stage that gives a field's labels the decisions that it keeps of them.
+    """The stage that gives a field's labels the decisions and names that it keeps of them.
 
-    The time tells: whoever else changes a decision leaves the time of it alone.
+    The time tells: whoever else changes a decision or a name leaves the time of it alone.
     """
     same = {"$eq": ["$$kept._id", "$$label._id"]}
     kept = {"input": {"$ifNull": [f"${field}.{_KEPT}", []]}, "as": "kept", "cond": same}
-    at = {"$ifNull": ["$$label.reviewed_at", None]}
-    differs = {"$ne": [{"$ifNull": ["$$own.reviewed_at", None]}, at]}
-    overwritten = {"$and": [{"$ne": [{"$type": "$$own"}, "missing"]}, differs]}
-    label = {
-        "$let": {
-            "vars": {"own": {"$arrayElemAt": [{"$filter": kept}, 0]}},
-            "in": {"$cond": [overwritten, {"$mergeObjects": ["$$label", "$$own"]}, "$$label"]},
-        }
-    }
+    found = {"$ne": [{"$type": "$$own"}, "missing"]}
+    parts: list[Any] = ["$$label"]
+    for time, names in _TIMED.items():
+        own, present = ({"$ifNull": [f"$${of}.{time}", None]} for of in ("own", "label"))
+        overwritten = {"$and": [found, {"$ne": [own, present]}]}
+        parts.append({"$cond": [overwritten, {n: f"$$own.{n}" for n in names}, {}]})
+    first = {"$arrayElemAt": [{"$filter": kept}, 0]}
+    label = {"$let": {"vars": {"own": first}, "in": {"$mergeObjects": parts}}}
     path = f"{field}.detections"
     return {"$set": {path: {"$map": {"input": f"${path}", "as": "label", "in": label}}}}
 
 
 def keeping(field: str) -> Json:
-    """The stage that keeps the decisions on a field's labels, also those that were taken back."""
+    """The stage that keeps decisions on a field's labels and their names, also those taken back."""
     known = {"$in": ["$$label._id", {"$ifNull": [f"${field}.{_KEPT}._id", []]}]}
-    decided = {"$or": [known, {"$not": [is_undecided("$$label")]}]}
+    named = {"$ne": [{"$ifNull": ["$$label.named_at", None]}, None]}
+    decided = {"$or": [known, named, {"$not": [is_undecided("$$label")]}]}
     labels = {"$filter": {"input": f"${field}.detections", "as": "label", "cond": decided}}
-    attributes = {name: {"$ifNull": [f"$$label.{name}", None]} for name in ATTRIBUTES}
-    entry = {"_id": "$$label._id", **attributes}
+    names = sum(_TIMED.values(), ())
+    entry = {"_id": "$$label._id", **{n: {"$ifNull": [f"$$label.{n}", None]} for n in names}}
     kept = {"$map": {"input": labels, "as": "label", "in": entry}}
     return {"$set": {f"{field}.{_KEPT}": kept, f"{field}.{_KEPT_AT}": "$$NOW"}}
 
@@ -290,7 +303,8 @@ def _worked_on(samples: Any, field: str) -> Iterator[Json]:
         ]
     }
     has_tags = {"$gt": [{"$size": {"$ifNull": ["$$label.tags", []]}}, 0]}
-    chosen = {"$or": [{"$not": [is_undecided("$$label")]}, has_tags, is_named]}
+    was_named = {"$ne": [{"$ifNull": ["$$label.named_by", None]}, None]}
+    chosen = {"$or": [{"$not": [is_undecided("$$label")]}, has_tags, is_named, was_named]}
     labels = {"$ifNull": [f"${field}.detections", []]}
     can_be_painted = field in dataset.active_label_schemas
     found = {"$filter": {"input": labels, "as": "label", "cond": chosen}}
@@ -329,8 +343,12 @@ def _is_painted(label: Json) -> bool:
     return False
 
 
-def _take_over(old: Sequence[Json], made: Sequence[Json]) -> list[Json]:
-    """Give new labels what people did to the old ones; returns the old ones that none equals."""
+def _take_over(old: Sequence[Json], made: Sequence[Json], run: str | None = None) -> list[Json]:
+    """Give new labels what people did to the old ones, which that run had made.
+
+    Returns:
+        The old labels that no new one equals.
+    """
     size = next(filter(None, map(_size_of, made)), None)
     if not old or size is None:
         return list(old)
@@ -349,7 +367,7 @@ def _take_over(old: Sequence[Json], made: Sequence[Json]) -> list[Json]:
     left = dict(enumerate(old))
     for i, j in sorted(np.argwhere(ious > SAME_IOU).tolist(), key=lambda ij: -ious[tuple(ij)]):
         if i in left and not np.isnan(ious[i, j]):
-            _hand_over(left.pop(i), made, j)
+            _hand_over(left.pop(i), made, j, run)
             ious[:, j] = np.nan
     return list(left.values())
 
@@ -362,16 +380,21 @@ def _annotation(label: Json, size: tuple[int, int]) -> Json | None:
         return None
 
 
-def _hand_over(old: Mapping[str, Any], made: Sequence[Json], number: int) -> None:
+def _hand_over(old: Mapping[str, Any], made: Sequence[Json], number: int, run: str | None) -> None:
     """Put a label that was worked on in the place of a new one, which gives it its measurements."""
     label = made[number]
     for other in made:
         if other.get("parent") == str(label["_id"]):
             other["parent"] = str(old["_id"])
-    names = ["_id", "tags", "label", "attributes", PAST, *ATTRIBUTES]
+    names = ["_id", "tags", "attributes", PAST, *ATTRIBUTES, NAMED_PAST, *NAMED]
     if _is_painted(dict(old)):
         names += ["mask", "bounding_box"]
+    is_named = old.get("named_by") is not None or old.get("label") not in (None, LABEL)
+    if is_named:
+        names.append("label")
     label.update({name: old[name] for name in names if name in old})
+    if is_named and run is not None:
+        label["name_from_run"] = run
 
 
 def _size_of(label: Json) -> tuple[int, int] | None:

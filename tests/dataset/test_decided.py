@@ -149,3 +149,70 @@ def test_what_the_app_writes_back_does_not_undo_decisions(images):
     assert pfo.undo(images, FIELD) == 1
     assert pfo.undo(images, FIELD) == 1
     assert labels_of(images)[label_id].review == "accepted"
+
+
+def test_names_are_handed_on_to_the_masks_of_the_next_run(images):
+    first, second, third, *_ = labels_of(images)
+    pfo.name_instances(images, FIELD, "cat", [first, second])
+    pfo.name_instances(images, FIELD, "lion", [first])
+    before, old_run = labels_of(images), images.first()[FIELD].run
+    pfo.segment_dataset(images, model(seed=1), FIELD)
+    after = labels_of(images)
+    assert {first, second} <= after.keys()
+    assert third not in after
+    for label_id, name, former in ((first, "lion", "cat"), (second, "cat", "fg")):
+        label = after[label_id]
+        assert (label.label, label.former_label, label.named_by) == (name, former, "hand")
+        assert label.named_at == before[label_id].named_at
+        assert label.name_from_run == old_run != images.first()[FIELD].run
+    assert all(label.label == "fg" for i, label in after.items() if i not in (first, second))
+    assert pfo.undo_names(images, FIELD) == 1
+    assert pfo.list_names(images, FIELD) == {"cat": 2}
+
+
+def test_a_run_that_would_lose_a_name_changes_nothing_and_says_so(images):
+    pfo.name_instances(images, FIELD, "thing")
+    strict = model(min_component_ratio=1.0, tau_b=0.5)
+    with pytest.raises(pfo.DecisionsLostError, match="decisions, names, tags"):
+        pfo.segment_dataset(images, strict, FIELD)
+    (total,) = pfo.list_names(images, FIELD).values()
+    runs = pfo.list_runs(images)
+    pfo.segment_dataset(images, strict, FIELD, drop_decisions=True)
+    (kept,) = pfo.list_names(images, FIELD).values()
+    assert 0 < kept < total
+    assert pfo.restore_decisions(images, runs[0]) == total - kept
+    assert pfo.list_names(images, FIELD) == {"thing": total}
+
+
+def test_what_the_app_writes_back_does_not_undo_names(images):
+    label_id, other = list(labels_of(images))[:2]
+    pfo.name_instances(images, FIELD, "cat", [label_id])
+    held = labels_of(images)[label_id]
+    pfo.name_instances(images, FIELD, "lion", [label_id])
+    pfo.name_instances(images, FIELD, "dog", [other])
+    view = images.select_labels(ids=[label_id], fields=FIELD)
+    for name in ("label", "former_label", "named_by", "named_at"):
+        view.set_values(f"{FIELD}.detections.{name}", [[held[name]]])
+    assert labels_of(images)[label_id].label == "cat"
+    assert pfo.list_names(images, FIELD) == {"dog": 1, "lion": 1}
+    assert labels_of(images)[label_id].label == "lion"
+    assert labels_of(images)[label_id].former_label == "cat"
+
+
+def test_a_name_that_is_changed_in_the_app_stays(images):
+    label_id = next(iter(labels_of(images)))
+    pfo.name_instances(images, FIELD, "cat", [label_id])
+    view = images.select_labels(ids=[label_id], fields=FIELD)
+    view.set_values(f"{FIELD}.detections.label", [["tomcat"]])
+    assert pfo.list_names(images, FIELD) == {"tomcat": 1}
+    pfo.segment_dataset(images, model(seed=1), FIELD)
+    assert pfo.list_names(images, FIELD) == {"tomcat": 1}
+
+
+def test_an_import_names_what_was_accepted_but_had_no_name(images, tmp_path):
+    pfo.accept(images, FIELD, list(labels_of(images)))
+    pfo.export_pseudo_labels(images, FIELD, tmp_path / "all.json", min_area=0)
+    named = {"overwrite": True, "class_names": {1: "cat"}}
+    pfo.import_predictions(images, tmp_path / "all.json", FIELD, **named)
+    assert {label.label for label in labels_of(images).values()} == {"cat"}
+    assert pfo.review_progress(images, FIELD).accepted == len(labels_of(images))

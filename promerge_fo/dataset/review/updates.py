@@ -10,9 +10,9 @@ expressions below, ``$$label`` stands for one label in either case.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import fiftyone as fo
 from bson import ObjectId
@@ -64,6 +64,7 @@ _MAXPAST = 20  # earlier decisions that a label keeps
 _MIN_AREA = 1e-9  # in place of an area of 0, which has no logarithm
 
 Json = dict[str, Any]
+Change: TypeAlias = "Json | Callable[[list[ObjectId]], Json]"
 
 
 def label_path(samples: Any, label_field: str) -> str:
@@ -93,14 +94,16 @@ def reviewed_path(samples: Any, label_field: str) -> str:
     return path
 
 
-def declare(samples: Any, label_field: str) -> None:
-    """Add the review attributes to the schema; for patches, also to that of their source."""
+def declare(
+    samples: Any, label_field: str, attributes: Mapping[str, type[fo.Field]] = ATTRIBUTES
+) -> None:
+    """Add attributes of labels to the schema; for patches, also to that of their source."""
     places = [(storage_of(samples), f"{label_field}.detections")]
     if is_patches(samples):
         places.append((samples, label_path(samples, label_field)))
     for collection, path in places:
         declared = dataset_of(collection).get_field
-        fields = {f"{path}.{name}": kind for name, kind in ATTRIBUTES.items()}
+        fields = {f"{path}.{name}": kind for name, kind in attributes.items()}
         add_fields(collection, {f: kind for f, kind in fields.items() if declared(f) is None})
 
 
@@ -123,15 +126,15 @@ def decision(review: str, reviewer: str | None) -> Json:
     }
 
 
-def decide_listed(samples: Any, path: str, ids: Collection[str] | None, change: Json) -> int:
-    """Decide on the labels with these ids, by one update per sample.
+def decide_listed(samples: Any, path: str, ids: Collection[str] | None, change: Change) -> int:
+    """Change the labels with these ids, by one update per sample.
 
     Args:
         samples: a dataset, a view or a patches view.
         path: the path of the labels.
         ids: the ids of the labels; ids that the samples do not contain are ignored. None takes all
             labels of the samples.
-        change: from :func:`decision`.
+        change: from :func:`decision`; or a function that gives the change of some labels by ids.
 
     Returns:
         The number of labels that were changed.
@@ -147,27 +150,41 @@ def decide_listed(samples: Any, path: str, ids: Collection[str] | None, change: 
     return len({label for row in found for label in row["labels"]})
 
 
-def decide_all(samples: Any, path: str, change: Json) -> int:
-    """Decide on all labels of a dataset or a view, but not of patches, without loading them.
+def decide_all(samples: Any, path: str, change: Json, time: str = "reviewed_at") -> int:
+    """Change all labels of a dataset or a view, but not of patches, without loading them.
+
+    Args:
+        samples: a dataset or a view.
+        path: the path of the labels.
+        change: from :func:`decision`.
+        time: the attribute of the change that says when it was made.
 
     Returns:
         The number of labels that were changed.
     """
     count = int(samples.count(path))
     chosen = [{"$project": {"chosen": ids_of(path)}}]
-    # in case a document comes up twice
-    not_yet = {"$ne": ["$$label.reviewed_at", change["reviewed_at"]]}
+    not_yet = {"$ne": [f"$$label.{time}", change[time]]}  # in case a document comes up twice
     _update_chosen(samples, path, chosen, not_yet, change)
     propagate(samples, path.removesuffix(".detections"))
     return count
 
 
-def take_back(samples: Any, path: str) -> int:
+def take_back(
+    samples: Any,
+    path: str,
+    time: str = "reviewed_at",
+    before: Json | None = None,
+    without: Collection[str] = (),
+) -> int:
     """Give the labels of the last decision the attributes that they had before it.
 
     Args:
         samples: a dataset or a view. A patches view stands for all samples of its source.
         path: the path of the labels.
+        time: the attribute that says when a decision was made.
+        before: the attributes before it, as expressions of ``$$label``; those of a review if None.
+        without: attributes that go, unless ``before`` has them.
 
     Returns:
         The number of labels that were changed; 0 if no decision is left.
@@ -176,27 +193,27 @@ def take_back(samples: Any, path: str) -> int:
     takes_all = is_patches(samples) or samples is storage
     find = partial(aggregate_stored, storage) if takes_all else partial(aggregate, samples)
     newest: list[Json] = [
-        {"$project": {"last": {"$max": f"${stored_at}.reviewed_at"}}},
+        {"$project": {"last": {"$max": f"${stored_at}.{time}"}}},
         {"$group": {"_id": None, "last": {"$max": "$last"}}},
     ]
     last = next((row["last"] for row in find(newest)), None)
     if last is None:
         return 0
-    decided_then = {"$eq": ["$$label.reviewed_at", last]}
+    decided_then = {"$eq": [f"$$label.{time}", last]}
     chosen = {"$filter": {"input": f"${stored_at}", "as": "label", "cond": decided_then}}
-    found = [{"$match": {f"{stored_at}.reviewed_at": last}}, {"$project": {"labels": chosen}}]
+    found = [{"$match": {f"{stored_at}.{time}": last}}, {"$project": {"labels": chosen}}]
     counted = [*found, {"$group": {"_id": None, "count": {"$sum": {"$size": "$labels"}}}}]
     count = next((int(row["count"]) for row in find(counted)), 0)
-    change = _previous_decision()
-    restored = update_labels(stored_at, decided_then, change)
+    change = before or _previous_decision()
+    restored = update_labels(stored_at, decided_then, change, without)
     if takes_all:
-        update_all(storage, {f"{stored_at}.reviewed_at": last}, restored)
+        update_all(storage, {f"{stored_at}.{time}": last}, restored)
     else:
         ids = [*found, {"$project": {"chosen": "$labels._id"}}]
-        _update_chosen(samples, stored_at, ids, decided_then, change)
+        _update_chosen(samples, stored_at, ids, decided_then, change, without)
     if is_patches(samples):
-        restored = update_labels(path, decided_then, change)
-        update_all(samples, {f"{path}.reviewed_at": last}, restored)
+        restored = update_labels(path, decided_then, change, without)
+        update_all(samples, {f"{path}.{time}": last}, restored)
     propagate(samples, path.removesuffix(".detections"))
     return count
 
@@ -276,30 +293,36 @@ def _find_labels(samples: Any, path: str, ids: Collection[str] | None) -> list[J
     return rows
 
 
-def _update_listed(samples: Any, path: str, change: Json, key: str, found: list[Json]) -> None:
+def _update_listed(samples: Any, path: str, change: Change, key: str, found: list[Json]) -> None:
     """Change the labels that :func:`_find_labels` found.
 
     Args:
         samples: what holds the documents to update.
         path: the path of the labels in these documents.
-        change: attributes, as expressions of ``$$label``.
+        change: attributes, as expressions of ``$$label``, or a function of ids that gives them.
         key: which entry of the rows is the document's id: "sample", or "_id" for patches.
         found: the rows.
     """
     labels: dict[ObjectId, list[ObjectId]] = {}
     for row in found:
         labels.setdefault(row[key], []).extend(row["labels"])
-    bulk_update(
-        samples,
-        (
-            UpdateOne({"_id": sample}, update_labels(path, {"$in": ["$$label._id", ids]}, change))
-            for sample, ids in labels.items()
-        ),
-    )
+
+    def update(sample: ObjectId, ids: list[ObjectId]) -> UpdateOne:
+        changes = change(ids) if callable(change) else change
+        return UpdateOne(
+            {"_id": sample}, update_labels(path, {"$in": ["$$label._id", ids]}, changes)
+        )
+
+    bulk_update(samples, (update(sample, ids) for sample, ids in labels.items()))
 
 
 def _update_chosen(
-    samples: Any, path: str, chosen: list[Json], condition: Json, change: Json
+    samples: Any,
+    path: str,
+    chosen: list[Json],
+    condition: Json,
+    change: Json,
+    without: Collection[str] = (),
 ) -> None:
     """Change labels of a dataset or a view, but not of patches, without loading anything.
 
@@ -309,20 +332,27 @@ def _update_chosen(
         chosen: a pipeline that gives, for each sample, the ids of its labels as ``chosen``.
         condition: an expression; of the chosen labels, those for which it is true are changed.
         change: attributes, as expressions of ``$$label``.
+        without: attributes that go, unless the change has them.
     """
     condition = {"$and": [{"$in": ["$$label._id", "$$new.chosen"]}, condition]}
-    merge_updates(samples, chosen, update_labels(path, condition, change))
+    merge_updates(samples, chosen, update_labels(path, condition, change, without))
 
 
-def update_labels(path: str, condition: Json, change: Json) -> list[Json]:
+def update_labels(
+    path: str, condition: Json, change: Json, without: Collection[str] = ()
+) -> list[Json]:
     """The update pipeline that changes the labels of a document for which a condition is true.
 
     Args:
         path: the path of the labels.
         condition: an expression of ``$$label``.
         change: attributes, as expressions of ``$$label``.
+        without: attributes that go, unless the change has them.
     """
-    label = {"$cond": [condition, {"$mergeObjects": ["$$label", change]}, "$$label"]}
+    stays = {"$not": [{"$in": ["$$pair.k", list(without)]}]}
+    pairs = {"input": {"$objectToArray": "$$label"}, "as": "pair", "cond": stays}
+    kept = {"$arrayToObject": {"$filter": pairs}} if without else "$$label"
+    label = {"$cond": [condition, {"$mergeObjects": [kept, change]}, "$$label"]}
     modified = {"last_modified_at": "$$NOW"}
     if not _is_list(path):
         return [
