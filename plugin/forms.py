@@ -138,7 +138,8 @@ class Form:
         # values are taken from Python, too
         for values in (self.ctx.params, self.last):
             if name in values:
-                values[name] = chosen_path(values[name])
+                given = values.pop(name)
+                values[name] = self.attempt(name, lambda given=given: chosen_path(given, label))
         where = f"{description}; a path on the machine that the App's server runs on"
         path = self.text(name, label, where, default)
         if path and check is not None:
@@ -341,11 +342,24 @@ def require_writable(path: Path) -> None:
         )
 
 
-def chosen_path(value: Any) -> str | None:
-    """The path that a file explorer or a text input gave, or None."""
+def chosen_path(value: Any, what: str = "The path") -> str | None:
+    """The path that was given, or None.
+
+    Args:
+        value: a text or another path from Python, or what a file explorer gives.
+        what: what the path is of, for the error.
+
+    Raises:
+        TypeError: it is something else.
+    """
     if isinstance(value, dict):
         value = value.get("absolute_path")
-    return value or None
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str | os.PathLike):
+        kind = type(value).__name__
+        raise TypeError(f"{what}: {value!r} ({kind}) is no path: give a text, such as '/data/x'.")
+    return os.fspath(value)
 
 
 def filled(params: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -14,7 +14,15 @@ from promerge_fo.config import Status
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Crop", "Instances", "Refined", "crops_of", "mask_boxes", "mean_features"]
+__all__ = [
+    "Crop",
+    "Instances",
+    "Refined",
+    "crops_of",
+    "mask_areas",
+    "mask_boxes",
+    "mean_features",
+]
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ class Instances:
     @property
     def areas(self) -> NDArray[np.int64]:
         """(n,) int64: set pixels of each mask."""
-        return np.asarray(self.masks.sum(axis=(1, 2)), dtype=np.int64)
+        return mask_areas(self.masks)
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,12 @@ class Refined:
 
     def __len__(self) -> int:
         return len(self.masks)
+
+
+def mask_areas(masks: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """(n,) int64: the set pixels of each of (n, h, w) bool masks."""
+    # NumPy counts one array many times faster than along axes.
+    return np.array([np.count_nonzero(mask) for mask in masks], dtype=np.int64)
 
 
 def mask_boxes(masks: NDArray[np.bool_]) -> NDArray[np.int64]:

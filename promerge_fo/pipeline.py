@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ from promerge_fo.encoder.base import Encoder, PerImage
 from promerge_fo.encoder.device import mark, own_stream, resolve_device
 from promerge_fo.flow import Round, flow
 from promerge_fo.images import ImageError, ImageLike, as_rgb, read_image
-from promerge_fo.instances import Crop, Instances, Refined, mean_features
+from promerge_fo.instances import Crop, Instances, Refined, mask_areas, mean_features
 from promerge_fo.machine import available_cpus
 from promerge_fo.refine import complete, crf_batch, refine_resized
 from promerge_fo.refine.pydensecrf import load_reference
@@ -38,7 +39,7 @@ from promerge_fo.segment.normalized_cut import CutTrace
 from promerge_fo.segment.promerge import Trace
 from promerge_fo.segment.prompting import load_finch
 from promerge_fo.segment.proposals import find_parents, rank
-from promerge_fo.segment.scoring import with_agreement
+from promerge_fo.segment.scoring import after_refinement
 from promerge_fo.words import reason_of
 
 if TYPE_CHECKING:
@@ -407,7 +408,8 @@ class Pipeline:
     def _scored(self, patches: Instances, refined: Refined) -> Instances:
         scores = patches.scores[refined.kept]
         if self.config.score is not Score.CONSTANT:
-            scores = with_agreement(scores, refined.agreement)
+            areas = mask_areas(refined.masks) / math.prod(refined.masks.shape[1:])
+            scores = after_refinement(scores, refined.agreement, areas)
         status: Status = patches.status
         if status == "ok" and len(refined) == 0:
             status = "all_rejected"

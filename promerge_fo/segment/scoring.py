@@ -19,6 +19,10 @@ which tells little of how well a mask fits an object:
 - *edge*: as contrast, with the ring of two patches around the mask in place of the background. It
   is low for a mask that stops in the middle of an object.
 
+After refinement, each score is multiplied by the *rest*: 1 - exp(-((1 - a) / 0.1)^2), with a the
+share of the image that the refined mask covers. What covers nearly all of an image is hardly an
+object; below three quarters of it, the factor is 1 to the second digit.
+
 For MaskCut and TokenCut, S is the eigenvector's distance from its mean, as a share of the largest
 distance, and the threshold is 0 in place of tau_b; b is the mean outside the mask.
 """
@@ -34,16 +38,18 @@ from promerge_fo.segment.prompting import Prompts, UnitFeatures
 
 __all__ = [
     "DELTA",
+    "REST",
     "RING",
     "SIZE",
+    "after_refinement",
     "cut_quality",
     "patch_objectness",
     "patch_quality",
-    "with_agreement",
 ]
 
 DELTA = 0.05  #: half the distance between the two thresholds of the stability
 SIZE = 0.1  #: share of the image at which the size of a mask is 1 - 1/e
+REST = 0.1  #: share of the image outside a mask at which 1 - 1/e of its score is left
 RING = 2  #: patches around a mask that its edge is compared with
 
 
@@ -123,19 +129,21 @@ def cut_quality(
     return np.sqrt(stability * _contrast(unit, masks, ~masks)).astype(np.float32)
 
 
-def with_agreement(
-    quality: NDArray[np.float32], agreement: NDArray[np.float32]
+def after_refinement(
+    quality: NDArray[np.float32], agreement: NDArray[np.float32], area: NDArray[np.floating[Any]]
 ) -> NDArray[np.float32]:
-    """The geometric mean of all three shares.
+    """The geometric mean of all shares, times the rest of the image.
 
     Args:
-        quality: (n,) from :func:`patch_quality`.
+        quality: (n,) from :func:`patch_quality`, :func:`patch_objectness` or :func:`cut_quality`.
         agreement: (n,) IoU before and after refinement.
+        area: (n,) share of the image that the refined mask covers, in [0, 1].
 
     Returns:
         (n,) float32 in [0, 1].
     """
-    return np.cbrt(quality.astype(np.float64) ** 2 * agreement).astype(np.float32)
+    rest = 1 - np.exp(-(((1 - area) / REST) ** 2))
+    return (rest * np.cbrt(quality.astype(np.float64) ** 2 * agreement)).astype(np.float32)
 
 
 def _stability(

@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import itertools
 import re
 import shutil
 import subprocess
@@ -122,3 +123,70 @@ def test_two_plugins_of_one_organisation_do_not_disturb_each_other(fo, repositor
     for name in NAMES:
         assert f"'@promerge/promerge/{name}'" in said
     assert "'@promerge/other/segment_instances'" in said
+
+
+@pytest.fixture
+def path_inputs(operator, segmented, monkeypatch):
+    """Opens the form of an operator; returns its property, its parameters and names of paths."""
+    from fiftyone.operators.executor import ExecutionContext
+
+    def open_form(name, **params):
+        made, names = operator(name), []
+        forms = sys.modules[made.execute.__module__.rpartition(".")[0] + ".forms"]
+        real = forms.Form.path
+
+        def path(self, name, *arguments, **options):
+            names.append(name)
+            return real(self, name, *arguments, **options)
+
+        monkeypatch.setattr(forms.Form, "path", path)
+        request = {
+            "dataset_name": segmented.name,
+            "view": [],
+            "params": params,
+            "current_sample": segmented.first().id,
+        }
+        ctx = ExecutionContext(operator_uri=made.uri, request_params=request)
+        found = made.resolve_input(ctx)
+        monkeypatch.undo()
+        return found, ctx.params, names
+
+    return open_form
+
+
+def test_every_path_is_taken_as_text_as_path_and_from_the_explorer(path_inputs, tmp_path):
+    file = tmp_path / "weights.safetensors"
+    file.write_bytes(b"")
+    text, seen = str(file), set()
+    good = itertools.cycle([text, file, {"absolute_path": text}])
+    bad = itertools.cycle([(5, "int"), ([text], "list"), (True, "bool"), (b"/x", "bytes")])
+    for operator in MANIFEST["operators"]:
+        _, _, names = path_inputs(operator)
+        if not names:
+            continue
+        seen |= {(operator, name) for name in names}
+        _, params, _ = path_inputs(operator, **{name: next(good) for name in names})
+        assert [params[name] for name in names] == [text] * len(names), operator
+        wrong = {name: next(bad) for name in names}
+        found, params, _ = path_inputs(operator, **{name: wrong[name][0] for name in names})
+        assert found.invalid, operator
+        for name, (value, kind) in wrong.items():
+            assert f"{value!r} ({kind}) is no path" in found.error_message, (operator, name)
+            assert params[name] is None
+    assert seen >= {
+        ("segment_instances", "checkpoint"),
+        ("explain", "checkpoint"),
+        ("show_run", "checkpoint"),
+        ("tune", "checkpoint"),
+        ("tune", "folder"),
+        ("compare_fields", "folder"),
+        ("export_pseudo_labels", "path"),
+        ("import_predictions", "path"),
+        ("import_predictions", "annotations"),
+        ("train_detector", "annotations"),
+        ("train_detector", "image_root"),
+        ("train_detector", "output"),
+        ("train_detector", "weights"),
+        ("predict", "detector"),
+        ("predict", "path"),
+    }

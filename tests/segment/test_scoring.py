@@ -6,9 +6,11 @@ import torch
 from scipy.stats import spearmanr
 
 from promerge_fo.config import ProMergeConfig
+from promerge_fo.encoder import load_encoder
+from promerge_fo.pipeline import Pipeline
 from promerge_fo.segment import segment_features
 from promerge_fo.segment.prompting import Prompts, UnitFeatures
-from promerge_fo.segment.scoring import DELTA, patch_quality, with_agreement
+from promerge_fo.segment.scoring import DELTA, after_refinement, patch_quality
 from tests.coco_ap import average_precision
 from tests.scenes import feature_scene, iou_matrix
 
@@ -73,5 +75,26 @@ def test_quality_worked_out_by_hand():
     # without a background the mask is compared with everything outside it: the same here
     alone = patch_quality(unit, mask, None, prompts, np.array([0, 1]), np.array([0, 0]), tau_b=0.2)
     assert alone == pytest.approx(quality)
-    agreement = np.array([0.5], dtype=np.float32)
-    assert with_agreement(quality, agreement) == pytest.approx([(1 / 3 * 0.2 * 0.5) ** (1 / 3)])
+    agreement, area = np.array([0.5], dtype=np.float32), np.array([0.2])
+    whole = (1 / 3 * 0.2 * 0.5) ** (1 / 3)
+    assert after_refinement(quality, agreement, area) == pytest.approx([whole], rel=1e-3)
+    # of 0.1 of the image outside the mask, 1 - 1 / e is left of the score
+    rest = 1 - np.exp(-1)
+    assert after_refinement(quality, agreement, np.array([0.9])) == pytest.approx([rest * whole])
+
+
+def test_what_covers_an_image_is_no_object():
+    one = np.ones(5, dtype=np.float32)
+    area = np.array([0.0, 0.5, 0.9, 0.97, 1.0])
+    scores = after_refinement(one, one, area)
+    assert scores == pytest.approx([1, 1, 0.632, 0.086, 0], abs=1e-3)
+
+
+def test_a_mask_of_all_of_an_image_of_noise_has_a_low_score():
+    noise = np.random.default_rng(0).integers(0, 256, (4, 1, 480, 480), dtype=np.uint8)
+    pipeline = Pipeline(load_encoder("texture"))
+    found = pipeline([np.repeat(image[0, :, :, None], 3, axis=2) for image in noise])
+    scores = np.concatenate([result.scores for result in found])
+    areas = np.concatenate([result.areas for result in found]) / 480**2
+    assert (areas > 0.95).any()
+    assert scores[areas > 0.95].max() < 0.2
