@@ -136,10 +136,13 @@ class Form:
         """
         # a text, as FiftyOne's explorer of files does not show what was chosen the last time; its
         # values are taken from Python, too
-        for values in (self.ctx.params, self.last):
-            if name in values:
-                given = values.pop(name)
-                values[name] = self.attempt(name, lambda given=given: chosen_path(given, label))
+        try:
+            for values in (self.last, self.ctx.params):
+                if name in values:
+                    values[name] = chosen_path(values[name], label)
+        except TypeError as error:
+            self.refuse(str(error), f"{name}_refused")
+            check = None
         where = f"{description}; a path on the machine that the App's server runs on"
         path = self.text(name, label, where, default)
         if path and check is not None:

@@ -172,7 +172,7 @@ def test_every_path_is_taken_as_text_as_path_and_from_the_explorer(path_inputs, 
         assert found.invalid, operator
         for name, (value, kind) in wrong.items():
             assert f"{value!r} ({kind}) is no path" in found.error_message, (operator, name)
-            assert params[name] is None
+            assert params[name] == value  # not mended unseen
     assert seen >= {
         ("segment_instances", "checkpoint"),
         ("explain", "checkpoint"),
@@ -190,3 +190,14 @@ def test_every_path_is_taken_as_text_as_path_and_from_the_explorer(path_inputs, 
         ("predict", "detector"),
         ("predict", "path"),
     }
+
+
+def test_python_gives_paths_as_it_likes(operator, segmented, tmp_path):
+    from fiftyone.operators.executor import ExecutionError
+
+    export = operator("export_pseudo_labels")
+    for path in (tmp_path / "a.json", str(tmp_path / "b.json")):
+        assert export(segmented, path=path).result["path"] == str(path)
+        assert Path(path).is_file()
+    with pytest.raises(ExecutionError, match=r"Where to: 5 \(int\) is no path: give a text"):
+        export(segmented, path=5)
