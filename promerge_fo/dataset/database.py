@@ -78,6 +78,7 @@ __all__ = [
     "retry_while_unreachable",
     "room_left",
     "root_dataset",
+    "set_all",
     "source_id",
     "stages_of",
     "storage_of",
@@ -287,15 +288,28 @@ def bulk_update(samples: Any, updates: Iterable[UpdateOne], *, durable: bool = F
         updates: one for each document, in any order; they are read and sent in pieces.
         durable: wait until the changes are in the server's journal; a server that is killed may
             lose other changes.
+
+    Raises:
+        pymongo.errors.BulkWriteError: of ``durable`` updates, if the server refused some; all
+            others are made. An ``index`` counts all updates.
     """
     stored = _stored(samples)
-    if durable:
-        stored = stored.with_options(write_concern=WriteConcern(w=1, j=True))
-    for chunk in fou.iter_batches(updates, CHUNK):
-        if durable:
-            stored.bulk_write(list(chunk), ordered=False)
-        else:
+    if not durable:
+        for chunk in fou.iter_batches(updates, CHUNK):
             foo.bulk_write(list(chunk), stored)
+        return
+    stored = stored.with_options(write_concern=WriteConcern(w=1, j=True))
+    errors: list[Json] = []
+    for number, chunk in enumerate(fou.iter_batches(updates, CHUNK)):
+        try:
+            stored.bulk_write(list(chunk), ordered=False)
+        except BulkWriteError as error:
+            found = (error.details or {}).get("writeErrors", [])
+            if not found:
+                raise
+            errors += [{**each, "index": each["index"] + number * CHUNK} for each in found]
+    if errors:
+        raise BulkWriteError({"writeErrors": errors})
 
 
 def update_all(samples: Any, query: Json, update: Sequence[Json] | Json) -> int:
@@ -387,6 +401,19 @@ def reasons_of_fiftyone() -> Iterator[dict[str, Exception]]:
         yield reasons
     finally:
         log.removeHandler(listener)
+
+
+def set_all(samples: Any, path: str, value: Any) -> None:
+    """Set a field of all samples to one value, without loading anything.
+
+    Args:
+        samples: a dataset or a view, not of patches or frames.
+        path: the path of the field.
+        value: the value.
+    """
+    update = {"$set": {path: {"$literal": value}, "last_modified_at": "$$NOW"}}
+    merge_updates(samples, [{"$project": {"_id": True}}], [update])
+    reload_samples(samples)
 
 
 def merge_updates(samples: Any, pipeline: Sequence[Json], update: Sequence[Json]) -> None:

@@ -44,7 +44,7 @@ __all__ = [
 logger = logging.getLogger("fiftyone.promerge")
 
 _NAMED = 10  # paths that cannot be stored, in the log
-_SETTLED = 5000  # ids in a view: a query that holds them is small, and sorting by them is quick
+_SETTLED = 1000  # ids in a view: a query that holds them is small, and sorting by them is quick
 
 VIDEO_REFUSED = (
     "ProMerge segments images, not videos; segment their frames: "
@@ -239,7 +239,7 @@ def all_images(dataset: fo.Dataset) -> Any:
 
 
 def settled(samples: Any, limit: int | None = None) -> list[Any]:
-    """The samples as views of their ids, in order, with a few thousand samples each.
+    """The samples as views of their ids, in order, with a thousand samples each at most.
 
     A view says which samples it holds whenever it is read: as labels are written, it may hold
     others, or none. And it may show a part of their fields and labels alone. These views hold the
@@ -258,7 +258,7 @@ def settled(samples: Any, limit: int | None = None) -> list[Any]:
     rows = aggregate(view.select_fields(), [{"$project": {"_id": True}}])
     ids = dict.fromkeys(row["_id"] for row in rows)
     return [
-        images.select(batch, ordered=batch != sorted(batch))
+        images.select(batch, ordered=list(batch) != sorted(batch))
         for batch in fou.iter_batches(ids, _SETTLED)
     ]
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from fiftyone import ViewField as F
 from pymongo import UpdateOne
 
-from promerge_fo.dataset.database import aggregate, bulk_update, is_generated
+from promerge_fo.dataset.database import aggregate, bulk_update, is_generated, set_all
 from promerge_fo.dataset.samples import settled
 
 __all__ = [
@@ -94,7 +94,10 @@ def start_run(
         parts = [part for each in failed for part in settled(each)]
     if overwrite or retry_failed:
         for redo in _images_of_run(parts, label_field, run):
-            redo.set_values(f"{label_field}.run", [None] * len(redo))
+            if is_generated(redo):  # set_values passes values on to their source
+                redo.set_values(f"{label_field}.run", [None] * len(redo))
+            else:
+                set_all(redo, f"{label_field}.run", None)
     total = sum(map(len, parts))
     return RunStart(list(parts), total, finished(parts, label_field, run))
 
