@@ -94,17 +94,17 @@ def fill(count: int) -> dict[str, Any]:
     collection.delete_many({})
     rng = np.random.default_rng(1)
 
-    def copy_of(number: int, scores: list[list[float]]) -> dict[str, Any]:
+    def copy_of(number: int, scores: list[list[float | None]]) -> dict[str, Any]:
         original = originals[number % len(originals)]
         copy = {**original, "_id": ObjectId(), "filepath": f"/images/{number:08}.jpg"}
-        for field, confidences in zip(FIELDS, [[None] * LABELS, *scores], strict=True):
-            labels = [
+        drawn: list[list[float | None]] = [[None] * LABELS, *scores]
+        for field, confidences in zip(FIELDS, drawn, strict=True):
+            labels = original[field]["detections"]
+            made = [
                 {**label, "_id": ObjectId(), "confidence": confidence}
-                for label, confidence in zip(
-                    original[field]["detections"], confidences, strict=True
-                )
+                for label, confidence in zip(labels, confidences, strict=True)
             ]
-            copy[field] = {**original[field], "detections": labels}
+            copy[field] = {**original[field], "detections": made}
         return copy
 
     def write() -> None:
@@ -126,7 +126,7 @@ def _originals() -> list[Any]:
     from benchmarks.dataset.evaluation import ellipses_of, labels_of
 
     rng = np.random.default_rng(0)
-    samples = []
+    samples: list[Any] = []
     for _ in range(DIFFERENT):
         truth = ellipses_of(LABELS, rng)
         truth[:, 2:] = np.minimum(truth[:, 2:], 60)
