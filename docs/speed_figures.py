@@ -129,7 +129,7 @@ def machines() -> dict[str, list[Record]]:
         "segmentation", "normalized_cut", "crf", "encoder", "end_to_end", "prompts", "table2",
         "count", "writing", "exporting", "evaluation", "review", "panels", "gpu",
     )  # fmt: skip
-    planning = ("scale", "soak", "encoder", "end_to_end", "writing", "exporting")
+    planning = ("scale", "million", "soak", "encoder", "end_to_end", "writing", "exporting")
     return {"speed": conditions(*speed), "planning": conditions(*planning)}
 
 

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,36 @@ def test_the_presets_encoders_are_the_models(fo):
     from promerge_fo.config import preset_encoder
 
     assert {preset: preset_encoder(preset) for preset in ENCODERS} == ENCODERS
+
+
+def test_the_steps_of_a_million_agree(fo, monkeypatch):
+    from benchmarks.dataset import million
+
+    monkeypatch.setattr(million, "DIFFERENT", 20)
+    with million._watched() as peaks:
+        found = {name: getattr(million, name)(40) for name in million.STAGES}
+        time.sleep(3 * million.EVERY_S)
+    fo.load_dataset(million.NAME).delete()
+    assert set(found) == {"fill", "evaluate", "load_results", "compare", "export"}
+    assert found["evaluate"]["AP"] == found["load_results"]["AP"] == found["compare"]["AP"]
+    assert 0 < found["compare"]["found_by_one"]["objects"] < million.LABELS * 40
+    assert found["export"]["json_mb"] >= 0
+    assert 50 < peaks["peak_memory_mb"] < 20_000
+    assert peaks["server_peak_mb"] > 10
+
+
+def test_results_are_saved_on_the_way(tmp_path, monkeypatch):
+    from benchmarks import __main__ as benchmarks
+
+    def measure(name, settings):
+        settings.save({"counts": [settings.samples]})
+        raise RuntimeError("a later stage fails")
+
+    monkeypatch.setattr(benchmarks, "_measure", measure)
+    with pytest.raises(RuntimeError, match="a later stage"):
+        main(["million", "--samples", "7", "8", "--quick", "--output-dir", str(tmp_path)])
+    record = json.loads((tmp_path / "million.json").read_text())
+    assert record["results"] == {"counts": [[7, 8]]}
 
 
 def test_list_names_what_there_is(capsys):

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import bson
@@ -221,12 +221,18 @@ class StoredLabel:
 def _decode(stored: bytes) -> NDArray[Any]:
     """The array of a mask in the database; boolean masks bypass NumPy's parser, which is slow."""
     raw = zlib.decompress(stored)
-    header = _MASK_HEADER.match(raw)
-    if header is None:
-        return np.asarray(fou.deserialize_numpy_array(stored))
     start = 10 + int.from_bytes(raw[8:10], "little")
-    shape = int(header[1]), int(header[2])
+    shape = _mask_shape(raw[:start])
+    if shape is None:
+        return np.asarray(fou.deserialize_numpy_array(stored))
     return np.frombuffer(raw, np.bool_, offset=start).reshape(shape)
+
+
+@lru_cache(1 << 14)
+def _mask_shape(header: bytes) -> tuple[int, int] | None:
+    """The shape of a boolean mask, from its header in NumPy's format; None for another array."""
+    found = _MASK_HEADER.match(header)
+    return None if found is None else (int(found[1]), int(found[2]))
 
 
 def annotation_of(label: StoredLabel, size: tuple[int, int]) -> dict[str, Any] | None:

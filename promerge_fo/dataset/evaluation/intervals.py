@@ -33,17 +33,19 @@ def resampled_metrics(
         images: the number of images.
         resamples: the number of samples.
         seed: the seed of the bootstrap.
-        progress: see :data:`promerge_fo.progress.ShowProgress`.
+        progress: see :data:`promerge_fo.progress.ShowProgress`; the bar counts images.
 
     Returns:
         For each field, (resamples,) values of each metric, 0 to 100; NaN if no object was drawn.
     """
     parts: dict[str, list[dict[str, NDArray[np.float64]]]] = {field: [] for field in fields}
-    with progress_bar(progress, resamples, "resamples") as bar:
+    drawn = 0
+    with progress_bar(progress, images) as bar:
         for draws in draw_resamples(images, resamples, seed):
             for field, ranked in fields.items():
                 parts[field].append(bootstrap(ranked, draws))
-            bar.update(len(draws))
+            done, drawn = images * drawn // resamples, drawn + len(draws)
+            bar.update(images * drawn // resamples - done)
     return {
         field: {
             name: np.concatenate([np.zeros(0), *(part[name] for part in found)]) for name in METRICS
