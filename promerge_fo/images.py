@@ -19,6 +19,8 @@ from promerge_fo.machine import AtOnce
 
 __all__ = [
     "MAX_PIXELS",
+    "PIXELS_AT_ONCE",
+    "READING",
     "Header",
     "ImageError",
     "ImageLike",
@@ -38,8 +40,13 @@ MAX_PIXELS = 1_000_000_000
 """The most pixels of an image, as larger files may be decompression bombs. The environment variable
 PROMERGE_MAX_PIXELS sets another limit."""
 
+PIXELS_AT_ONCE = 200_000_000
+"""The most pixels of images that are read at a time in a process; a larger image is read alone."""
+
 _LIMIT = "PROMERGE_MAX_PIXELS"
-_AT_ONCE = AtOnce(200_000_000)  # pixels that are read at a time; a larger image is read alone
+READING = AtOnce(PIXELS_AT_ONCE)
+"""What the pixels of images take of memory while they are read."""
+
 _STRIP = 1 << 22  # pixels that are converted at a time
 
 _ORIENTATION = [0x0112, 3, 1]  # the entry of a TIFF directory: tag, type (16 bits) and count
@@ -152,8 +159,9 @@ def read_image(
 ) -> T:
     """What a function makes of an image's pixels, in bounded memory however many threads read.
 
-    At most 200 megapixels are decoded and used at a time in a process, and a larger image alone.
-    Each of their pixels takes 7 bytes while it is decoded (11 with transparency), and 3 afterwards.
+    At most 200 megapixels (:data:`PIXELS_AT_ONCE`) are decoded and used at a time in a process, and
+    a larger image alone. A pixel takes 7 bytes while it is decoded (15 with transparency), and then
+    3, beside what ``use`` takes.
 
     Args:
         image: a path, or a PIL image, which is not changed.
@@ -163,9 +171,16 @@ def read_image(
         ImageError: as :func:`load_image`.
     """
     if isinstance(image, Image.Image):
-        return _read(image, _describe(image), use)
+        name = _describe(image)
+        _check_size(image, name)
+        with READING.taking(image.width * image.height):
+            return use(_decode(image, name))
     with _opened(image) as opened:
-        return _read(opened, str(image), use)
+        _check_size(opened, str(image))
+        with READING.taking(opened.width * opened.height):
+            pixels = _decode(opened, str(image))
+            opened.close()  # frees Pillow's pixels, too
+            return use(pixels)
 
 
 def as_rgb(image: Image.Image | NDArray[Any]) -> NDArray[np.uint8]:
@@ -283,12 +298,6 @@ def _limit() -> int:
     if not given.isdecimal():
         raise ValueError(f"{_LIMIT} is {given!r}, but must be a whole number of pixels")
     return int(given)
-
-
-def _read(image: Image.Image, name: str, use: Callable[[NDArray[np.uint8]], T]) -> T:
-    _check_size(image, name)
-    with _AT_ONCE.taking(image.width * image.height):
-        return use(_decode(image, name))
 
 
 def _decode(image: Image.Image, name: str) -> NDArray[np.uint8]:

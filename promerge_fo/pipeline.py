@@ -29,9 +29,9 @@ from promerge_fo.encoder import load_encoder
 from promerge_fo.encoder.base import Encoder, PerImage
 from promerge_fo.encoder.device import mark, own_stream, resolve_device
 from promerge_fo.flow import Round, flow
-from promerge_fo.images import ImageError, ImageLike, as_rgb, read_image
+from promerge_fo.images import PIXELS_AT_ONCE, READING, ImageError, ImageLike, as_rgb, read_image
 from promerge_fo.instances import Crop, Instances, Refined, mask_areas, mean_features
-from promerge_fo.machine import available_cpus
+from promerge_fo.machine import AtOnce, available_cpus
 from promerge_fo.refine import complete, crf_batch, refine_resized
 from promerge_fo.refine.pydensecrf import load_reference
 from promerge_fo.segment import trace_segmentation
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 __all__ = ["Encoded", "Pipeline", "Prepare", "Prepared", "encoder_settings", "pipeline_of"]
 
 T = TypeVar("T")
+
+_REFINING = AtOnce(PIXELS_AT_ONCE)  # of images whose masks are at the images' own sizes
 
 
 class Encoded(NamedTuple):
@@ -254,7 +256,8 @@ class Pipeline:
         """Instances of any number of images, in order, in memory that does not grow with them.
 
         Images are read, encoded, segmented and refined at the same time, by different threads,
-        while the caller works on the results.
+        while the caller works on the results. One large image at a time is read or refined
+        (:data:`promerge_fo.images.PIXELS_AT_ONCE`).
 
         Args:
             images: paths, PIL images, arrays (H, W, 3) uint8 or results of :attr:`prepare`;
@@ -519,10 +522,12 @@ def _ending_with(
     made = then or _itself
 
     def end(step: Any) -> Any:
-        try:
-            return made(last(*step))
-        except Exception as error:
-            return made(_failed(step[0], error))
+        pixels = math.prod(step[0].size)
+        with (READING if pixels > PIXELS_AT_ONCE else _REFINING).taking(pixels):
+            try:
+                return made(last(*step))
+            except Exception as error:
+                return made(_failed(step[0], error))
 
     return end
 

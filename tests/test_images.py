@@ -219,7 +219,7 @@ def test_the_size_limit_is_this_projects_own(tmp_path, monkeypatch):
 
 def test_large_images_are_read_one_at_a_time(rgb, tmp_path, monkeypatch):
     """Small ones are read together, as long as their pixels fit."""
-    monkeypatch.setattr(images, "_AT_ONCE", AtOnce(80))
+    monkeypatch.setattr(images, "READING", AtOnce(80))
     small = save(Image.fromarray(rgb), tmp_path / "small.png")  # 35 pixels
     large = save(Image.new("RGB", (10, 10)), tmp_path / "large.png")
     now, most = Counter(), Counter()

@@ -1,6 +1,7 @@
 """Images to instances: order, failures, scores, memory of nothing."""
 
 import sys
+import threading
 import time
 import tracemalloc
 from contextlib import nullcontext
@@ -15,6 +16,7 @@ from skimage import data
 
 from promerge_fo.config import MaskCutConfig, ProMergeConfig, TokenCutConfig
 from promerge_fo.encoder import load_encoder
+from promerge_fo.machine import AtOnce
 from promerge_fo.pipeline import Pipeline, Prepared
 from promerge_fo.refine import crf_batch, refine_masks
 from promerge_fo.segment import segment_features
@@ -319,3 +321,26 @@ def test_quality_with_agreement_ranks_masks_on_generated_scenes():
     constant, _ = average_precision([(t, r.masks, np.ones(len(r))) for t, r in pairs])
     assert constant > 0.1
     assert scored >= constant
+
+
+def test_large_images_are_refined_one_at_a_time(monkeypatch):
+    """Their masks are as large as they are; those of small images are made side by side."""
+    monkeypatch.setattr("promerge_fo.pipeline.PIXELS_AT_ONCE", 5000)
+    monkeypatch.setattr("promerge_fo.pipeline.READING", AtOnce(5000))
+    alone, two = threading.Lock(), threading.Barrier(2)
+
+    def then(instances):
+        height = instances.masks.shape[1]
+        if height == 60:
+            two.wait(timeout=60)  # until another small one is here, too
+            return height
+        assert alone.acquire(blocking=False)
+        time.sleep(0.02)
+        alone.release()
+        return height
+
+    config = ProMergeConfig(image_size=96, refine="none", min_refined_iou=0)
+    pipeline = Pipeline(load_encoder("texture", image_size=96), config, threads=4)
+    sides = [80, 60] * 8  # 6400 pixels, and 3600
+    images = [np.full((side, side, 3), 200, np.uint8) for side in sides]
+    assert list(pipeline.run(images, then=then)) == sides
