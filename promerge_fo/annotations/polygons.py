@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
-from scipy.spatial import Delaunay, QhullError
 
 __all__ = ["Polygon", "least_iou", "polygon_of"]
 
@@ -58,35 +57,36 @@ def polygon_of(mask: NDArray[np.bool_]) -> Polygon | None:
         [[0.0625, 0.0625], [0.0625, 1.9375], [2.9375, 1.9375], [2.9375, 0.0625]]
     """
     pixels = np.pad(mask, 1).astype(np.uint8)
-    contours, hierarchy = cv2.findContours(pixels, cv2.RETR_TREE, cv2.CHAIN_APPROX_NONE)
-    if not contours:
+    if not pixels.any():
         return None
     cv2.floodFill(pixels, None, (0, 0), (2,), flags=4)
     filled = (pixels != 2).astype(np.uint8)
-    parents = hierarchy[0, :, 3]
-    outer = np.flatnonzero(parents < 0)
-    parts = [np.asarray(contours[int(i)], np.int64).reshape(-1, 2) for i in outer]
+    holes = cv2.connectedComponents((pixels == 0).astype(np.uint8), connectivity=4)[0] - 1
+    contours, _ = cv2.findContours(filled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    parts = [np.asarray(contour, np.int64).reshape(-1, 2) for contour in contours]
     kept = 1
     if len(parts) == 1:
         points = parts[0]
     else:
-        _, labels, stats, _ = cv2.connectedComponentsWithStats(filled, connectivity=8)
-        sizes = [stats[labels[y, x], cv2.CC_STAT_AREA] for x, y in (part[0] for part in parts)]
-        points, kept = _join(parts, np.array(sizes))
+        _, names, stats, _ = cv2.connectedComponentsWithStats(filled, connectivity=8)
+        named = [names[y, x] for x, y in (part[0] for part in parts)]
+        region = np.full(len(parts) + 1, -1)
+        region[named] = np.arange(len(parts))
+        points, kept = _join(region[names], parts, stats[named, cv2.CC_STAT_AREA])
     points = _corners(points)
     read = np.zeros_like(filled)
     cv2.fillPoly(read, [points.astype(np.int32)], (1,))
     iou = np.count_nonzero(read & filled) / np.count_nonzero(read | filled)
-    holes = int(np.isin(parents, outer).sum())
     return Polygon(_spread(points - 1), holes, len(parts) - kept, float(iou))
 
 
 def _join(
-    parts: Sequence[NDArray[np.int64]], sizes: NDArray[np.int64]
+    region: NDArray[np.int64], parts: Sequence[NDArray[np.int64]], sizes: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], int]:
     """Go along the edges of all parts of a mask that are worth the lines to them.
 
     Args:
+        region: (h, w) the part of each pixel, -1 for none.
         parts: for each of k parts the points of its edge in order, (n, 2).
         sizes: (k,) pixels of each part.
 
@@ -97,8 +97,7 @@ def _join(
     points = np.concatenate(parts)
     owner = np.repeat(np.arange(count), [len(part) for part in parts])
     first = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
-    pairs = _neighbours(points)
-    pairs = pairs[owner[pairs[:, 0]] != owner[pairs[:, 1]]]
+    pairs = _neighbours(region, points, owner)
     length = np.abs(points[pairs[:, 0]] - points[pairs[:, 1]]).max(axis=1)
     order = np.argsort(length, kind="stable")
     keys, shortest = np.unique(owner[pairs[order]] @ [count, 1], return_index=True)
@@ -165,15 +164,33 @@ def _around(
     return [*pieces, closed[at:]]
 
 
-def _neighbours(points: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Pairs of points (m, 2) among which are the nearest of any set and its complement."""
-    try:
-        triangles = Delaunay(points).simplices
-    except QhullError:  # all on a line
-        order = np.lexsort(points.T)
-        return np.sort(np.stack([order[:-1], order[1:]], axis=1), axis=1)
-    pairs = triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)
-    return np.sort(pairs, axis=1).astype(np.int64)
+def _neighbours(
+    region: NDArray[np.int64], points: NDArray[np.int64], owner: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Points of different parts that are nearest to each other, where the parts face each other.
+
+    Every pixel is given to the nearest part; parts face each other where what is theirs meets.
+
+    Args:
+        region: (h, w) the part of each pixel, -1 for none.
+        points: (n, 2) points at the edges of the parts.
+        owner: (n,) the part of each point, ascending.
+
+    Returns:
+        (m, 2) pairs of indices of points, ascending.
+    """
+    outside = region < 0
+    _, labels = cv2.distanceTransformWithLabels(
+        outside.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    nearest = np.zeros(int(labels.max()) + 1, np.int64)  # the point of each label
+    nearest[labels[points[:, 1], points[:, 0]]] = np.arange(len(points))
+    region = np.where(outside, owner[nearest][labels], region)
+    edges = []
+    for here, there in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
+        meet = region[here] != region[there]
+        edges.append(np.stack([nearest[labels[side][meet]] for side in (here, there)], axis=1))
+    return np.unique(np.sort(np.concatenate(edges), axis=1), axis=0)
 
 
 def _corners(points: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -167,10 +167,13 @@ class YoloFolder:
 
     def add(self, image: ExportedImage) -> None:
         """Link or copy one image, and write the file with its lines."""
-        name, number = Path(image.name), 1
+        # ultralytics looks for labels where the last folder "images" of a path is "labels"
+        parts = Path(image.name).parts
+        own = name = Path(*("images_" if part == "images" else part for part in parts))
+        number = 1
         while (labels := self._labels / name.with_suffix(".txt")).exists():
             number += 1  # images that differ in their suffixes alone would share a file
-            name = Path(image.name).with_stem(f"{Path(image.name).stem}-{number}")
+            name = own.with_stem(f"{own.stem}-{number}")
         labels.parent.mkdir(parents=True, exist_ok=True)
         labels.write_text("".join(f"{line}\n" for line in image.entries))
         place_image(image.path, self._images / name, self._mode)
@@ -189,10 +192,17 @@ class YoloFolder:
 
 
 def write_yolo_index(path: Path, splits: Sequence[str], categories: Categories) -> None:
-    """Write the YAML file of a YOLO dataset: where the images of each split lie, and the names."""
+    """Write the YAML file of a YOLO dataset: where the images of each split lie, and the names.
+
+    Raises:
+        ValueError: a split has the name of something else that such a file says.
+    """
+    taken = sorted({"names", "nc", "path", "download", "channels"} & set(splits))
+    if taken:
+        raise ValueError(f"a split of a YOLO dataset cannot be named {taken[0]!r}; use other tags")
     quoted = [json.dumps(name, ensure_ascii=False) for name in categories.names]
     names = "".join(f"  {k}: {name}\n" for k, name in enumerate(quoted))
-    places = "".join(f"{split}: ./images/{split}/\n" for split in splits)
+    places = "".join(f"{json.dumps(split)}: ./images/{split}/\n" for split in splits)
     path.write_text(f"names:\n{names}{places}", encoding="utf-8")
 
 

@@ -130,6 +130,31 @@ def test_images_that_differ_in_their_suffix_do_not_share_a_file(add, tmp_path):
     assert placed == ["images/train/a-2.jpg", "images/train/a.png"]
 
 
+def test_folders_of_the_name_that_ultralytics_replaces(add, tmp_path):
+    (tmp_path / "photos" / "a" / "images").mkdir(parents=True)
+    (tmp_path / "photos" / "b" / "images").mkdir(parents=True)
+    add(np.ones((1, 20, 40)), "a/images/1.png")
+    dataset = add(np.ones((2, 20, 40)), "b/images/1.png")
+    out = tmp_path / "out"
+    export(dataset, out)
+    for image in (out / "images").rglob("*.png"):
+        head, tail = str(image.with_suffix(".txt")).rsplit("/images/", 1)
+        assert len(Path(f"{head}/labels/{tail}").read_text().splitlines()) in (1, 2)
+    assert sum(path.is_symlink() for path in (out / "images").rglob("*.png")) == 2
+
+
+def test_splits_are_named_like_nothing_else_in_the_yaml_file(add, tmp_path):
+    import yaml
+
+    dataset = add(np.ones((1, 20, 40)))
+    dataset.tag_samples(["names", "on"])
+    with pytest.raises(ValueError, match="cannot be named 'names'; use other tags"):
+        export(dataset, tmp_path / "out", split_tags=["names"])
+    export(dataset, tmp_path / "out", split_tags=["on"])
+    content = yaml.safe_load((tmp_path / "out" / "dataset.yaml").read_text())
+    assert content["on"] == "./images/on/"
+
+
 def test_the_yaml_file_is_what_ultralytics_wants(add, tmp_path):
     import yaml
 
