@@ -84,6 +84,23 @@ def dataset(fo):
         dataset.delete()
 
 
+@pytest.fixture
+def fill_up(fo):
+    """Fills the document of a sample but for some bytes: ``fill_up(dataset, sample, room)``."""
+    import bson
+
+    def fill(dataset, sample, room):
+        sample["heat"] = fo.Heatmap(map=np.zeros((2, 2), np.float32))
+        sample.save()
+        stored, key = dataset._sample_collection, {"_id": bson.ObjectId(sample.id)}
+        used = len(bson.encode(stored.find_one(key)))
+        filling = "x" * ((16 << 20) - used - room - 10)  # its type, name, length and end
+        stored.update_one(key, {"$set": {"heat.big": filling}})
+        assert len(bson.encode(stored.find_one(key))) == (16 << 20) - room
+
+    return fill
+
+
 @pytest.fixture(scope="session")
 def photographs(tmp_path_factory) -> list[str]:
     """Paths of four photographs of different shapes (JPEG, up to 200 pixels a side)."""

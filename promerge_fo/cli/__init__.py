@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
+import _thread
 import argparse
+import atexit
 import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
-
-from promerge_fo.cli import (
-    classes,
-    detecting,
-    exchange,
-    fields,
-    machine,
-    measuring,
-    runs,
-    segmenting,
-)
-from promerge_fo.machine import __version__
-from promerge_fo.words import reason_of
+from typing import Any
 
 STOPPED = 130  #: the exit status after Ctrl-C, as shells have it
 #: What is told in a line. Other errors are faults of this package, whose place is worth knowing.
@@ -43,17 +34,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         _own_process()
     try:
         if given[:1] == ["bench"]:
-            return machine.bench(given[1:])
+            from promerge_fo.cli.machine import bench
+
+            return bench(given[1:])
         options = vars(_parser().parse_args(given))
         return int(options.pop("command")(**options))
     except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return STOPPED
+        return _stopped()
     except Exception as error:
+        if (
+            signal.getsignal(signal.SIGINT) is _stop_at_once
+        ):  # such as an import that was broken off
+            return _stopped()
         if not isinstance(error, _TOLD) and not type(error).__module__.startswith("pymongo"):
             raise
         print(f"promerge: {_words_of(error)}", file=sys.stderr)
         return 2
+
+
+def _stopped() -> int:
+    print("\nstopped", file=sys.stderr)
+    return STOPPED
 
 
 def _own_process() -> None:
@@ -63,6 +64,9 @@ def _own_process() -> None:
             stream.reconfigure(errors="backslashreplace")
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)
+        sys.unraisablehook = _stop_all_the_same
+        # The first that is registered is the last that is done: Python is about to end by itself.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
 
 
 def _stop(*_: object) -> None:
@@ -76,9 +80,20 @@ def _stop_at_once(*_: object) -> None:
     os._exit(STOPPED)
 
 
+def _stop_all_the_same(lost: Any) -> None:
+    """Ask again for the end that a destructor or a callback of Python's took for its own error."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        signal.signal(signal.SIGINT, _stop)
+        threading.Timer(0.01, _thread.interrupt_main).start()  # after this one has returned
+    else:
+        sys.__unraisablehook__(lost)
+
+
 def _words_of(error: Exception) -> str:
     """The error's message, without Python's numbers of system errors."""
     if not isinstance(error, OSError) or error.filename is None or error.errno is None:
+        from promerge_fo.words import reason_of
+
         return str(error) or reason_of(error)
     if isinstance(error, FileNotFoundError):
         return f"{error.filename} does not exist; check the path"
@@ -88,6 +103,19 @@ def _words_of(error: Exception) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
+    # Here, where Ctrl-C is heard: NumPy and others take a moment.
+    from promerge_fo.cli import (
+        classes,
+        detecting,
+        exchange,
+        fields,
+        machine,
+        measuring,
+        runs,
+        segmenting,
+    )
+    from promerge_fo.machine import __version__
+
     parser = argparse.ArgumentParser(
         prog="promerge",
         description="Instance masks for unlabelled images, by ProMerge, in FiftyOne.",

@@ -373,10 +373,10 @@ def _take_over(old: Sequence[Json], made: Sequence[Json], run: str | None = None
 
 
 def _annotation(label: Json, size: tuple[int, int]) -> Json | None:
-    """As :func:`annotation_of`; None also for a label that cannot be used."""
+    """As :func:`annotation_of`; None also for a label that cannot be used or has lost its file."""
     try:
         return annotation_of(StoredLabel(label), size)
-    except EntryError:
+    except (EntryError, FileNotFoundError):
         return None
 
 

@@ -10,8 +10,7 @@ import sys
 import pytest
 from PIL import Image
 
-from promerge_fo import cli
-from promerge_fo.cli import main
+from promerge_fo.cli import main, runs
 from tests.cli.options import SMALL, TEXTURE
 
 
@@ -107,7 +106,7 @@ def test_settings_that_failed_on_images_are_no_success(fo, broken, tmp_path, cap
 
 def replace_status(monkeypatch, function):
     function.__name__ = "status"
-    monkeypatch.setattr(cli.runs, "status", function)
+    monkeypatch.setattr(runs, "status", function)
 
 
 @pytest.mark.parametrize(
@@ -155,3 +154,49 @@ def test_names_that_cannot_be_shown_are_shown_as_bytes(tmp_path):
     assert done.returncode == 2
     assert b"caf\\udce9.png does not exist; check the path" in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+def test_ctrl_c_in_a_destructor_is_heard():
+    code = """
+import os, signal, time
+from promerge_fo import cli
+
+class Gone:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+
+cli._own_process()
+try:
+    Gone()
+    time.sleep(5)
+except KeyboardInterrupt:
+    print("stopped")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "stopped\n", "")
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["raised", "taken for an error"])
+def test_ctrl_c_while_modules_are_imported(lost):
+    """An import that is broken off may end in an error that knows nothing of Ctrl-C."""
+    code = f"""
+import os, signal, sys
+from promerge_fo import cli
+
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy":
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except KeyboardInterrupt:
+                if {lost}:
+                    raise ImportError("numpy's C-extensions failed")
+                raise
+
+sys.meta_path.insert(0, Slow())
+sys.argv = ["promerge", "status", "x"]
+sys.exit(cli.main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "\nstopped\n")

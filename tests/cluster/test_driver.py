@@ -150,6 +150,22 @@ def test_masks_that_no_document_holds_fail_their_image_alone(segment, images, mo
     assert failed.count("promerge.detections") == 0
 
 
+@pytest.mark.parametrize(("room", "full"), [(700, 0), (60, 1)])
+def test_a_document_without_room_fails_its_image_alone(
+    segment, images, fill_up, room, full, caplog
+):
+    first = images.first()
+    fill_up(images, first, room)
+    report = segment()
+    assert report.unstored == full
+    assert report.counts.get("failed", 0) == 1 - full
+    assert sum(report.counts.values()) == 4 - full
+    if full:
+        assert f"{first.filepath} has no labels (" in caplog.text
+    else:
+        assert "has room for 0.00 MB of 16.8" in images[first.id].promerge.error
+
+
 def test_workers_are_dealt_out_by_gpus_or_machines(driver, monkeypatch):
     import ray
 

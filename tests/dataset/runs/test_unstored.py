@@ -156,28 +156,20 @@ def test_images_whose_mask_files_are_gone_are_done_again(many, model, tmp_path, 
     assert pfo.segment_dataset(many, model).skipped == COUNT
 
 
-@pytest.fixture
-def crowded(fo, many):
-    """A sample whose document is nearly full; gives its place, and fills it up to some bytes."""
-    import bson
-
-    def fill(room):
-        sample = many.skip(BAD).first()
-        sample["heat"] = fo.Heatmap(map=np.zeros((2, 2), np.float32))
-        sample.save()
-        stored = many._sample_collection
-        key = {"_id": bson.ObjectId(sample.id)}
-        used = len(bson.encode(stored.find_one(key)))
-        filling = bson.Binary(b"\0" * ((16 << 20) - used - room - 10))
-        stored.update_one(key, {"$set": {"heat.big": filling}})
-        assert len(bson.encode(stored.find_one(key))) == (16 << 20) - room
-        return sample.filepath
-
-    return fill
+def test_decisions_on_masks_whose_files_are_gone_are_asked_for(many, model, tmp_path):
+    pfo.segment_dataset(many, model, output_dir=str(tmp_path / "masks"))
+    label = many.skip(BAD).first().promerge.detections[0]
+    pfo.accept(many, "promerge", [label.id])
+    Path(label.mask_path).unlink()
+    with pytest.raises(pfo.DecisionsLostError, match="no new mask equals 1 of them"):
+        pfo.segment_dataset(many, model)
+    report = pfo.segment_dataset(many, model, drop_decisions=True)
+    assert report.counts == {"ok": 1}
 
 
-def test_an_image_whose_document_is_nearly_full_fails_alone(many, model, crowded):
-    path = crowded(700)
+def test_an_image_whose_document_is_nearly_full_fails_alone(many, model, fill_up):
+    path = many.skip(BAD).first().filepath
+    fill_up(many, many[path], 700)
     report = pfo.segment_dataset(many, model)
     require_one_failure(many, report, model, "its labels take ", "has room for 0.00 MB of 16.8",
                         "keep the masks in files (output_dir", bad=BAD)  # fmt: skip
@@ -187,8 +179,9 @@ def test_an_image_whose_document_is_nearly_full_fails_alone(many, model, crowded
     assert path == many.values("filepath")[BAD]
 
 
-def test_a_document_that_takes_nothing_at_all_is_named(many, model, crowded, caplog):
-    path = crowded(60)
+def test_a_document_that_takes_nothing_at_all_is_named(many, model, fill_up, caplog):
+    path = many.skip(BAD).first().filepath
+    fill_up(many, many[path], 60)
     with caplog.at_level(logging.WARNING, "fiftyone.promerge"):
         report = pfo.segment_dataset(many, model)
     assert report.counts == {"ok": COUNT - 1}
