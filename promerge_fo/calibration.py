@@ -213,7 +213,7 @@ class _Features:
         flat = features.flatten(1)
         if not bool(torch.isfinite(flat).all()):
             raise ValueError("an image has features that are NaN or infinite; try precision='fp32'")
-        mean = flat.mean(dim=1).double().cpu().numpy()
+        mean = flat.mean(dim=1).cpu().double().numpy()
         self._total = mean + (self._total if self.images else 0)
         self._patches.append(flat[:, :: -(-flat.shape[1] // PATCHES)].cpu())
         self.side = flat.shape[1] ** 0.5

@@ -27,7 +27,7 @@ from promerge_fo.config import (
 from promerge_fo.diagnosis import FIRST
 from promerge_fo.encoder import load_encoder
 from promerge_fo.encoder.base import Encoder, PerImage
-from promerge_fo.encoder.device import mark, own_stream, resolve_device
+from promerge_fo.encoder.device import mark, missing_on_cpu, own_stream, resolve_device
 from promerge_fo.flow import Round, flow
 from promerge_fo.images import PIXELS_AT_ONCE, READING, ImageError, ImageLike, as_rgb, read_image
 from promerge_fo.instances import Crop, Instances, Refined, mask_areas, mean_features
@@ -58,7 +58,7 @@ class Encoded(NamedTuple):
     Attributes:
         features: (C, h, w) float32.
         scores: (h, w) prompt scores, for attention prompting; else None.
-        ready: the event after which a GPU has finished both; None on a CPU.
+        ready: the event after which CUDA has finished both; None elsewhere.
     """
 
     features: torch.Tensor
@@ -122,8 +122,9 @@ class Pipeline:
         threads: threads that segment and refine; the number of CPU cores by default.
         readers: threads that read images; as many as ``threads`` by default. More of them help
             with files on a slow or remote disk.
-        crf_device: where the CRF runs; the encoder's device by default. On a CPU each thread
-            refines its own images, on a GPU the masks of a batch are refined together.
+        crf_device: where the CRF runs; by default the encoder's device if that is CUDA, else the
+            CPU. On a CPU each thread refines its own images, on a GPU the masks of a batch are
+            refined together.
         calibration: how the features are centred, and thresholds for them; they replace those of
             ``config`` that were not named.
 
@@ -163,7 +164,7 @@ class Pipeline:
             _require_same_encoder(calibration.encoder, encoder, "the calibration's")
             self.config = calibration.configure(self.config)
             if calibration.is_centred:
-                self._centre = _as_centre(calibration.centre, encoder.device)
+                self._centre = _as_centre(calibration.centre, encoder.features_device)
         if self.config.wants_prompt_scores and not encoder.has_prompt_scores:
             raise ValueError(
                 f"prompting is 'attention', but the encoder {encoder.name} has no class token "
@@ -175,7 +176,7 @@ class Pipeline:
             load_finch()
         self.threads = threads or available_cpus()
         self.readers = readers or self.threads
-        device = encoder.device if crf_device is None else crf_device
+        device = encoder.features_device if crf_device is None else crf_device
         self.crf_device = resolve_device(device if self.config.refine is Refine.CRF else "cpu")
         self.prepare = Prepare(encoder.transform)
 
@@ -364,7 +365,7 @@ class Pipeline:
         some = [i for i, (_, patches) in enumerate(batch) if len(patches)]
         after: dict[int, NDArray[np.bool_]] = {}
         try:
-            with own_stream(self.crf_device):
+            with own_stream(self.crf_device), missing_on_cpu(self.crf_device):
                 pixels = [batch[i][0].pixels for i in some]
                 masks = [batch[i][1].masks for i in some]
                 refined = crf_batch(pixels, masks, self.config, self.crf_device)
@@ -443,7 +444,7 @@ def pipeline_of(
     Args:
         identity: from :meth:`Pipeline.identity`; further keys are ignored.
         checkpoint: the file with the encoder's weights, if it had one.
-        device: a torch device; None is CUDA if there is one, else the CPU.
+        device: a torch device; None is CUDA or Apple's GPU if there is one, else the CPU.
         compile: see :func:`promerge_fo.load_encoder`.
         threads: see :class:`Pipeline`.
 

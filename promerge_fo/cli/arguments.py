@@ -33,7 +33,7 @@ _SHARED: Mapping[str, tuple[Kind, str]] = {
     "--num-workers": (int, "processes that read images (one for each CPU core, 8 at most)"),
     "--encoder": ("NAME", "a timm ViT (vit_base_patch8_224.dino), or texture"),
     "--checkpoint": ("FILE", "the encoder's weights in DINO's or timm's layout, not the hub's"),
-    "--device": ("NAME", "cuda, cuda:1, cpu (a GPU if there is one)"),
+    "--device": ("NAME", "cuda, cuda:1, mps, cpu (a GPU if there is one)"),
 }
 
 

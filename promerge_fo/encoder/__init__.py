@@ -43,7 +43,7 @@ def load_encoder(
         facet: ``"key"`` (the paper's choice), ``"query"``, ``"value"``, ``"token"`` (the block's
             output) or ``"normed_token"`` (that after the model's final norm); ignored by the
             texture encoder. None takes keys, unless a calibration chooses another facet.
-        device: a torch device; None is CUDA if there is one, else the CPU.
+        device: a torch device; None is CUDA or Apple's GPU if there is one, else the CPU.
         precision: ``"fp32"``, which gives the reference's masks, ``"bf16"``, or ``"auto"``: bf16
             on devices that are fast at it. The texture encoder is always fp32.
         image_size: side in pixels of a square image, rounded down to whole patches.

@@ -95,7 +95,7 @@ class Encoder(ABC):
         precision: ``"fp32"`` or ``"bf16"``: of the calculation. Features are always float32.
         image_size: side in pixels of a square image, in whole patches.
         resize: ``"square"`` or ``"aspect"``.
-        device: of the calculation and of the features.
+        device: of the calculation.
         facets: the facets that a calibration may choose of; :attr:`facet` alone if it was named.
         patch_size: side of a patch in pixels.
         weights_sha256: SHA-256 of the weights' file; None without weights.
@@ -131,10 +131,17 @@ class Encoder(ABC):
     def _encode(
         self, pixels: torch.Tensor, with_prompt_scores: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Features (B, C, h, w) and prompt scores (B, h, w), in new tensors.
+        """Features (B, C, h, w) and prompt scores (B, h, w), new, on :attr:`features_device`.
 
         ``pixels`` (B, H, W, 3) uint8 are in the host's memory, which is pinned for a CUDA device.
         """
+
+    @property
+    def features_device(self) -> torch.device:
+        """Where the features are: on CUDA where they are calculated, else on the CPU."""
+        from promerge_fo.encoder.device import features_device
+
+        return features_device(self.device)
 
     @property
     def has_prompt_scores(self) -> bool:
@@ -181,8 +188,8 @@ class Encoder(ABC):
                 :func:`promerge_fo.images.as_rgb`.
 
         Returns:
-            (B, C, h, w) float32 on :attr:`device`; with ``resize="aspect"`` a list of B tensors
-            (C, h, w).
+            (B, C, h, w) float32 on :attr:`features_device`; with ``resize="aspect"`` a list
+            of B tensors (C, h, w).
 
         Raises:
             ImageError: an array of a type or shape that is no image.
@@ -216,8 +223,8 @@ class Encoder(ABC):
             with_prompt_scores: also return prompt scores, for attention prompting (App. C).
 
         Returns:
-            Features (B, C, h, w) float32 on :attr:`device`; with ``resize="aspect"`` a list of B
-            tensors (C, h, w), each with its own memory. With prompt scores a pair: these
+            Features (B, C, h, w) float32 on :attr:`features_device`; with ``resize="aspect"`` a
+            list of B tensors (C, h, w), each with its own memory. With prompt scores a pair: these
             features, and (B, h, w) float32 scores, or a list of (h, w): the sum over heads of the
             cosine between the class token's query and the patch's, in [-heads, heads]. On CUDA
             the calculation may still be going on.
@@ -276,12 +283,12 @@ class Encoder(ABC):
         self, pixels: torch.Tensor, with_prompt_scores: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None] | None:
         """Like :meth:`_encode`; None if memory ran out: then :attr:`_fits` is half the batch."""
-        import torch
+        from promerge_fo.encoder.device import empty_cache, out_of_memory
 
         try:
             return self._encode(pixels, with_prompt_scores)
-        except torch.OutOfMemoryError:
-            if len(pixels) == 1:
+        except RuntimeError as error:
+            if len(pixels) == 1 or not out_of_memory(error):
                 raise
         if self._fits is None:
             warnings.warn(
@@ -291,8 +298,7 @@ class Encoder(ABC):
                 stacklevel=4,
             )
         self._fits = len(pixels) // 2
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        empty_cache(self.device)
         return None
 
     def _check(self, image: NDArray[np.uint8]) -> None:

@@ -43,7 +43,7 @@ class TextureEncoder(Encoder):
     to the device.
 
     Args:
-        device: of the features; None is CUDA if there is one, else the CPU.
+        device: that the features are for; None is CUDA if there is one, else the CPU.
         image_size: side in pixels of a square image, rounded down to patches of 8.
         resize: ``"square"`` or ``"aspect"``.
 
@@ -57,6 +57,8 @@ class TextureEncoder(Encoder):
         image_size: int = 480,
         resize: ResizeMode = "square",
     ) -> None:
+        if device is None and not torch.cuda.is_available():
+            device = "cpu"  # Apple's GPU would have nothing to do
         super().__init__(
             name="texture",
             facet="texture",
@@ -81,7 +83,7 @@ class TextureEncoder(Encoder):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         features = [texture_features(image) for image in pixels.numpy()]
         on_host = self._on_host(features, torch.float32)
-        return on_host.to(self.device, non_blocking=on_host.is_pinned()), None
+        return on_host.to(self.features_device, non_blocking=True), None
 
 
 def texture_features(image: NDArray[np.uint8]) -> Array:

@@ -8,6 +8,7 @@ import functools
 import importlib
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Any, get_args
@@ -19,7 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from promerge_fo.encoder.base import Encoder, Facet, Precision, Resize, ResizeMode
-from promerge_fo.encoder.device import resolve_device
+from promerge_fo.encoder.device import missing_on_cpu, out_of_memory, resolve_device
 from promerge_fo.encoder.weights import load_weights
 
 __all__ = ["VitEncoder", "import_timm", "require_model"]
@@ -51,7 +52,7 @@ class VitEncoder(Encoder):
         checkpoint: a local file with weights; None downloads timm's, once.
         facet: ``"key"`` (the paper's choice), ``"query"``, ``"value"``, ``"token"`` or
             ``"normed_token"``. None takes keys, and lets a calibration choose of :attr:`facets`.
-        device: a torch device; None is CUDA if there is one, else the CPU.
+        device: a torch device; None is CUDA or Apple's GPU if there is one, else the CPU.
         precision: ``"fp32"``, ``"bf16"``, or ``"auto"``: bf16 where the device is fast at it
             (CUDA devices of compute capability 8.0 and up, and CPUs with AMX or AVX512-BF16),
             else fp32.
@@ -208,9 +209,9 @@ class VitEncoder(Encoder):
         if self._compiled:
             try:
                 return self._run(pixels, facets, with_prompt_scores)
-            except torch.OutOfMemoryError:
-                raise
             except Exception as error:  # the compilers' errors have no common class
+                if out_of_memory(error):
+                    raise
                 self._give_up_compiling(error)
         return self._run(pixels, facets, with_prompt_scores)
 
@@ -219,7 +220,19 @@ class VitEncoder(Encoder):
         self, pixels: torch.Tensor, facets: Sequence[str], with_prompt_scores: bool
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
         grid = pixels.shape[1] // self.patch_size, pixels.shape[2] // self.patch_size
-        pixels = pixels.to(self.device, non_blocking=pixels.is_pinned())
+        with nullcontext() if self._compiled else missing_on_cpu(self.device):
+            features, scores = self._calculate(pixels, facets, with_prompt_scores, grid)
+        found = {facet: values.to(self.features_device) for facet, values in features.items()}
+        return found, None if scores is None else scores.to(self.features_device)
+
+    def _calculate(
+        self,
+        pixels: torch.Tensor,
+        facets: Sequence[str],
+        with_prompt_scores: bool,
+        grid: tuple[int, int],
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+        pixels = pixels.to(self.device, non_blocking=self.device.type == "cuda")
         normalised = ((pixels.float() - self._pixel_mean) / self._pixel_std).permute(0, 3, 1, 2)
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=False

@@ -19,22 +19,25 @@ class PatchGraph:
     """A graph of n patches: affinity 1 between two that are alike, and eps between all others.
 
     With B the symmetric binary matrix of the patches that are alike, the affinity is
-    W = eps + (1 - eps) B. On a CPU, B is stored as bits, 64 times smaller than a matrix of float64,
-    and products with it look up sums of eight values; on a GPU it is a dense matrix. A patch that
-    was taken out (:meth:`without`) is still a node of the graph, but no longer like any patch, not
-    even itself: MaskCut masks out the features of its earlier masks in this way.
+    W = eps + (1 - eps) B. On the CPU, B is stored as bits, 64 times smaller than a matrix of
+    float64, and products with it look up sums of eight values; on CUDA it is a dense matrix. A
+    patch that was taken out (:meth:`without`) is still a node of the graph, but no longer like any
+    patch, not even itself: MaskCut masks out the features of its earlier masks in this way.
 
     Args:
-        alike: (n, n) bool, symmetric, on the device for the calculations.
+        alike: (n, n) bool, symmetric, on any device.
         eps: affinity of patches that are not alike; over 0.
 
     Attributes:
         size: n.
         active: (n,) bool: the patches that were not taken out.
+        device: of the calculations: CUDA if ``alike`` is there, else the CPU.
         degrees: (n,) float64 on the device: row sums of W.
     """
 
     def __init__(self, alike: torch.Tensor, eps: float) -> None:
+        if alike.device.type != "cuda":  # others, as Apple's GPU, may have no float64
+            alike = alike.cpu()
         self.size = len(alike)
         self.device = alike.device
         self._eps = eps

@@ -223,7 +223,7 @@ def embed_instances(
         checkpoint: a file with the encoder's weights.
         facet: which features; None takes those of the run, or keys for a named encoder.
         block: the block of the encoder, from 1; None takes that of the run, or the last one.
-        device: a torch device; None takes CUDA if there is one, else the CPU.
+        device: a torch device; None takes CUDA or Apple's GPU if there is one, else the CPU.
         batch_size: images that a GPU encodes together.
         overwrite: make all embeddings anew, also in place of another encoder's.
         progress: see :data:`promerge_fo.progress.ShowProgress`.

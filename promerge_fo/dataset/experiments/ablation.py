@@ -291,7 +291,7 @@ def _encode(
     scores = None
     if stored.prompt_scores is not None:
         scores = torch.from_numpy(stored.prompt_scores)
-    on_device = torch.from_numpy(stored.features).to(encoder.device)
+    on_device = torch.from_numpy(stored.features).to(encoder.features_device)
     return Encoded(on_device, scores, mark(encoder.device)), stored.seconds
 
 

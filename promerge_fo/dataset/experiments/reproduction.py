@@ -15,8 +15,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from promerge_fo.config import METHODS, Config
 from promerge_fo.dataset.database import root_dataset
 from promerge_fo.dataset.evaluation.benchmark_sets import load_benchmark
@@ -33,6 +31,7 @@ from promerge_fo.dataset.runs.segment import segment_dataset
 from promerge_fo.dataset.samples import require_objects
 from promerge_fo.encoder import load_encoder
 from promerge_fo.encoder.base import Encoder
+from promerge_fo.encoder.device import describe_device
 from promerge_fo.pipeline import Pipeline
 from promerge_fo.progress import ShowProgress
 from promerge_fo.words import markdown_table
@@ -333,11 +332,7 @@ def _note_differences(result: Reproduction, encoder: Encoder) -> None:
         )
     if encoder.image_size != 480:
         result.differences.append(f"images at {encoder.image_size} pixels, not 480")
-    if encoder.device.type == "cuda":
-        device = torch.cuda.get_device_name(encoder.device)
-    else:
-        device = f"a CPU, {torch.get_num_threads()} threads"
-    result.differences.append(f"run on {device}")
+    result.differences.append(f"run on {describe_device(encoder.device)}")
 
 
 def _images_per_second(

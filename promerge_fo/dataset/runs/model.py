@@ -29,6 +29,7 @@ from promerge_fo.dataset.sizes import keep_size
 from promerge_fo.diagnosis import FIRST, diagnose
 from promerge_fo.encoder import load_encoder
 from promerge_fo.encoder.base import Encoder, Facet, Precision, ResizeMode
+from promerge_fo.encoder.device import describe_device
 from promerge_fo.images import ImageLike
 from promerge_fo.pipeline import Pipeline, Prepare, Prepared, pipeline_of
 from promerge_fo.progress import ShowProgress
@@ -69,7 +70,7 @@ def load_model(
         checkpoint: a local file with the encoder's weights; None downloads them once.
         facet: the features to use: ``"key"``, ``"query"``, ``"value"``, ``"token"`` or
             ``"normed_token"``; None takes the calibration's, or keys without one.
-        device: a torch device; None takes CUDA if available, else the CPU.
+        device: a torch device; None takes CUDA or Apple's GPU if there is one, else the CPU.
         precision: ``"fp32"``, ``"bf16"`` or ``"auto"``.
         image_size: side in pixels at which images are encoded and masks refined; None takes it
             from the configuration (480 by default).
@@ -133,7 +134,7 @@ def model_of_run(
     Args:
         record: the record of the run, from :func:`promerge_fo.dataset.load_run`.
         checkpoint: the file with the encoder's weights, if the run used one.
-        device: a torch device; None takes CUDA if available, else the CPU.
+        device: a torch device; None takes CUDA or Apple's GPU if there is one, else the CPU.
 
     Raises:
         ValueError: the weights are not those of the run, or the run was an import, which no model
@@ -419,7 +420,7 @@ class ProMergeModel(
         # videos. Refused here, as it would turn the error for a frame into a mere warning.
         if self.needs_fields is not self._default_fields and self.preprocess:
             raise fom.MediaTypeError(VIDEO_REFUSED)
-        device = _describe(self.pipeline.encoder.device)
+        device = describe_device(self.pipeline.encoder.device)
         self._recorder = RunRecorder(self.hash, self.pipeline.identity(), device)
         self.counts, self.instances, self._refusal = self._recorder.counts, 0, None
         self.pipeline.forget_cosines()
@@ -540,9 +541,3 @@ def _summary(record: RunRecord) -> str:
     if "failed" in record.counts:
         text += f" (see dataset.match(F('{record.label_field}.status') == 'failed'))"
     return "promerge was interrupted; " + text if record.interrupted else text
-
-
-def _describe(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"{device} ({torch.get_num_threads()} threads)"
