@@ -130,9 +130,9 @@ def missing_on_cpu(device: torch.device) -> AbstractContextManager[Any]:
     return nullcontext() if device.type in ("cpu", "cuda") else _MissingOnCPU(device)
 
 
-class _MissingOnCPU(TorchDispatchMode):  # type: ignore[misc,unused-ignore]
+class _MissingOnCPU(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, device: torch.device) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._device = device
 
     def __torch_dispatch__(
@@ -155,13 +155,13 @@ class _MissingOnCPU(TorchDispatchMode):  # type: ignore[misc,unused-ignore]
         here = [_here(each) for each in there]
         args, kwargs = tree_unflatten(here, structure)
         found = func(*args, **kwargs)
-        back = {id(each): given for each, given in zip(here, there, strict=True)}
+        given: dict[int, torch.Tensor] = {}
         if func._schema.is_mutable:
-            for each in here:
-                if isinstance(each, torch.Tensor) and back[id(each)] is not each:
-                    back[id(each)].copy_(each)
+            for copied, original in zip(here, there, strict=True):
+                if isinstance(copied, torch.Tensor) and copied is not original:
+                    given[id(copied)] = original.copy_(copied)
         return tree_map_only(
-            torch.Tensor, lambda each: back.get(id(each), each).to(self._device), found
+            torch.Tensor, lambda each: given.get(id(each), each).to(self._device), found
         )
 
 

