@@ -7,7 +7,7 @@
 # make coverage  the tests, and how much of the code they run; what CI runs
 # make clean   remove the environments and what was built
 #
-# Everything happens in .venv, made on first use; PYTHON=python3.12 chooses its Python (3.10 to 3.13).
+# Everything happens in .venv, made on first use; PYTHON=python3.12 chooses its Python (3.10 to 3.14).
 
 PYTHON ?= python3
 VENV := .venv
@@ -31,7 +31,7 @@ help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
 
 $(READY): pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or sys.exit(f"Python 3.10 to 3.13 is wanted, $(PYTHON) is {v[0]}.{v[1]}: try make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 14) or sys.exit(f"Python 3.10 to 3.14 is wanted, $(PYTHON) is {v[0]}.{v[1]}: try make PYTHON=python3.12")'
 	@echo "Making the environment $(VENV): PyTorch and FiftyOne, some 5 GB, a few minutes the first time"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/$(PIP) -e '.[$(EXTRAS)]'

@@ -81,7 +81,7 @@ def add_outlines(dataset: Any) -> None:
     import numpy as np
     from PIL import Image, ImageDraw
 
-    stored = resources.files("promerge_fo").joinpath("outlines.json").read_text()
+    stored = resources.files("promerge_fo").joinpath("outlines.json").read_text(encoding="utf-8")
     for sample in dataset.iter_samples(autosave=True):
         outlines = json.loads(stored)[Path(sample.filepath).stem]
         with Image.open(sample.filepath) as image:

@@ -72,6 +72,7 @@ PRIVATE = {
     "promerge_fo/detector/heads.py": {"_init_box_head", "_match_and_label_boxes"},  # detectron2
     "promerge_fo/cli/__init__.py": {"_exit"},  # os, where it is documented
     "promerge_fo/kernels/__init__.py": {"_cache"},  # numba
+    "promerge_fo/encoder/device.py": {"_schema"},  # torch
     "promerge_fo/encoder/vit.py": {"_pos_embed", "_compiled_call_impl"},  # timm, torch
 }
 MOST_FILES = 18

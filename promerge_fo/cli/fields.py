@@ -76,7 +76,9 @@ def evaluate(
         figures: dict[str, Any] = {**results.coco_metrics}
         if results.class_metrics:
             figures["classes"] = results.class_metrics
-        Path(output).write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n")
+        Path(output).write_text(
+            json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8"
+        )
         print(f"figures: {output}")
     return 0
 

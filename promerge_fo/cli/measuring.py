@@ -296,7 +296,7 @@ def reproduce(
     print(outcome)
     if output is not None:
         path = Path(output)
-        path.write_text(str(outcome))
+        path.write_text(str(outcome), encoding="utf-8")
         for plot in outcome.plots(path.parent, path.stem):
             print(plot)
     return _tell_failed(outcome.failed)

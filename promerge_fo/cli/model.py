@@ -97,7 +97,7 @@ def read_settings(path: str) -> dict[str, dict[str, Any]]:
         ValueError: the file does not hold settings.
     """
     try:
-        settings = json.loads(Path(path).expanduser().read_text())
+        settings = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is no JSON file: {error}") from None
     if not isinstance(settings, dict) or not all(isinstance(s, dict) for s in settings.values()):

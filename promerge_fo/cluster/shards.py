@@ -130,7 +130,7 @@ class Attempts:
     def begin(self) -> None:
         """Count one more attempt, and the death that ended the attempt before."""
         with suppress(OSError, ValueError):
-            stored = json.loads(self._path.read_text())
+            stored = json.loads(self._path.read_text(encoding="utf-8"))
             self.count, self.deaths = stored["begun"], stored["deaths"]
             if stored["at"] is not None:
                 self.deaths[stored["at"]] = self.deaths.get(stored["at"], 0) + 1

@@ -111,7 +111,7 @@ def _root_of_export(file: Path) -> Path:
         return folder / "images"  # it may have been moved since it was exported
     for manifest in (file.with_suffix(".manifest.json"), folder / "manifest.json"):
         with suppress(OSError, ValueError, KeyError, TypeError):
-            return Path(json.loads(manifest.read_text())["image_root"])
+            return Path(json.loads(manifest.read_text(encoding="utf-8"))["image_root"])
     raise ValueError(
         f"nothing beside {file} says where its images lie; give the folder that their names are "
         "relative to as image_root (--image-root)"

@@ -36,7 +36,7 @@ def write_losses(path: Path, trainer: Any) -> None:
     for name, (value, when) in trainer.storage.latest().items():
         if when == trainer.iter and (name == "lr" or "loss" in name):
             line[name] = float(value) if math.isfinite(value) else None  # JSON has no NaN
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line, allow_nan=False) + "\n")
 
 

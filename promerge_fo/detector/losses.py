@@ -77,7 +77,7 @@ def read_losses(folder: str | os.PathLike[str]) -> dict[int, Losses]:
     """
     root = Path(folder).expanduser()
     try:
-        record = json.loads((root / RECORD).read_text())
+        record = json.loads((root / RECORD).read_text(encoding="utf-8"))
         wanted = DetectorConfig.from_dict(record["config"]).iterations
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileNotFoundError(
@@ -104,7 +104,7 @@ def _read(path: Path, wanted: int, finished: bool) -> Losses:
 def _whole_lines(path: Path) -> list[dict[str, float]]:
     """What the lines say; a last line that was cut off, or is being written, is left out."""
     lines = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             lines.append(dict(json.loads(line)))
         except ValueError:

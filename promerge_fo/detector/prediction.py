@@ -247,6 +247,6 @@ def _listed(images: Any, image_root: str | os.PathLike[str] | None) -> list[tupl
 def _config_beside(checkpoint: Path) -> DetectorConfig:
     """The settings of the training that made a checkpoint; the defaults where they are unknown."""
     with contextlib.suppress(OSError, ValueError, KeyError):
-        record = json.loads((checkpoint.parent.parent / RECORD).read_text())
+        record = json.loads((checkpoint.parent.parent / RECORD).read_text(encoding="utf-8"))
         return DetectorConfig.from_dict(record["config"])
     return DetectorConfig()

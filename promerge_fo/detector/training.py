@@ -159,7 +159,7 @@ def _keep_record(folder: Path, config: DetectorConfig, file: Path, weights: Path
     }
     path = require_folder(folder) / RECORD
     if path.is_file():
-        known = json.loads(path.read_text())
+        known = json.loads(path.read_text(encoding="utf-8"))
         others = [name for name in record if known.get(name) != record[name]]
         if others and any(folder.glob("round*/*.pth")):
             raise ValueError(

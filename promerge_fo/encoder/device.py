@@ -155,14 +155,12 @@ class _MissingOnCPU(TorchDispatchMode):  # type: ignore[no-untyped-call]
         here = [_here(each) for each in there]
         args, kwargs = tree_unflatten(here, structure)
         found = func(*args, **kwargs)
-        given: dict[int, torch.Tensor] = {}
+        device, given = self._device, dict[int, Any]()
         if func._schema.is_mutable:
             for copied, original in zip(here, there, strict=True):
                 if isinstance(copied, torch.Tensor) and copied is not original:
                     given[id(copied)] = original.copy_(copied)
-        return tree_map_only(
-            torch.Tensor, lambda each: given.get(id(each), each).to(self._device), found
-        )
+        return tree_map_only(torch.Tensor, lambda each: given.get(id(each), each).to(device), found)
 
 
 def _here(argument: Any) -> Any:

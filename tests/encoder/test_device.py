@@ -22,8 +22,8 @@ from promerge_fo.encoder.device import (
 from promerge_fo.instances import Crop
 from promerge_fo.pipeline import Pipeline
 from promerge_fo.segment import segment_features
+from tests.encoder.apples_gpu import There, apples_gpu
 from tests.scenes import feature_scene
-from tests.stand_in import There, apples_gpu
 
 TINY = "vit_tiny_patch16_224"
 

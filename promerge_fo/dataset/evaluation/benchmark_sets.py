@@ -321,7 +321,7 @@ def _read_kitti(benchmark: Benchmark, root: Path) -> Iterator[_Image]:
     paths = _find_images(benchmark, root, [f"{file.stem}.png" for file in files])
     for number, (file, path) in enumerate(zip(files, paths, strict=True)):
         annotations = []
-        for line in file.read_text().splitlines():
+        for line in file.read_text(encoding="utf-8").splitlines():
             kind, *values = line.split()
             x0, y0, x1, y1 = map(float, values[3:7])
             annotations.append(

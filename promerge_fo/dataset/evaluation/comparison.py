@@ -280,11 +280,11 @@ class Comparison:
                 if self._plot_images(view.limit(pictures), target / name):
                     parts.append(f"The greatest {title}:\n\n![The greatest {title}]({name})")
         path = target / "report.md"
-        path.write_text("\n\n".join(parts) + "\n")
+        path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
         return path
 
     def _write_metrics(self, path: Path) -> None:
-        with path.open("w", newline="") as file:
+        with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(
                 ["field", "metric", "value", "low", "high", "difference", "diff_low", "diff_high"]
@@ -300,7 +300,7 @@ class Comparison:
     def _write_samples(self, path: Path) -> None:
         recalls = [self.recalls(field) for field in self.fields]
         position = {sample_id: i for i, sample_id in enumerate(self.images.sample_ids())}
-        with path.open("w", newline="") as file:
+        with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(
                 ["filepath", "sample_id", "objects", *(f"recall_{field}" for field in self.fields)]

@@ -50,13 +50,15 @@ def write_manifest(path: Path, content: Mapping[str, Any]) -> None:
         **content,
         "versions": package_versions(),
     }
-    path.write_text(json.dumps(manifest, indent=2, default=str, allow_nan=False) + "\n")
+    path.write_text(
+        json.dumps(manifest, indent=2, default=str, allow_nan=False) + "\n", encoding="utf-8"
+    )
 
 
 def is_export(folder: Path) -> bool:
     """Whether a folder is an export, according to its manifest."""
     try:
-        content = json.loads((folder / "manifest.json").read_text())
+        content = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and "promerge_export" in content

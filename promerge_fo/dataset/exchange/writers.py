@@ -73,7 +73,7 @@ class CocoFile:
         self.counts = Counter(images=0, annotations=0)
         self._path = path
         self._categories = categories
-        self._out = path.open("w")
+        self._out = path.open("w", encoding="utf-8")
         self._annotations = tempfile.TemporaryFile("w+", dir=path.parent)  # noqa: SIM115
         self._out.write('{"info": {"description": "ProMerge pseudo-labels"}, "images": [')
 
@@ -175,7 +175,7 @@ class YoloFolder:
             number += 1  # images that differ in their suffixes alone would share a file
             name = own.with_stem(f"{own.stem}-{number}")
         labels.parent.mkdir(parents=True, exist_ok=True)
-        labels.write_text("".join(f"{line}\n" for line in image.entries))
+        labels.write_text("".join(f"{line}\n" for line in image.entries), encoding="utf-8")
         place_image(image.path, self._images / name, self._mode)
         self.counts.update(images=1, annotations=len(image.entries))
 

@@ -127,7 +127,7 @@ class Ablation:
         parts.append("![AP of each setting](settings.png)")
         parts.append("![AP against time](times.png)")
         path = target / "report.md"
-        path.write_text("\n\n".join(parts) + "\n")
+        path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
         return path
 
     def write_csv(self, path: str | os.PathLike[str]) -> None:
@@ -144,7 +144,7 @@ class Ablation:
         heads = ["setting", *varied, *(f"{kind}_{metric}" for kind, metric in columns)]
         heads += ["AP_low", "AP_high", "AP_gain", "AP_gain_low", "AP_gain_high"]
         heads += ["masks", "seconds", "encoding_seconds", "statuses", "run"]
-        with Path(path).open("w", newline="") as file:
+        with Path(path).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(heads)
             for i, (name, outcome) in enumerate(self.outcomes.items()):

@@ -59,7 +59,7 @@ class FeatureStore:
         self.folder = Path(folder) / run_hash(identity)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "encoder.json").write_text(
-            json.dumps(identity, indent=2, allow_nan=False) + "\n"
+            json.dumps(identity, indent=2, allow_nan=False) + "\n", encoding="utf-8"
         )
 
     def __contains__(self, image: str) -> bool:

@@ -62,7 +62,7 @@ def load_experiment(name: str) -> dict[str, Any]:
         known = ", ".join(list_experiments())
         raise ValueError(f"there is no experiment {name!r}; the experiments are: {known}")
     file = _FOLDER.joinpath(f"{name}.json")
-    loaded: dict[str, Any] = json.loads(file.read_text())
+    loaded: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return loaded
 
 

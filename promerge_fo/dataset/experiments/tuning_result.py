@@ -170,13 +170,17 @@ class Tuning:
         """
         self.ablation.report(folder, "All settings")
         path = Path(folder).expanduser() / "tuning.md"
-        path.write_text(f"# Tuning\n\n{self}\n\nAll settings: [report.md](report.md)\n")
+        path.write_text(
+            f"# Tuning\n\n{self}\n\nAll settings: [report.md](report.md)\n", encoding="utf-8"
+        )
         return path
 
     def write_settings(self, path: str | os.PathLike[str]) -> None:
         """Write the chosen setting, with its encoder, to a JSON file for ``--settings``."""
         definition = {"tuned": self.ablation.outcomes[self.choice].pipeline.identity()}
-        Path(path).expanduser().write_text(json.dumps(definition, indent=2, allow_nan=False) + "\n")
+        Path(path).expanduser().write_text(
+            json.dumps(definition, indent=2, allow_nan=False) + "\n", encoding="utf-8"
+        )
 
     def _metric_of(self, name: str) -> float:
         """The metric of a setting on all images."""
