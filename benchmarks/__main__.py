@@ -62,6 +62,7 @@ DATASET = {
     "coco_accuracy": Benchmark(
         "AP and AR on images with COCO annotations", "by the images", in_all=False
     ),
+    "groups": Benchmark("groups of masks against COCO's classes", "20 for 48 images", in_all=False),
     "encoders": Benchmark(
         "calibration and proposals against a search with labels", "60 for 48 images", in_all=False
     ),
