@@ -79,12 +79,28 @@ def test_the_limit_is_one_that_all_ids_exceed(many, requests):
 
 
 def test_evaluation_and_comparison(many, requests):
+    bars = []
+
+    class Bar:
+        def __init__(self, total):
+            self.total, self.done = total, 0
+            bars.append(self)
+
+        def update(self, n):
+            self.done += n
+
+        def close(self):
+            pass
+
     for field in ("first", "second"):
         pfo.evaluate_instances(many, field, eval_key=f"eval_{field}", progress=False)
         assert many.sum(f"eval_{field}_tp") + many.sum(f"eval_{field}_fn") == LABELS * SAMPLES
         assert many.sum(f"eval_{field}_tp") + many.sum(f"eval_{field}_fp") == LABELS * SAMPLES
-    again = pfo.evaluate_instances(many, "first", eval_key="eval_first", progress=False)
-    comparison = pfo.compare_fields(many, ["first", "second"], resamples=3, progress=False)
+    bars.clear()
+    again = pfo.evaluate_instances(many, "first", eval_key="eval_first", progress=Bar)
+    comparison = pfo.compare_fields(many, ["first", "second"], resamples=3, progress=Bar)
+    # read and written; read and drawn
+    assert [(bar.total, bar.done) for bar in bars] == 4 * [(SAMPLES, SAMPLES)]
     assert comparison.metrics()["first"] == again.coco_metrics["segm"]
     only = (F("eval_first") == "tp") & (F("eval_second") == "fn")
     expected = many.filter_labels("ground_truth", only)
