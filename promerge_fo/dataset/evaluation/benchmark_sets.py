@@ -7,6 +7,7 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ import fiftyone.core.utils as fou
 from promerge_fo.annotations.untrusted_masks import EntryError, crop_of
 from promerge_fo.dataset.labels import LABEL, place_of
 from promerge_fo.files import require_inside
-from promerge_fo.images import read_header
+from promerge_fo.images import ImageError, read_header
+from promerge_fo.machine import available_cpus
 from promerge_fo.progress import ShowProgress, progress_bar
 
 __all__ = ["BENCHMARKS", "Benchmark", "load_benchmark", "load_coco"]
@@ -25,6 +27,7 @@ __all__ = ["BENCHMARKS", "Benchmark", "load_benchmark", "load_coco"]
 logger = logging.getLogger("fiftyone.promerge")
 
 _BATCH = 100  # samples added to the dataset together
+_NAMED = 10  # images of another size, in the log
 _INFO = "promerge_benchmark"  # key in dataset.info
 
 
@@ -197,13 +200,33 @@ def load_coco(
 
 
 def _sort_images(images: Iterable[_Image], what: str, limit: int | None) -> list[_Image]:
-    """Images sorted by their ids, up to a limit."""
+    """Images sorted by their ids, up to a limit; those that are shown at another size are left out.
+
+    Masks and predictions of such an image would not lie on each other.
+    """
     found = sorted(images, key=lambda image: image.number)
     if len({image.number for image in found}) < len(found):
         raise ValueError(
             f"{what} share ids, but each must have its own; get the annotation file again"
         )
-    return found[:limit]
+    found = found[:limit]
+    with ThreadPoolExecutor(available_cpus()) as pool:
+        sizes = list(pool.map(_Image.shown_size, found))
+    wrong = [
+        f"{image.path} ({shown[1]} x {shown[0]}, not {image.size[1]} x {image.size[0]})"
+        for image, shown in zip(found, sizes, strict=True)
+        if image.size != shown
+    ]
+    if wrong:
+        text = (
+            f"{what}: {len(wrong)} are of another size than they are shown, such as "
+            f"{', '.join(wrong[:_NAMED])}; annotate them as they are shown, or write the files "
+            "without their EXIF orientation"
+        )
+        if len(wrong) == len(found):
+            raise ValueError(text)
+        logger.warning("%s. They are left out", text)
+    return [image for image, shown in zip(found, sizes, strict=True) if image.size == shown]
 
 
 def _add_images(dataset: fo.Dataset, images: Sequence[_Image], progress: ShowProgress) -> None:
@@ -254,6 +277,13 @@ class _Image:
     path: str
     size: tuple[int, int]
     annotations: Sequence[dict[str, Any]]
+
+    def shown_size(self) -> tuple[int, int]:
+        """(height, width) as the image is shown; that of the annotations if it cannot be read."""
+        try:
+            return read_header(self.path).size
+        except ImageError:
+            return self.size
 
     def sample(self) -> fo.Sample:
         """The image as a sample, with its ground truth."""

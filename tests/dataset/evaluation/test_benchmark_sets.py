@@ -237,6 +237,24 @@ def test_what_is_missing_is_said(fo, load, tmp_path):
     assert not fo.dataset_exists("coco2017")
 
 
+def test_annotations_of_images_as_they_are_stored_are_left_out(load, tmp_path, caplog):
+    """A file that says that it is to be turned, and annotations of tools that do not turn it."""
+    coco2017(tmp_path / "coco2017")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = tmp_path / "coco2017" / "val2017" / "000000000007.jpg"
+    Image.new("RGB", SIZE[::-1]).save(turned, exif=exif)
+    assert load("coco2017", make=False).values("coco_id") == [3, 5]
+    assert (
+        f"1 are of another size than they are shown, such as {turned} (30 x 40, not 40 x 30)"
+        in (caplog.text)
+    )
+    for name in ("000000000003.jpg", "000000000005.jpg"):
+        Image.new("RGB", SIZE[::-1]).save(turned.with_name(name), exif=exif)
+    with pytest.raises(ValueError, match="3 are of another size .* annotate them as"):
+        load("coco2017", make=False, dataset_name="all turned")
+
+
 def test_another_dataset_of_the_name_is_left_alone(fo, load, dataset):
     with pytest.raises(ValueError, match="already, and it holds something else"):
         load("coco2017", dataset_name=dataset.name)
