@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -139,6 +141,8 @@ def _run(name: str, given: dict[str, Any], folder: Path) -> int:
     settings = Settings(**{"device": "cuda" if name == "gpu" else "cpu", **given}, save=save)
     # Figures of a GPU lie beside those of a CPU, not in their place.
     path = folder / f"{name}{'-cuda' if settings.on_gpu and name != 'gpu' else ''}.json"
+    if path.is_file():
+        settings = replace(settings, earlier=json.loads(path.read_text())["results"])
     print(f"{name}: {BENCHMARKS[name].measures}", flush=True)
     try:
         results = _measure(name, settings)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +35,7 @@ class Settings:
         seeds: draws of noise for each image.
         repetitions: that count.
         save: writes the results so far, of a benchmark that takes long.
+        earlier: the results that were there before, of which such a benchmark keeps some.
         deadline: of ``time.monotonic()``; what may be left out is, if it would end after that.
     """
 
@@ -52,6 +53,7 @@ class Settings:
     seeds: int = 10
     repetitions: int = 5
     save: Callable[[dict[str, Any]], object] = lambda results: None
+    earlier: Mapping[str, Any] = field(default_factory=dict)
     deadline: float = math.inf
 
     @property

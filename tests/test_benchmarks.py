@@ -192,18 +192,28 @@ def test_the_steps_of_a_million_agree(fo, monkeypatch):
     assert peaks["server_peak_mb"] > 10
 
 
-def test_results_are_saved_on_the_way(tmp_path, monkeypatch):
-    from benchmarks import __main__ as benchmarks
+def test_a_size_is_saved_step_by_step_beside_the_others(tmp_path, monkeypatch):
+    from benchmarks.dataset import million
 
-    def measure(name, settings):
-        settings.save({"counts": [settings.samples]})
-        raise RuntimeError("a later stage fails")
+    def apart(function, **arguments):
+        if broken == [function]:
+            raise RuntimeError("a later step fails")
+        return {"seconds": 1.0}
 
-    monkeypatch.setattr(benchmarks, "_measure", measure)
-    with pytest.raises(RuntimeError, match="a later stage"):
-        main(["million", "--samples", "7", "8", "--quick", "--output-dir", str(tmp_path)])
-    record = json.loads((tmp_path / "million.json").read_text())
-    assert record["results"] == {"counts": [[7, 8]]}
+    monkeypatch.setattr(million, "apart", apart)
+    monkeypatch.setattr(million, "start_server", lambda root: "")
+    monkeypatch.setattr(million, "isolate", lambda name: tmp_path)
+    monkeypatch.setenv("FIFTYONE_DATABASE_URI", "")
+    broken = []
+    options = ["million", "--quick", "--output-dir", str(tmp_path), "--samples"]
+    assert main([*options, "7", "9"]) == 0
+    broken = ["benchmarks.dataset.million:compare"]
+    with pytest.raises(RuntimeError, match="a later step"):
+        main([*options, "8"])
+    counts = json.loads((tmp_path / "million.json").read_text())["results"]["counts"]
+    assert [each["samples"] for each in counts] == [7, 8, 9]
+    assert ["compare" in each for each in counts] == [True, False, True]
+    assert all({"commit", "time", "evaluate"} <= each.keys() for each in counts)
 
 
 def test_list_names_what_there_is(capsys):
