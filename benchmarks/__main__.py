@@ -57,6 +57,7 @@ DATASET = {
     "million": Benchmark(
         "evaluation, comparison and export of a million samples", "50", in_all=False
     ),
+    "embeddings": Benchmark("vectors of masks: their cost, and 200,000 of them", "3"),
     "scale": Benchmark("the whole way on Ray, up to 100,000 images", "10", in_all=False),
     "soak": Benchmark(
         "fifty kills of workers, driver and database in a run on Ray", "15", in_all=False

@@ -186,7 +186,7 @@ def mean_features(
             part = np.s_[first : first + len(rows), begin : begin + len(columns)]
             weight[part] = rows @ mask.astype(np.float32) @ columns.T
     totals = weights.sum(axis=(1, 2), dtype=np.float64)[:, None]
-    flat = torch.from_numpy(weights.reshape(len(crops), -1)).to(features.device)
+    flat = torch.from_numpy(weights.reshape(len(crops), h * w)).to(features.device)
     sums = (flat @ features.reshape(channels, -1).T.float()).cpu().numpy()
     with np.errstate(invalid="ignore", divide="ignore"):
         means: NDArray[np.float32] = (sums / totals).astype(np.float32)

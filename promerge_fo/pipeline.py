@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
@@ -26,11 +26,18 @@ from promerge_fo.config import (
 )
 from promerge_fo.diagnosis import FIRST
 from promerge_fo.encoder import load_encoder
-from promerge_fo.encoder.base import Encoder, PerImage
+from promerge_fo.encoder.base import Encoder, Facet
 from promerge_fo.encoder.device import mark, missing_on_cpu, own_stream, resolve_device
 from promerge_fo.flow import Round, flow
 from promerge_fo.images import PIXELS_AT_ONCE, READING, ImageError, ImageLike, as_rgb, read_image
-from promerge_fo.instances import Crop, Instances, Refined, mask_areas, mean_features
+from promerge_fo.instances import (
+    Crop,
+    Instances,
+    Refined,
+    crops_of,
+    mask_areas,
+    mean_features,
+)
 from promerge_fo.machine import AtOnce, available_cpus
 from promerge_fo.refine import complete, crf_batch, refine_resized
 from promerge_fo.refine.pydensecrf import load_reference
@@ -58,11 +65,13 @@ class Encoded(NamedTuple):
     Attributes:
         features: (C, h, w) float32.
         scores: (h, w) prompt scores, for attention prompting; else None.
-        ready: the event after which CUDA has finished both; None elsewhere.
+        described: (D, h, w) float32, of which embeddings are made; often the same as the features.
+        ready: the event after which CUDA has finished all; None elsewhere.
     """
 
     features: torch.Tensor
     scores: torch.Tensor | None
+    described: torch.Tensor
     ready: torch.cuda.Event | None
 
 
@@ -127,6 +136,8 @@ class Pipeline:
             refined together.
         calibration: how the features are centred, and thresholds for them; they replace those of
             ``config`` that were not named.
+        embed: also give each mask the mean of the encoder's features for embeddings inside it
+            (:func:`promerge_fo.instances.mean_features`), in the same pass.
 
     Attributes:
         config: the parameters, with the calibration's.
@@ -154,8 +165,10 @@ class Pipeline:
         readers: int | None = None,
         crf_device: str | torch.device | None = None,
         calibration: Calibration | None = None,
+        embed: bool = False,
     ) -> None:
         self.encoder = encoder
+        self.embed = embed
         self.config: Config = ProMergeConfig() if config is None else config
         self.calibration = calibration
         self._centre: torch.Tensor | None = None
@@ -222,8 +235,9 @@ class Pipeline:
         calibration = by if isinstance(by, Calibration) else calibrate(self.encoder, by)
         encoder = self.encoder.with_facet(calibration.facet)
         return Pipeline(
-            encoder, self.config, self.threads, self.readers, self.crf_device, calibration
-        )
+            encoder, self.config, self.threads, self.readers, self.crf_device, calibration,
+            self.embed,
+        )  # fmt: skip
 
     def __call__(
         self, images: Sequence[ImageLike | Prepared], batch_size: int = 8
@@ -287,13 +301,13 @@ class Pipeline:
     def encode(self, batch: Sequence[Prepared]) -> list[Encoded]:
         """Features of each image, and prompt scores if the configuration uses them."""
         pixels = [prepared.pixels for prepared in batch]
-        scores: PerImage | list[None] = [None] * len(batch)
-        if self.config.wants_prompt_scores:
-            features, scores = self.encoder.encode(pixels, with_prompt_scores=True)
-        else:
-            features = self.encoder.encode(pixels)
+        features, scores, described = self.encoder.encode_for_both(
+            pixels, self.config.wants_prompt_scores, with_embeddings=self.embed
+        )
+        none = [None] * len(batch)
         ready = mark(self.encoder.device)
-        return [Encoded(*each, ready) for each in zip(features, scores, strict=True)]
+        each = zip(features, none if scores is None else scores, described, strict=True)
+        return [Encoded(*found, ready) for found in each]
 
     def finish(self, prepared: Prepared, encoded: Encoded | Exception) -> Instances:
         """Segment and refine one image whose features are there, with the CRF on the CPU.
@@ -337,7 +351,7 @@ class Pipeline:
             Exception: ``encoded``, if it is one.
         """
         with _settled(encoded) as settled:
-            return mean_features(settled.features, crops, size)
+            return mean_features(settled.described, crops, size)
 
     # The steps of a run. None of them raises: a failure becomes a record.
 
@@ -354,15 +368,16 @@ class Pipeline:
 
     def _segment(
         self, prepared: Prepared, encoded: Encoded | Exception
-    ) -> tuple[Prepared, Instances]:
-        """The image with its patch masks."""
-        return prepared, _or_failed(prepared, lambda: self._trace(encoded).instances)
+    ) -> tuple[Prepared, Instances, Encoded | Exception | None]:
+        """The image with its patch masks, and its features if embeddings will be made of them."""
+        patches = _or_failed(prepared, lambda: self._trace(encoded).instances)
+        return prepared, patches, encoded if self.embed else None
 
     def _crf_batch(
-        self, batch: Sequence[tuple[Prepared, Instances]]
-    ) -> list[tuple[Prepared, Instances, NDArray[np.bool_] | None]]:
+        self, batch: Sequence[tuple[Prepared, Instances, Encoded | Exception | None]]
+    ) -> list[tuple[Prepared, Instances, Encoded | Exception | None, NDArray[np.bool_] | None]]:
         """Patch masks after the CRF on a GPU; None for no masks, or if the GPU failed."""
-        some = [i for i, (_, patches) in enumerate(batch) if len(patches)]
+        some = [i for i, (_, patches, _) in enumerate(batch) if len(patches)]
         after: dict[int, NDArray[np.bool_]] = {}
         try:
             with own_stream(self.crf_device), missing_on_cpu(self.crf_device):
@@ -381,7 +396,11 @@ class Pipeline:
         return [(*image, after.get(i)) for i, image in enumerate(batch)]
 
     def _complete(
-        self, prepared: Prepared, patches: Instances, after: NDArray[np.bool_] | None = None
+        self,
+        prepared: Prepared,
+        patches: Instances,
+        encoded: Encoded | Exception | None,
+        after: NDArray[np.bool_] | None = None,
     ) -> Instances:
         """Instances from patch masks, whose masks after the CRF may be there already."""
         if patches.status == "failed":
@@ -392,7 +411,11 @@ class Pipeline:
                 refined = self._refine(prepared, patches)
             else:
                 refined = complete(patches.masks, after, prepared.size, self.config)
-            return self._scored(patches, refined)
+            found = self._scored(patches, refined)
+            if encoded is None:
+                return found
+            crops = crops_of(found.masks, found.boxes)
+            return replace(found, means=self.means(encoded, crops, prepared.size))
 
         return _or_failed(prepared, instances)
 
@@ -438,6 +461,9 @@ def pipeline_of(
     *,
     compile: bool = False,
     threads: int | None = None,
+    embed: bool = False,
+    embed_facet: Facet | None = None,
+    embed_block: int | None = None,
 ) -> Pipeline:
     """The pipeline with a given identity: to continue a run, here or on another machine.
 
@@ -447,6 +473,9 @@ def pipeline_of(
         device: a torch device; None is CUDA or Apple's GPU if there is one, else the CPU.
         compile: see :func:`promerge_fo.load_encoder`.
         threads: see :class:`Pipeline`.
+        embed: see :class:`Pipeline`; masks and their run hash are the same with it.
+        embed_facet: see :func:`promerge_fo.load_encoder`.
+        embed_block: see :func:`promerge_fo.load_encoder`.
 
     Raises:
         ValueError: the weights are not those of the identity.
@@ -454,13 +483,16 @@ def pipeline_of(
     """
     wanted = identity["encoder"]
     settings = encoder_settings(wanted)
-    encoder = load_encoder(checkpoint=checkpoint, device=device, compile=compile, **settings)
+    encoder = load_encoder(
+        checkpoint=checkpoint, device=device, compile=compile, embed_facet=embed_facet,
+        embed_block=embed_block, **settings,
+    )  # fmt: skip
     _require_same_encoder(wanted, encoder, "the run's")
     config = METHODS[identity["method"]].from_dict(identity["config"])
     calibration = identity.get("calibration")
     if calibration is not None:
         calibration = Calibration.from_dict(calibration)
-    return Pipeline(encoder, config, threads=threads, calibration=calibration)
+    return Pipeline(encoder, config, threads=threads, calibration=calibration, embed=embed)
 
 
 def encoder_settings(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -500,6 +532,7 @@ def _settled(encoded: Encoded | Exception) -> Iterator[Encoded]:
         if stream is not None and encoded.ready is not None:
             stream.wait_event(encoded.ready)
             encoded.features.record_stream(stream)
+            encoded.described.record_stream(stream)
         yield encoded
 
 

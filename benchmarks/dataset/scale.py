@@ -36,6 +36,8 @@ def run(settings: Settings) -> dict[str, Any]:
 class StubRecipe:
     """A pipeline with an encoder that takes no time."""
 
+    embed: bool = False
+
     @property
     def identity(self) -> dict[str, Any]:
         return dict(self("cpu", 1).identity())

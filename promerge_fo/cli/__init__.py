@@ -107,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     from promerge_fo.cli import (
         classes,
         detecting,
+        embedding,
         exchange,
         fields,
         machine,
@@ -125,6 +126,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"promerge-fo {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (segmenting, runs, fields, classes, exchange, measuring, detecting, machine):
+    for module in (
+        segmenting, runs, embedding, fields, classes, exchange, measuring, detecting, machine,
+    ):  # fmt: skip
         module.add_commands(commands)
     return parser

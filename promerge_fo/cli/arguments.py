@@ -7,12 +7,24 @@ import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeAlias
 
-__all__ = ["Commands", "Options", "add", "add_command", "add_parameters", "flag_of", "positive"]
+__all__ = [
+    "FACETS",
+    "Commands",
+    "Options",
+    "add",
+    "add_command",
+    "add_parameters",
+    "flag_of",
+    "positive",
+]
 
 Kind: TypeAlias = "str | type[argparse.Action] | Callable[[str], Any] | Collection[str]"
 # argparse names these types, but keeps the names to itself.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Options: TypeAlias = "argparse._ActionsContainer"  #: a parser, or a group of its options
+
+
+FACETS = ("key", "query", "value", "token", "normed_token")  #: of a vision transformer
 
 
 def positive(text: str) -> int:

@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promerge_fo.cli.arguments import add, add_parameters, flag_of, positive
+from promerge_fo.cli.arguments import FACETS, add, add_parameters, flag_of, positive
 from promerge_fo.config import METHODS, Config, preset_encoder
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 _OF_ENCODER = ("facet", "block", "precision", "resize")
+_OF_EMBEDDINGS = ("embed", "embed_facet", "embed_block")
 _PASSED_ON = ("checkpoint", "device", "compile", *_OF_ENCODER)
 
 
@@ -43,9 +44,8 @@ def add_model_options(parser: argparse.ArgumentParser, *, takes_tuned: bool = Fa
     add(group, "--preset", presets, "settings to start from (default)")
     add(group, "--encoder")
     add(group, "--checkpoint")
-    facets = ("key", "query", "value", "token", "normed_token")
     text = "which features of the block are taken (key, or what the calibration chooses)"
-    add(group, "--facet", facets, text)
+    add(group, "--facet", FACETS, text)
     add(group, "--block", positive, "block whose features are taken, from 1 (the last)")
     text = "keep the paper's thresholds; else, they are chosen where they do not suit the encoder"
     add(group, "--no-calibrate", bool, text)
@@ -163,8 +163,12 @@ def model_of(
     from promerge_fo.dataset.runs.model import ProMergeModel, load_model
     from promerge_fo.pipeline import pipeline_of
 
+    embedding = {name: options[name] for name in _OF_EMBEDDINGS if options.get(name)}
+    if embedding and "embed" not in embedding:
+        raise ValueError("--embed-facet and --embed-block are for embeddings; give --embed, too")
     if isinstance(setting, dict):
         chosen = {name: options[name] for name in ("checkpoint", "device", "compile")}
+        chosen |= embedding
         try:
             model = ProMergeModel(pipeline_of(setting, **chosen))
         except ValueError as error:
@@ -173,7 +177,7 @@ def model_of(
         return model
     chosen = {name: value for name in _PASSED_ON if (value := options[name]) is not None}
     encoder = encoder or preset_encoder(preset or "default")
-    model = load_model(config=setting, encoder=encoder, **chosen)
+    model = load_model(config=setting, encoder=encoder, **chosen, **embedding)
     model.is_left_uncalibrated = options["no_calibrate"]
     return model
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promerge_fo.cli.arguments import Commands, add, add_command, flag_of, positive
+from promerge_fo.cli.arguments import FACETS, Commands, add, add_command, flag_of, positive
 from promerge_fo.cli.model import add_model_options, model_of, setting_of
 from promerge_fo.cli.progress import TerminalBar
 
@@ -32,6 +32,10 @@ def add_commands(commands: Commands) -> None:
     add(made, "--name", "NAME", "name of the dataset made of a folder (the folder's name)")
     add(made, "--label-field", "NAME", "field for the masks (the method's name)")
     add(made, "--output", "JSON", "also write the masks as COCO JSON (RLE)")
+    add(made, "--embed", bool, "also give the masks embeddings, to group and name them by")
+    text = "features that embeddings are made of (those of the masks)"
+    add(made, "--embed-facet", FACETS, text)
+    add(made, "--embed-block", positive, "block that they are of, from 1 (that of the masks)")
     add(made, "--output-dir", "DIR", "keep masks as PNGs here, not in the database")
     add(made, "--limit")
     again = made.add_mutually_exclusive_group()
@@ -159,7 +163,12 @@ def _on_ray(
     checkpoint = options["checkpoint"] and str(Path(options["checkpoint"]).expanduser().resolve())
     return segment_on_ray(
         samples,
-        Recipe(model.pipeline.identity(), checkpoint, options["compile"]),
+        Recipe(
+            model.pipeline.identity(),
+            checkpoint,
+            options["compile"],
+            **{name: options[name] for name in ("embed", "embed_facet", "embed_block")},
+        ),
         label_field,
         shards=options["shards"] or "promerge-shards",
         shard_size=options["shard_size"] or 128,

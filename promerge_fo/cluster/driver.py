@@ -17,9 +17,10 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.core.utils as fou
 
-from promerge_fo.cluster.shards import read_shard, set_aside
+from promerge_fo.cluster.shards import EMBEDDINGS, read_shard, set_aside
 from promerge_fo.cluster.worker import PipelineFactory, Segmenter, ShardResult, ShardTask
 from promerge_fo.config import METHODS, run_hash
+from promerge_fo.dataset.classes.embeddings import complete_embeddings
 from promerge_fo.dataset.database import reload_samples, retry_while_unreachable, root_dataset
 from promerge_fo.dataset.decided import Kept
 from promerge_fo.dataset.labels import declare_field
@@ -121,6 +122,7 @@ def segment_on_ray(
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     if left == 0:
+        _embed_rest(start.parts, label_field, recipe, batch_size)
         return Report(skipped=total, diagnosis=diagnose(before))
     merger = _ShardMerger(root_dataset(samples), label_field, run, folder, before["failed"], kept)
     heartbeat = Heartbeat(
@@ -181,10 +183,22 @@ def segment_on_ray(
     retry_while_unreachable(lambda: register_part(merger.dataset, record, earlier))
     if record.diagnosis is not None:
         logger.warning("promerge: %s", record.diagnosis)
+    if not interrupted:
+        _embed_rest(start.parts, label_field, recipe, batch_size)
     return Report(
         dict(counts), before.total(), merger.instances, record.seconds, interrupted,
         record.diagnosis, len(merger.full),
     )  # fmt: skip
+
+
+def _embed_rest(
+    parts: Sequence[Any], label_field: str, recipe: PipelineFactory, batch_size: int
+) -> None:
+    """Give masks embeddings that no shard had, such as those of images done without, here."""
+    if recipe.embed:
+        pipeline = recipe("cpu", available_cpus())
+        for part in parts:
+            complete_embeddings(part, label_field, pipeline, batch_size, progress=False)
 
 
 class _ShardMerger:
@@ -243,15 +257,16 @@ class _ShardMerger:
             paths, _ = read_shard(path, self._run, ["filepath"])
             if not any(row["filepath"] in todo for row in paths):
                 return 0
-            rows, _ = read_shard(path, self._run)
+            rows, provenance = read_shard(path, self._run)
             rows = [
                 row
                 for row in rows
                 if row["filepath"] in todo and (include_failed or row["status"] != "failed")
             ]
             merged = merge_rows(
-                self.dataset, self._label_field, self._run, rows, self._pool, self._kept
-            )
+                self.dataset, self._label_field, self._run, rows, self._pool, self._kept,
+                provenance.get(EMBEDDINGS),
+            )  # fmt: skip
         except ValueError as error:  # truncated, damaged, or with malformed masks
             logger.warning("%s; it is now %s, and its images are redone", error, set_aside(path))
             return 0

@@ -1,8 +1,9 @@
 """Parquet shards: files of masks that are written whole or not at all, with the record of the run.
 
 A row is one image: ``filepath``, ``height`` and ``width`` in pixels, ``status``, ``error``, and for
-each mask its score (``scores``) and its COCO compressed RLE at the image's size (``counts``). The
-file's metadata hold the record of the run as JSON, under the key "promerge". Pages have checksums.
+each mask its score (``scores``) and its COCO compressed RLE at the image's size (``counts``);
+``means`` are what the masks' embeddings are made of, where the run makes them. The file's metadata
+hold the record of the run as JSON, under the key "promerge". Pages have checksums.
 """
 
 from __future__ import annotations
@@ -20,8 +21,17 @@ from promerge_fo.annotations.rle import records_of
 from promerge_fo.files import whole_file
 from promerge_fo.instances import Instances
 
-__all__ = ["Attempts", "ShardError", "read_shard", "row_of", "set_aside", "write_shard"]
+__all__ = [
+    "EMBEDDINGS",
+    "Attempts",
+    "ShardError",
+    "read_shard",
+    "row_of",
+    "set_aside",
+    "write_shard",
+]
 
+EMBEDDINGS = "embeddings"  #: in the record of the run: what made them
 _KEY = b"promerge"
 _SCHEMA = pa.schema(
     [
@@ -34,6 +44,7 @@ _SCHEMA = pa.schema(
         ("counts", pa.list_(pa.string())),
         ("levels", pa.list_(pa.int32())),  # of proposals; else null
         ("parents", pa.list_(pa.int32())),  # places in these lists, or -1
+        ("means", pa.binary()),  # (n, d) float32, little-endian; else null
     ]
 )
 
@@ -55,6 +66,7 @@ def row_of(instances: Instances) -> dict[str, Any]:
         "counts": [record["segmentation"]["counts"] for record in records],
         "levels": None if instances.levels is None else instances.levels.tolist(),
         "parents": None if instances.parents is None else instances.parents.tolist(),
+        "means": None if instances.means is None else instances.means.astype("<f4").tobytes(),
     }
 
 
@@ -93,6 +105,9 @@ def read_shard(
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             provenance = json.loads((file.schema_arrow.metadata or {})[_KEY])
             found = provenance["run_hash"]
+            unknown = set(file.schema_arrow.names) - set(_SCHEMA.names)
+            if unknown:  # older versions have fewer columns, none has others
+                raise ValueError(f"it has columns that no version has: {sorted(unknown)}")
             rows = file.read(columns).to_pylist()
     except FileNotFoundError:
         raise

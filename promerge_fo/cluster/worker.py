@@ -10,8 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypedDict
 
-from promerge_fo.cluster.shards import Attempts, ShardError, read_shard, row_of, write_shard
+from promerge_fo.cluster.shards import (
+    EMBEDDINGS,
+    Attempts,
+    ShardError,
+    read_shard,
+    row_of,
+    write_shard,
+)
 from promerge_fo.config import run_hash
+from promerge_fo.encoder.base import Facet
 from promerge_fo.instances import Instances
 from promerge_fo.pipeline import Pipeline, pipeline_of
 from promerge_fo.run_record import RunClock
@@ -45,6 +53,10 @@ class PipelineFactory(Protocol):
     def identity(self) -> dict[str, Any]:
         """The identity of the pipeline, see :meth:`promerge_fo.Pipeline.identity`."""
 
+    @property
+    def embed(self) -> bool:
+        """Whether the pipeline embeds masks."""
+
     def __call__(self, device: str, threads: int) -> Pipeline:
         """Make the pipeline, which must have this identity."""
 
@@ -57,11 +69,17 @@ class Recipe:
         identity: the identity of the pipeline, from :meth:`promerge_fo.Pipeline.identity`.
         checkpoint: the file with the encoder's weights, at the same path on all machines.
         compile: see :func:`promerge_fo.load_encoder`.
+        embed: whether the masks also get embeddings, see :func:`promerge_fo.dataset.load_model`.
+        embed_facet: see there.
+        embed_block: see there.
     """
 
     identity: dict[str, Any]
     checkpoint: str | None = None
     compile: bool = False
+    embed: bool = False
+    embed_facet: Facet | None = None
+    embed_block: int | None = None
 
     def __call__(self, device: str, threads: int) -> Pipeline:
         """Make the pipeline.
@@ -70,8 +88,9 @@ class Recipe:
             ValueError: the weights on this machine are not those of the run.
         """
         return pipeline_of(
-            self.identity, self.checkpoint, device, compile=self.compile, threads=threads
-        )
+            self.identity, self.checkpoint, device, compile=self.compile, threads=threads,
+            embed=self.embed, embed_facet=self.embed_facet, embed_block=self.embed_block,
+        )  # fmt: skip
 
 
 class Segmenter:
@@ -142,6 +161,8 @@ class Segmenter:
             device=self._device,
         )
         provenance = record.to_dict()
+        if self._pipeline.embed:
+            provenance[EMBEDDINGS] = self._pipeline.encoder.embedding_identity()
         with_paths = [{"filepath": image, **row} for image, row in zip(images, rows, strict=True)]
         for wait in _WAITS_S:
             try:

@@ -28,6 +28,7 @@ from .classes.groups import (
 from .classes.groups import (
     view_group as view_group,
 )
+from .classes.maps import map_instances as map_instances
 from .classes.names import (
     Nearest as Nearest,
 )

@@ -79,6 +79,7 @@ __all__ = [
     "room_left",
     "root_dataset",
     "set_all",
+    "similarity_backend",
     "source_id",
     "stages_of",
     "storage_of",
@@ -584,6 +585,17 @@ def store(dataset: fo.Dataset | None = None) -> ExecutionStore:
 
     own = {} if dataset is None else {"dataset_id": dataset._doc.id}
     return ExecutionStore.create("@promerge/promerge", **own)
+
+
+def similarity_backend() -> tuple[type[Any], type[Any], type[Any]]:
+    """FiftyOne Brain's own backend for similarity: its config, method and index, to derive from."""
+    from fiftyone.brain.internal.core import sklearn
+
+    return (
+        sklearn.SklearnSimilarityConfig,
+        sklearn.SklearnSimilarity,
+        sklearn.SklearnSimilarityIndex,
+    )
 
 
 def load_results(kind: type[T], *args: Any, **kwargs: Any) -> T:

@@ -32,6 +32,8 @@ def load_encoder(
     resize: ResizeMode = "square",
     compile: bool = False,
     block: int | None = None,
+    embed_facet: Facet | None = None,
+    embed_block: int | None = None,
 ) -> Encoder:
     """An encoder by its name.
 
@@ -53,6 +55,8 @@ def load_encoder(
             :class:`~promerge_fo.encoder.vit.VitEncoder` for its costs and requirements. The
             features are the same up to rounding.
         block: the block whose facet is taken, from 1; None is the last.
+        embed_facet: the facet of which embeddings of masks are made; None is ``facet``.
+        embed_block: the block of which they are made, from 1; None is ``block``.
 
     Raises:
         ValueError: an unknown or unsuitable model, or an argument out of its range.
@@ -71,11 +75,13 @@ def load_encoder(
             raise ValueError(
                 "compile is True, but the encoder 'texture' has no model to compile; leave it out"
             )
-        if block is not None:
-            raise ValueError(f"block is {block}, but the encoder 'texture' has no blocks")
+        for number in (block, embed_block):
+            if number is not None:
+                raise ValueError(f"block is {number}, but the encoder 'texture' has no blocks")
         return TextureEncoder(device=device, image_size=image_size, resize=resize)
     from promerge_fo.encoder.vit import VitEncoder
 
     return VitEncoder(
-        name, checkpoint, facet, device, precision, image_size, resize, compile, block
-    )
+        name, checkpoint, facet, device, precision, image_size, resize, compile, block,
+        embed_facet, embed_block,
+    )  # fmt: skip

@@ -136,6 +136,13 @@ class Encoder(ABC):
         ``pixels`` (B, H, W, 3) uint8 are in the host's memory, which is pinned for a CUDA device.
         """
 
+    def _encode_for_both(
+        self, pixels: torch.Tensor, with_prompt_scores: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """As :meth:`_encode`, and the features of embeddings: the same, unless told otherwise."""
+        features, scores = self._encode(pixels, with_prompt_scores)
+        return features, scores, features
+
     @property
     def features_device(self) -> torch.device:
         """Where the features are: on CUDA where they are calculated, else on the CPU."""
@@ -179,6 +186,10 @@ class Encoder(ABC):
             "image_size": self.image_size,
             "resize": self.resize,
         }
+
+    def embedding_identity(self) -> dict[str, Any]:
+        """What decides the features that :meth:`encode_for_both` gives for embeddings."""
+        return self.identity()
 
     def __call__(self, images: Sequence[Image.Image | NDArray[Any]]) -> PerImage:
         """Features of images of any size.
@@ -234,6 +245,32 @@ class Encoder(ABC):
                 from an encoder that has none.
             torch.OutOfMemoryError: not even one image fits.
         """
+        features, scores, _ = self._encode_groups(batch, with_prompt_scores, False)
+        if scores is None:
+            return features
+        return features, scores
+
+    def encode_for_both(
+        self,
+        batch: Sequence[NDArray[np.uint8]],
+        with_prompt_scores: bool = False,
+        with_embeddings: bool = True,
+    ) -> tuple[PerImage, PerImage | None, PerImage]:
+        """As :meth:`encode`, for masks and for embeddings, in one pass.
+
+        Returns:
+            Features; prompt scores, if they are wanted; and the features of which embeddings are
+            made. These are the same tensors as the features where they are the same, or not wanted.
+        """
+        features, scores, embeddings = self._encode_groups(
+            batch, with_prompt_scores, with_embeddings
+        )
+        return features, scores, features if embeddings is None else embeddings
+
+    def _encode_groups(
+        self, batch: Sequence[NDArray[np.uint8]], with_prompt_scores: bool, with_embeddings: bool
+    ) -> tuple[PerImage, PerImage | None, PerImage | None]:
+        """Features, prompt scores, and the features of embeddings if they are others."""
         import torch
 
         if len(batch) == 0:
@@ -251,10 +288,11 @@ class Encoder(ABC):
         order: list[int] = []
         features: list[torch.Tensor] = []
         scores: list[torch.Tensor] = []
+        embeddings: list[torch.Tensor] = []
         for members in groups.values():
             while members:
                 pixels = self._on_host([batch[i] for i in members[: self._fits]], torch.uint8)
-                encoded = self._encode_or_halve(pixels, with_prompt_scores)
+                encoded = self._encode_or_halve(pixels, with_prompt_scores, with_embeddings)
                 if encoded is None:
                     continue
                 order += members[: len(pixels)]
@@ -262,9 +300,13 @@ class Encoder(ABC):
                 features.append(encoded[0])
                 if encoded[1] is not None:
                     scores.append(encoded[1])
-        if with_prompt_scores:
-            return self._gather(order, features), self._gather(order, scores)
-        return self._gather(order, features)
+                if encoded[2] is not None and encoded[2] is not encoded[0]:
+                    embeddings.append(encoded[2])
+        return (
+            self._gather(order, features),
+            self._gather(order, scores) if scores else None,
+            self._gather(order, embeddings) if embeddings else None,
+        )
 
     def _on_host(self, arrays: Sequence[NDArray[Any]], dtype: torch.dtype) -> torch.Tensor:
         """Arrays of one shape and of this type, stacked in the host's memory.
@@ -280,13 +322,15 @@ class Encoder(ABC):
         return stacked
 
     def _encode_or_halve(
-        self, pixels: torch.Tensor, with_prompt_scores: bool
-    ) -> tuple[torch.Tensor, torch.Tensor | None] | None:
+        self, pixels: torch.Tensor, with_prompt_scores: bool, with_embeddings: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None] | None:
         """Like :meth:`_encode`; None if memory ran out: then :attr:`_fits` is half the batch."""
         from promerge_fo.encoder.device import empty_cache, out_of_memory
 
         try:
-            return self._encode(pixels, with_prompt_scores)
+            if with_embeddings:
+                return self._encode_for_both(pixels, with_prompt_scores)
+            return *self._encode(pixels, with_prompt_scores), None
         except RuntimeError as error:
             if len(pixels) == 1 or not out_of_memory(error):
                 raise

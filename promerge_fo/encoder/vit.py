@@ -7,7 +7,7 @@ import difflib
 import functools
 import importlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
@@ -20,15 +20,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from promerge_fo.encoder.base import Encoder, Facet, Precision, Resize, ResizeMode
+from promerge_fo.encoder.blocks import POST_NORM, PRE_NORM, Facets, Trunk, dino_positions
 from promerge_fo.encoder.device import missing_on_cpu, out_of_memory, resolve_device
 from promerge_fo.encoder.weights import load_weights
 
 __all__ = ["VitEncoder", "import_timm", "require_model"]
 
-_PRE_NORM = ("Block", "EvaBlock")  # attention reads norm1(x)
-_TOKENS = ("token", "normed_token")  # the facets that take the whole block
 _CHOICE = ("key", "query", "value", "token")  # the facets of which a calibration chooses
-_POST_NORM = ("ResPostBlock", "EvaBlockPostNorm")  # attention reads x
 
 
 class VitEncoder(Encoder):
@@ -65,6 +63,10 @@ class VitEncoder(Encoder):
             warning, and the encoder goes on without it. The features are the same up to rounding,
             so this is no part of :meth:`identity`.
         block: the block whose facet is taken, from 1; None is the last.
+        embed_facet: the facet of which embeddings are made; None is ``facet``, also where a
+            calibration chooses it.
+        embed_block: the block of which embeddings are made, from 1; None is ``block``. It takes
+            part in the same pass, and a later one than ``block`` makes that pass longer.
 
     Raises:
         ValueError: an unknown or unsuitable model, or an argument out of its range.
@@ -83,15 +85,23 @@ class VitEncoder(Encoder):
         resize: ResizeMode = "square",
         compile: bool = False,
         block: int | None = None,
+        embed_facet: Facet | None = None,
+        embed_block: int | None = None,
     ) -> None:
-        if facet is not None and facet not in get_args(Facet):
-            raise ValueError(f"facet is {facet!r}, but must be one of {get_args(Facet)}")
+        for each in (facet, embed_facet):
+            if each is not None and each not in get_args(Facet):
+                raise ValueError(f"facet is {each!r}, but must be one of {get_args(Facet)}")
         where = resolve_device(device)
         resolved = _resolve_precision(precision, where)
         model = _create(name)
         transform = Resize(image_size, model.patch_embed.patch_size[0], resize)
         weights = load_weights(model, name, checkpoint)
-        self._block = _cut_at(model, name, block)
+        blocks, final_norm = list(model.blocks), model.norm
+        at = _number_of(len(blocks) if block is None else block, len(blocks), name)
+        embed_at = _number_of(at if embed_block is None else embed_block, len(blocks), name)
+        self._block = None if at == len(blocks) else at
+        self._embed_block = None if embed_at == len(blocks) else embed_at
+        self._embed_facet = embed_facet
         super().__init__(
             name=name,
             facet=facet or "key",
@@ -109,24 +119,26 @@ class VitEncoder(Encoder):
         self._prefix_tokens = int(model.num_prefix_tokens)
         self._has_class_token = getattr(model, "cls_token", None) is not None
 
-        for each in model.blocks:
+        for each in blocks:
             each.attn.fused_attn = True  # even if TIMM_FUSED_ATTN disables it
-        last, final_norm = model.blocks[-1], model.norm
-        self._heads = int(last.attn.num_heads)
-        parts: dict[str, nn.Module] = {
-            "trunk": _Trunk(model),
-            "norm": last.norm1 if type(last).__name__ in _PRE_NORM else nn.Identity(),
-            "query": _projection(last.attn, "query"),
-        }
+        self._heads = int(blocks[at - 1].attn.num_heads)
         self.facets = _CHOICE if facet is None else (facet,)
-        for each in self.facets:
-            if each in _TOKENS:
-                parts["last"] = last
-                parts[each] = final_norm if each == "normed_token" else nn.Identity()
-            else:
-                parts[each] = _projection(last.attn, each)
+        first, last = sorted((at, embed_at))
+        if first < last and getattr(model, "rope_mixed", False):
+            raise ValueError(
+                f"each block of {name} has positions of its own, so embeddings of block {embed_at} "
+                "are not made in the same pass: segment without them, and embed afterwards"
+            )
+        own = self.facets if embed_facet is None else (embed_facet,)
+        facets = {*self.facets, "query", *(own if first == last else ())}
+        masks = Facets(blocks[at - 1], final_norm, sorted(facets))
+        embeddings = masks if first == last else Facets(blocks[embed_at - 1], final_norm, own)
+        between = nn.ModuleList(blocks[first - 1 : last - 1])
+        model.blocks = model.blocks[:first]
+        parts = {"trunk": Trunk(model), "between": between, "masks": masks, "embed": embeddings}
+        self._between, self._is_embedded_first = list(between), embed_at < at
         if self._position == "dino":
-            model._pos_embed = functools.partial(_dino_positions, model)
+            model._pos_embed = functools.partial(dino_positions, model)
         self._parts = nn.ModuleDict(parts).eval().requires_grad_(False)
         if resolved == "bf16":
             for module in self._parts.modules():
@@ -158,9 +170,8 @@ class VitEncoder(Encoder):
     def facets_of(self, pixels: NDArray[np.uint8]) -> dict[str, torch.Tensor]:
         """All :attr:`facets` of one image, in one pass through the model."""
         self._check(pixels)
-        features, _ = self._run_or_uncompiled(
-            self._on_host([pixels], torch.uint8), self.facets, False
-        )
+        on_host = self._on_host([pixels], torch.uint8)
+        features, _, _ = self._run_or_uncompiled(on_host, self.facets, False, False)
         return {facet: images[0] for facet, images in features.items()}
 
     def identity(self) -> dict[str, Any]:
@@ -173,11 +184,19 @@ class VitEncoder(Encoder):
             "position_embedding": self._position,
         }
 
+    def embedding_identity(self) -> dict[str, Any]:
+        """What :meth:`identity` is of an encoder whose features are those of embeddings."""
+        own = {**self.identity(), "facet": self._embed_facet or self.facet}
+        if self._embed_block is None:
+            own.pop("block", None)
+            return own
+        return {**own, "block": self._embed_block}
+
     def _compile(self) -> None:
         # Block by block: all of them share one compiled code, without the parts that depend on the
         # image's shape (positions, RoPE). dynamic: any number of images and patches.
         # No CUDA graphs: the next batch would overwrite their outputs.
-        kinds = _PRE_NORM + _POST_NORM
+        kinds = PRE_NORM + POST_NORM
         self._compiled = [m for m in self._parts.modules() if type(m).__name__ in kinds]
         try:
             for block in self._compiled:
@@ -200,110 +219,109 @@ class VitEncoder(Encoder):
     def _encode(
         self, pixels: torch.Tensor, with_prompt_scores: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        features, scores = self._run_or_uncompiled(pixels, (self.facet,), with_prompt_scores)
+        features, scores, _ = self._run_or_uncompiled(
+            pixels, (self.facet,), with_prompt_scores, False
+        )
         return features[self.facet], scores
 
+    def _encode_for_both(
+        self, pixels: torch.Tensor, with_prompt_scores: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        features, scores, embeddings = self._run_or_uncompiled(
+            pixels, (self.facet,), with_prompt_scores, True
+        )
+        own = features[self.facet]
+        return own, scores, own if embeddings is None else embeddings
+
     def _run_or_uncompiled(
-        self, pixels: torch.Tensor, facets: Sequence[str], with_prompt_scores: bool
-    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+        self,
+        pixels: torch.Tensor,
+        facets: Sequence[str],
+        with_prompt_scores: bool,
+        with_embeddings: bool,
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None, torch.Tensor | None]:
         if self._compiled:
             try:
-                return self._run(pixels, facets, with_prompt_scores)
+                return self._run(pixels, facets, with_prompt_scores, with_embeddings)
             except Exception as error:  # the compilers' errors have no common class
                 if out_of_memory(error):
                     raise
                 self._give_up_compiling(error)
-        return self._run(pixels, facets, with_prompt_scores)
+        return self._run(pixels, facets, with_prompt_scores, with_embeddings)
 
     @torch.no_grad()  # not inference_mode: autograd can use these tensors
     def _run(
-        self, pixels: torch.Tensor, facets: Sequence[str], with_prompt_scores: bool
-    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+        self,
+        pixels: torch.Tensor,
+        facets: Sequence[str],
+        with_prompt_scores: bool,
+        with_embeddings: bool,
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None, torch.Tensor | None]:
+        """Facets by name; prompt scores; the features of embeddings, if they are others."""
         grid = pixels.shape[1] // self.patch_size, pixels.shape[2] // self.patch_size
         with nullcontext() if self._compiled else missing_on_cpu(self.device):
-            features, scores = self._calculate(pixels, facets, with_prompt_scores, grid)
-        found = {facet: values.to(self.features_device) for facet, values in features.items()}
-        return found, None if scores is None else scores.to(self.features_device)
+            features, scores, embeddings = self._calculate(
+                pixels, facets, with_prompt_scores, with_embeddings, grid
+            )
+        there = self.features_device
+        return (
+            {facet: values.to(there) for facet, values in features.items()},
+            None if scores is None else scores.to(there),
+            None if embeddings is None else embeddings.to(there),
+        )
 
     def _calculate(
         self,
         pixels: torch.Tensor,
         facets: Sequence[str],
         with_prompt_scores: bool,
+        with_embeddings: bool,
         grid: tuple[int, int],
-    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None, torch.Tensor | None]:
+        parts, own = self._parts, self._embed_facet or self.facet
         pixels = pixels.to(self.device, non_blocking=self.device.type == "cuda")
         normalised = ((pixels.float() - self._pixel_mean) / self._pixel_std).permute(0, 3, 1, 2)
+        described = None
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=False
         ):
-            tokens, context = self._parts["trunk"](normalised)
-            found = {facet: self._facet(facet, tokens, context) for facet in facets}
-            queries = self._facet("query", tokens, context) if with_prompt_scores else None
-        features = {}
-        for facet, values in found.items():
-            # One copy in either precision: bf16 becomes float32 while it is transposed.
-            patches = values[:, self._prefix_tokens :].transpose(1, 2)
-            patches = patches.to(torch.float32, memory_format=torch.contiguous_format).contiguous()
-            features[facet] = patches.reshape(*patches.shape[:2], *grid)
-        if queries is None:
-            return features, None
-        return features, self._prompt_scores(queries.float()).reshape(-1, *grid)
+            tokens, context = parts["trunk"](normalised)
+            if with_embeddings and self._is_embedded_first:
+                described = parts["embed"](own, tokens, context)
+            if self._is_embedded_first:
+                tokens = self._go_on(tokens, context)
+            found = {facet: parts["masks"](facet, tokens, context) for facet in facets}
+            queries = parts["masks"]("query", tokens, context) if with_prompt_scores else None
+            if with_embeddings and not self._is_embedded_first and not self._is_same(own, found):
+                described = parts["embed"](own, self._go_on(tokens, context), context)
+        features = {facet: self._patches(values, grid) for facet, values in found.items()}
+        return (
+            features,
+            None if queries is None else self._prompt_scores(queries.float()).reshape(-1, *grid),
+            None if described is None else self._patches(described, grid),
+        )
 
-    def _facet(self, facet: str, tokens: torch.Tensor, context: dict[str, Any]) -> torch.Tensor:
-        """(B, tokens, C): one facet of the last block, from the block's arguments."""
-        if facet in _TOKENS:
-            tokens = self._parts["last"](tokens, **context)
-        else:
-            tokens = self._parts["norm"](tokens)
-        features: torch.Tensor = self._parts[facet](tokens)
-        return features
+    def _is_same(self, facet: str, found: Mapping[str, torch.Tensor]) -> bool:
+        """Whether the features of embeddings are among those of masks."""
+        return facet in found and not self._between
+
+    def _go_on(self, tokens: torch.Tensor, context: dict[str, Any]) -> torch.Tensor:
+        """From the input of the earlier block to that of the later one."""
+        for block in self._between:
+            tokens = block(tokens, **context)
+        return tokens
+
+    def _patches(self, values: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """(B, tokens, C) to float32 (B, C, h, w), without class and register tokens."""
+        # One copy in either precision: bf16 becomes float32 while it is transposed.
+        patches = values[:, self._prefix_tokens :].transpose(1, 2)
+        patches = patches.to(torch.float32, memory_format=torch.contiguous_format).contiguous()
+        return patches.reshape(*patches.shape[:2], *grid)
 
     def _prompt_scores(self, queries: torch.Tensor) -> torch.Tensor:
         """(B, patches): cosine of class and patch query, summed over the heads (App. C)."""
         heads = F.normalize(queries.reshape(*queries.shape[:2], self._heads, -1), dim=3)
         return (heads[:, self._prefix_tokens :] * heads[:, :1]).sum(dim=(2, 3))
-
-
-class _Trunk(nn.Module):
-    """A timm model up to the input of its last block.
-
-    Returns:
-        That input (B, tokens, channels), and the block's other arguments (RoPE, masks).
-    """
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        model.blocks[-1] = _PassOn()
-        model.norm = nn.Identity()
-        model.patch_embed.proj = _PatchProjection(model.patch_embed.proj)
-        self.model = model
-
-    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
-        tokens, context = self.model.forward_features(pixels)
-        return tokens, context
-
-
-class _PassOn(nn.Module):
-    """In place of the last block: returns the arguments of that block."""
-
-    def forward(self, tokens: torch.Tensor, **context: Any) -> tuple[torch.Tensor, dict[str, Any]]:
-        return tokens, context
-
-
-class _PatchProjection(nn.Module):
-    """The patch embedding's convolution as a matrix product: cuDNN would use TF32 for it."""
-
-    def __init__(self, convolution: nn.Conv2d) -> None:
-        super().__init__()
-        self.size = convolution.kernel_size
-        self.linear = _linear(convolution.weight.flatten(1), convolution.bias)
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        (B, _, H, W), (p, q) = pixels.shape, self.size
-        grid = pixels.reshape(B, -1, H // p, p, W // q, q).permute(0, 2, 4, 1, 3, 5)
-        projected: torch.Tensor = self.linear(grid.reshape(B, H // p, W // q, -1))
-        return projected.permute(0, 3, 1, 2)
 
 
 def _resolve_precision(precision: str, device: torch.device) -> str:
@@ -383,7 +401,7 @@ def _create(name: str) -> Any:
     if not (
         isinstance(model.patch_embed, PatchEmbed)  # and no convolutional stem
         and size[0] == size[1]
-        and type(model.blocks[-1]).__name__ in _PRE_NORM + _POST_NORM
+        and type(model.blocks[-1]).__name__ in PRE_NORM + POST_NORM
         and type(model.blocks[-1].attn).__name__ in ("Attention", "AttentionRope", "EvaAttention")
     ):
         raise ValueError(
@@ -393,59 +411,8 @@ def _create(name: str) -> Any:
     return model
 
 
-def _cut_at(model: Any, name: str, block: int | None) -> int | None:
-    """Make a block the model's last one; returns its number, or None if it was the last before."""
-    depth = len(model.blocks)
-    if block is None or block == depth:
-        return None
-    if block != int(block) or not 1 <= block < depth:
+def _number_of(block: int, depth: int, name: str) -> int:
+    """A block's number, from 1, checked."""
+    if block != int(block) or not 1 <= block <= depth:
         raise ValueError(f"block is {block}, but {name} has the blocks 1 to {depth}")
-    model.blocks = model.blocks[:block]
     return int(block)
-
-
-def _projection(attention: Any, facet: str) -> nn.Linear:
-    """The linear layer of one facet, cut out of an attention layer.
-
-    timm has one ``qkv`` layer with or without bias, one with separate biases (``q_bias``,
-    ``v_bias``; keys have none), or three layers.
-    """
-    letter = facet[0]
-    if attention.qkv is None:
-        separate: nn.Linear = getattr(attention, f"{letter}_proj")
-        return separate
-    size, part = attention.qkv.out_features // 3, "qkv".index(letter)
-    rows = slice(size * part, size * (part + 1))
-    bias = attention.qkv.bias
-    bias = getattr(attention, f"{letter}_bias", None) if bias is None else bias[rows]
-    return _linear(attention.qkv.weight[rows], bias)
-
-
-def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
-    """A layer with copies of these values."""
-    rows, columns = weight.shape
-    linear = nn.Linear(columns, rows, bias=bias is not None, device="meta")
-    linear.weight = nn.Parameter(weight.detach().clone())
-    if bias is not None:
-        linear.bias = nn.Parameter(bias.detach().clone())
-    return linear
-
-
-def _dino_positions(model: Any, patches: torch.Tensor) -> torch.Tensor:
-    """(B, h, w, C) patches to (B, 1 + h * w, C) tokens, positions added as DINO's code adds them.
-
-    Its bicubic interpolation scales by (h + 0.1) / 28, not by h / 28, which moves every sample,
-    and does not smooth when it shrinks.
-    """
-    _, h, w, channels = patches.shape
-    rows, columns = model.patch_embed.grid_size
-    positions = model.pos_embed[:, 1:].float()
-    if (h, w) != (rows, columns):
-        positions = F.interpolate(
-            positions.reshape(1, rows, columns, channels).permute(0, 3, 1, 2),
-            scale_factor=((h + 0.1) / rows, (w + 0.1) / columns),
-            mode="bicubic",
-        )
-        positions = positions.permute(0, 2, 3, 1).flatten(1, 2)
-    first = (model.cls_token + model.pos_embed[:, :1]).expand(len(patches), -1, -1)
-    return torch.cat([first, patches.flatten(1, 2) + positions], dim=1)

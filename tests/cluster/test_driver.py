@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.needs import need
@@ -253,3 +255,34 @@ def test_proposals_have_the_levels_and_parents_of_a_local_run(segment, images):
     for field in ("local", "promerge"):
         assert images.get_field(f"{field}.detections.level") is not None
         assert images.count_values(f"{field}.detections.level")[2] > 0
+
+
+def test_embeddings_travel_in_shards_and_are_those_of_a_local_pass(
+    segment, images, recipe, monkeypatch, run, tmp_path
+):
+    from promerge_fo.dataset.classes import embeddings
+
+    embedding = replace(recipe, embed=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(embeddings, "embed_masks", None)  # not needed: the shards have them
+        segment(recipe=embedding)
+    found = embeddings.read_embeddings(images, "promerge")
+    assert len(found) == images.count("promerge.detections") > 0
+    assert found.source == embedding("cpu", 1).encoder.embedding_identity()
+    embeddings.embed_instances(images, "promerge", overwrite=True)
+    np.testing.assert_allclose(
+        found.vectors, embeddings.read_embeddings(images, "promerge").vectors, atol=1e-5
+    )
+    rows = [read_shard(path, run)[0][0] for path in (tmp_path / "shards").rglob("*.parquet")]
+    assert all(len(row["means"]) == 4 * 15 * len(row["scores"]) for row in rows)
+
+
+def test_shards_without_embeddings_are_completed(segment, images, recipe):
+    from promerge_fo.dataset.classes.embeddings import read_embeddings
+
+    segment()
+    with pytest.raises(ValueError, match="promerge embed"):
+        read_embeddings(images, "promerge")
+    report = segment(recipe=replace(recipe, embed=True))
+    assert report.skipped == len(images)
+    assert len(read_embeddings(images, "promerge")) == images.count("promerge.detections")

@@ -476,3 +476,39 @@ def test_a_torchvision_that_does_not_match_is_explained(monkeypatch):
     monkeypatch.setattr(vit.importlib, "import_module", broken)
     with pytest.raises(ImportError, match=r"nms does not exist.*torchvision \d.*builds for each"):
         load_encoder()
+
+
+@pytest.mark.parametrize("name", [TINY, "vit_small_patch16_dinov3"])
+@pytest.mark.parametrize("own", [("value", 12), ("key", 4), ("normed_token", 9), ("key", None)])
+@pytest.mark.parametrize("block", [9, None])
+def test_one_pass_gives_the_features_of_masks_and_those_of_embeddings(
+    checkpoint, images, name, own, block
+):
+    facet, at = own
+    alone = load(checkpoint, name, facet="query", block=block)
+    expected = load(checkpoint, name, facet=facet, block=at if at is not None else block)
+    both = load(checkpoint, name, facet="query", block=block, embed_facet=facet, embed_block=at)
+    pixels = [both.transform(image) for image in images]
+    features, scores, embeddings = both.encode_for_both(pixels, with_prompt_scores=True)
+    assert torch.equal(features, alone.encode(pixels))
+    assert torch.equal(scores, alone.encode(pixels, with_prompt_scores=True)[1])
+    torch.testing.assert_close(embeddings, expected.encode(pixels), rtol=1e-4, atol=1e-5)
+    assert both.identity() == alone.identity()
+    assert both.embedding_identity() == expected.identity()
+    assert torch.equal(both.encode(pixels), features)
+
+
+def test_the_features_of_embeddings_are_those_of_masks_unless_told_otherwise(checkpoint, images):
+    encoder = load(checkpoint)
+    pixels = [encoder.transform(images[0])]
+    features, scores, embeddings = encoder.encode_for_both(pixels)
+    assert scores is None
+    assert embeddings is features
+    assert encoder.embedding_identity() == encoder.identity()
+    for block in (0, 13):
+        with pytest.raises(ValueError, match=f"block is {block}, but .* the blocks 1 to 12"):
+            load(checkpoint, embed_block=block)
+    with pytest.raises(ValueError, match="facet is 'nose'"):
+        load(checkpoint, embed_facet="nose")
+    with pytest.raises(ValueError, match="'texture' has no blocks"):
+        load_encoder("texture", embed_block=2)

@@ -57,6 +57,7 @@ __all__ = [
     "complete_embeddings",
     "embed_instances",
     "read_embeddings",
+    "require_comparable",
 ]
 
 logger = logging.getLogger("fiftyone.promerge")
@@ -257,9 +258,14 @@ def embed_instances(
             "load_encoder instead"
         )
     if not overwrite:
-        _require_comparable(dataset, label_field, encoder.identity())
+        require_comparable(all_images(dataset), label_field, encoder.embedding_identity())
     return complete_embeddings(
-        samples, label_field, Pipeline(encoder), batch_size, overwrite=overwrite, progress=progress
+        samples,
+        label_field,
+        Pipeline(encoder, embed=True),
+        batch_size,
+        overwrite=overwrite,
+        progress=progress,
     )
 
 
@@ -277,14 +283,14 @@ def complete_embeddings(
     Args:
         samples: a dataset or a view of whole images.
         label_field: a field of detections.
-        pipeline: has the encoder.
+        pipeline: embeds, and has the encoder.
         batch_size: images that a GPU encodes together.
         overwrite: make all embeddings anew.
         progress: see :data:`promerge_fo.progress.ShowProgress`.
     """
     started = time.perf_counter()
     drop_lost_companions()
-    dataset, source = root_dataset(samples), pipeline.encoder.identity()
+    dataset, source = root_dataset(samples), pipeline.encoder.embedding_identity()
     made_by, todo, skipped = run_hash(source), [], 0
     for image in current_vectors(samples, label_field):
         is_done = image.made_by == made_by and len(image.labels) == image.total
@@ -293,7 +299,7 @@ def complete_embeddings(
         skipped += bool(image.total and is_done and not overwrite)
     counts, failed = Counter[str](), {}
     with progress_bar(progress, len(todo)) as bar:
-        images = _embed(dataset, label_field, pipeline, todo, batch_size)
+        images = _embed(dataset, label_field, pipeline, todo, batch_size) if todo else ()
         for chunk in fou.iter_batches(images, _TOGETHER):
             done = []
             for each, vectors in chunk:
@@ -386,14 +392,23 @@ def _settings(
     return {**settings, **{name: value for name, value in given.items() if value is not None}}
 
 
-def _require_comparable(dataset: Any, label_field: str, source: Mapping[str, Any]) -> None:
-    """Refuse to mix embeddings of a source with those of others that masks have now."""
-    sources = sources_of(dataset, label_field)
+def require_comparable(samples: Any, label_field: str, source: Mapping[str, Any]) -> None:
+    """Refuse to mix embeddings of a source with those of others.
+
+    Args:
+        samples: images whose masks stay.
+        label_field: a field of detections.
+        source: what will make embeddings, see :meth:`Encoder.embedding_identity`.
+
+    Raises:
+        ValueError: these masks have embeddings of another source.
+    """
+    sources = sources_of(samples, label_field)
     own = run_hash(dict(source))
     if not sources.keys() - {own}:
         return
     others = Counter[str]()
-    for image in current_vectors(all_images(dataset), label_field):
+    for image in current_vectors(samples, label_field):
         if image.made_by not in (None, own):
             others[str(image.made_by)] += len(image.labels)
     for other, count in (+others).items():

@@ -28,7 +28,9 @@ __all__ = [
     "Embedded",
     "current_vectors",
     "differences",
+    "fingerprint",
     "label_parts",
+    "same_masks",
     "sources_of",
     "write_embeddings",
 ]
@@ -103,7 +105,7 @@ def write_embeddings(
             document = {
                 "made_by": made_by,
                 "labels": [label["_id"] for label in labels],
-                "prints": b"".join(map(_fingerprint, labels)),
+                "prints": b"".join(map(fingerprint, labels)),
                 "vectors": np.ascontiguousarray(vectors, dtype="<f4").tobytes(),
             }
             updates.append(ReplaceOne({"_id": sample_id}, document, upsert=True))
@@ -145,6 +147,11 @@ def label_parts(label_field: str) -> list[str]:
     return [f"{label_field}.detections.{part}" for part in parts]
 
 
+def same_masks(labels: Sequence[Json], others: Sequence[Json]) -> bool:
+    """Whether labels, of whatever ids, have the same masks in the same order."""
+    return list(map(fingerprint, labels)) == list(map(fingerprint, others))
+
+
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """In which settings two sources differ, in words."""
     names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
@@ -162,13 +169,13 @@ def _of_same_masks(
     """The labels whose masks are those that the vectors were made of, and these (k, d) vectors."""
     prints, ids = document["prints"], document["labels"]
     rows = {(ids[i], prints[i * _PRINT : (i + 1) * _PRINT]): i for i in range(len(ids))}
-    found = [(label["_id"], rows.get((label["_id"], _fingerprint(label)))) for label in labels]
+    found = [(label["_id"], rows.get((label["_id"], fingerprint(label)))) for label in labels]
     same = [(label, row) for label, row in found if row is not None]
     vectors = np.frombuffer(document["vectors"], dtype="<f4").reshape(max(len(ids), 1), -1)
     return [label for label, _ in same], vectors[[row for _, row in same]]
 
 
-def _fingerprint(label: Mapping[str, Any]) -> bytes:
+def fingerprint(label: Mapping[str, Any]) -> bytes:
     """8 bytes that change with the stored mask of a label, and with its place."""
     box = [float(value) for value in label.get("bounding_box") or ()]
     digest = hashlib.blake2b(struct.pack(f"<{len(box)}d", *box), digest_size=_PRINT)

@@ -292,7 +292,7 @@ def _encode(
     if stored.prompt_scores is not None:
         scores = torch.from_numpy(stored.prompt_scores)
     on_device = torch.from_numpy(stored.features).to(encoder.features_device)
-    return Encoded(on_device, scores, mark(encoder.device)), stored.seconds
+    return Encoded(on_device, scores, on_device, mark(encoder.device)), stored.seconds
 
 
 def _encode_pixels(pixels: NDArray[np.uint8], encoder: Encoder) -> StoredFeatures:

@@ -11,9 +11,12 @@ from typing import Any, NamedTuple
 
 import bson
 import fiftyone as fo
+import numpy as np
+from numpy.typing import NDArray
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
+from promerge_fo.dataset.classes.stored_vectors import Embedded, same_masks, write_embeddings
 from promerge_fo.dataset.database import (
     bulk_update,
     documents,
@@ -51,6 +54,7 @@ def merge_rows(
     rows: Sequence[Mapping[str, Any]],
     pool: Executor,
     kept: Kept | None = None,
+    embeds: Mapping[str, Any] | None = None,
 ) -> Merged:
     """Store the masks of some images as labels.
 
@@ -65,6 +69,7 @@ def merge_rows(
         rows: the rows of a shard, from :func:`promerge_fo.cluster.shards.read_shard`.
         pool: the threads that turn rows into labels.
         kept: what people did to labels that are replaced.
+        embeds: what made the rows' embeddings; None if they have none.
 
     Raises:
         ValueError: a row holds something that no worker writes, such as a malformed mask.
@@ -73,6 +78,7 @@ def merge_rows(
     samples = retry_while_unreachable(lambda: _samples_by_path(dataset, paths))
     pairs = [(row, sample) for row in rows for sample in samples[row["filepath"]]]
     labels = list(pool.map(partial(_label_documents, run), [row for row, _ in pairs]))
+    made = [document["detections"] for document in labels]
     ids = [sample["_id"] for _, sample in pairs]
     room = retry_while_unreachable(lambda: room_left(dataset, ids, label_field))
     if kept:
@@ -101,12 +107,28 @@ def merge_rows(
         said = error.details["writeErrors"] if error.details else []
         reasons = {str(ids[each["index"]]): str(each["errmsg"]) for each in said}
         full = record_failures(dataset, label_field, run, reasons)
+    if embeds is not None:
+        embedded = [
+            Embedded(sample_id, document["detections"], _means(row, len(before)))
+            for (row, _), sample_id, document, before in zip(pairs, ids, labels, made, strict=True)
+            if row.get("means") and before and same_masks(before, document["detections"])
+        ]
+        write_embeddings(dataset, label_field, embeds, embedded)
     return Merged(
         len(pairs),
         sum(each["status"] == "failed" for each in labels),
         sum(len(each["detections"]) for each in labels),
         {row["filepath"] for row, sample in pairs if str(sample["_id"]) in full},
     )
+
+
+def _means(row: Mapping[str, Any], count: int) -> NDArray[np.float32]:
+    """The embeddings of a row's masks, (count, d).
+
+    Raises:
+        ValueError: they are not as many.
+    """
+    return np.frombuffer(row["means"], dtype="<f4").reshape(count, -1)
 
 
 def _samples_by_path(

@@ -19,10 +19,11 @@ import torch
 
 from promerge_fo.calibration import Calibration, calibrate
 from promerge_fo.config import METHODS, Config, preset_encoder
+from promerge_fo.dataset.classes.stored_vectors import same_masks
 from promerge_fo.dataset.database import collection_of, retry_while_unreachable
 from promerge_fo.dataset.decided import Kept
 from promerge_fo.dataset.labels import declare_field, to_detections
-from promerge_fo.dataset.runs.recorder import RunRecorder
+from promerge_fo.dataset.runs.recorder import Made, RunRecorder
 from promerge_fo.dataset.runs.unstored import fitting
 from promerge_fo.dataset.samples import VIDEO_REFUSED
 from promerge_fo.dataset.sizes import keep_size
@@ -31,6 +32,7 @@ from promerge_fo.encoder import load_encoder
 from promerge_fo.encoder.base import Encoder, Facet, Precision, ResizeMode
 from promerge_fo.encoder.device import describe_device
 from promerge_fo.images import ImageLike
+from promerge_fo.instances import Instances
 from promerge_fo.pipeline import Pipeline, Prepare, Prepared, pipeline_of
 from promerge_fo.progress import ShowProgress
 from promerge_fo.run_record import RunRecord
@@ -55,6 +57,9 @@ def load_model(
     compile: bool = False,
     block: int | None = None,
     calibration: Calibration | None = None,
+    embed: bool = False,
+    embed_facet: Facet | None = None,
+    embed_block: int | None = None,
 ) -> ProMergeModel:
     """Load a method and an encoder as a model for ``dataset.apply_model``.
 
@@ -79,6 +84,11 @@ def load_model(
         block: the block of the encoder whose facet is used, from 1; None takes the last one.
         calibration: thresholds for the encoder's features, from :func:`promerge_fo.calibrate`. The
             parameters that ``config`` names keep their values.
+        embed: also give the masks embeddings, in the same pass
+            (:func:`promerge_fo.dataset.read_embeddings`). The masks and their run hash stay the
+            same.
+        embed_facet: the facet that embeddings are made of; None takes that of the masks.
+        embed_block: the block that embeddings are made of, from 1; None takes that of the masks.
 
     Raises:
         TypeError: ``config`` is not a configuration.
@@ -91,6 +101,8 @@ def load_model(
         >>> dataset.apply_model(model, label_field="promerge", batch_size=8, num_workers=0)
     """
     config = _choose_config(method, preset, config, image_size)
+    if not embed and (embed_facet, embed_block) != (None, None):
+        raise ValueError("embed_facet and embed_block are for embeddings; give embed=True, too")
     if isinstance(encoder, Encoder):
         given = {
             "checkpoint": checkpoint is not None,
@@ -101,11 +113,13 @@ def load_model(
             "resize": resize != "square",
             "compile": compile,
             "block": block is not None,
+            "embed_facet": embed_facet is not None,
+            "embed_block": embed_block is not None,
         }
         if any(given.values()):
             names = ", ".join(name for name, is_given in given.items() if is_given)
             raise ValueError(f"the encoder is loaded already; give {names} to load_encoder instead")
-        return _with(calibration, Pipeline(encoder, config))
+        return _with(calibration, Pipeline(encoder, config, embed=embed))
     loaded = load_encoder(
         encoder or preset_encoder(preset),
         checkpoint=checkpoint,
@@ -116,8 +130,10 @@ def load_model(
         resize=resize,
         compile=compile,
         block=block,
+        embed_facet=embed_facet,
+        embed_block=embed_block,
     )
-    return _with(calibration, Pipeline(loaded, config))
+    return _with(calibration, Pipeline(loaded, config, embed=embed))
 
 
 def _with(calibration: Calibration | None, pipeline: Pipeline) -> ProMergeModel:
@@ -337,34 +353,40 @@ class ProMergeModel(
             self._require_own_images(batch, samples)
         try:
             if self._recorder is not None and samples:
-                labels = self._labels_read_ahead(batch, samples)
+                made = self._labels_read_ahead(batch, samples)
             else:
-                labels = list(self._segment(max(len(batch), 1), batch))
+                made = list(self._segment(max(len(batch), 1), batch))
         except Exception:  # FiftyOne warns and continues with the next batch
             if self._recorder is not None:
                 self._recorder.not_stored += len(batch)
             raise
         if self.kept and samples:
-            pairs = zip(samples, labels, strict=True)
-            labels = [self._with_decisions(str(sample.id), each) for sample, each in pairs]
+            pairs = zip(samples, made, strict=True)
+            made = [self._with_decisions(str(sample.id), each) for sample, each in pairs]
         if self.fills is not None and samples:
-            labels = fitting(samples, labels, self.fills, self.hash)
+            fits = fitting(samples, [each.labels for each in made], self.fills, self.hash)
+            made = [
+                each if labels is each.labels else Made(labels, None)
+                for each, labels in zip(made, fits, strict=True)
+            ]
         if self._recorder is not None and samples is not None:
             for sample in samples:
                 if not _is_generated(sample):
                     keep_size(sample)
-            self._recorder.add(samples, labels)
+            self._recorder.add(samples, made)
             self._look_at_first_images()
-        return labels
+        return [each.labels for each in made]
 
-    def _with_decisions(self, sample_id: str, labels: fo.Detections) -> fo.Detections:
+    def _with_decisions(self, sample_id: str, made: Made) -> Made:
         """The labels of an image, with what people did to those that they replace."""
         if self.kept is None or sample_id not in self.kept.paths:
-            return labels
-        stored = labels.to_dict()
+            return made
+        stored = made.labels.to_dict()
+        before = stored["detections"]
         self.kept.hand_on(sample_id, stored)
-        made: fo.Detections = fo.Detections.from_dict(stored)
-        return made
+        # A painted mask has no mean yet: its image is left to complete_embeddings.
+        means = made.means if same_masks(before, stored["detections"]) else None
+        return Made(fo.Detections.from_dict(stored), means)
 
     def _look_at_first_images(self) -> None:
         """Warn early in a run if most images have no masks, while it can still be stopped."""
@@ -377,11 +399,11 @@ class ProMergeModel(
 
     def _segment(
         self, batch_size: int, images: Iterable[ImageLike | Prepared]
-    ) -> Generator[fo.Detections, None, None]:
-        made = partial(to_detections, run=self.hash, mask_folder=self.mask_folder)
+    ) -> Generator[Made, None, None]:
+        made = partial(_made, run=self.hash, mask_folder=self.mask_folder)
         return self.pipeline.run(images, batch_size, then=made)
 
-    def _labels_read_ahead(self, batch: list[Any], samples: Sequence[Any]) -> list[fo.Detections]:
+    def _labels_read_ahead(self, batch: list[Any], samples: Sequence[Any]) -> list[Made]:
         """The labels of a batch within apply_model, while the batches after it are computed."""
         if self._read_ahead is None:
             paths = collection_of(samples[0]).values("filepath")
@@ -404,6 +426,12 @@ class ProMergeModel(
         if isinstance(sample, (fof.Frame, fof.FrameView)):
             self._refusal = fom.MediaTypeError(VIDEO_REFUSED)
             raise self._refusal
+        if self.pipeline.embed and _is_generated(sample):
+            self._refusal = ValueError(
+                "embeddings of frames or patches would be lost with their view; load the model "
+                "without embed, or make a dataset of them: samples.clone()"
+            )
+            raise self._refusal
         # FiftyOne reloads a generated dataset in the process that reads its images. If that is
         # this process, it keeps samples with the old schema. It stores their new fields, but never
         # declares them, and then neither the view nor the dataset can be read any more.
@@ -421,7 +449,8 @@ class ProMergeModel(
         if self.needs_fields is not self._default_fields and self.preprocess:
             raise fom.MediaTypeError(VIDEO_REFUSED)
         device = describe_device(self.pipeline.encoder.device)
-        self._recorder = RunRecorder(self.hash, self.pipeline.identity(), device)
+        embeds = self.pipeline.encoder.embedding_identity() if self.pipeline.embed else None
+        self._recorder = RunRecorder(self.hash, self.pipeline.identity(), device, embeds)
         self.counts, self.instances, self._refusal = self._recorder.counts, 0, None
         self.pipeline.forget_cosines()
         if self.pipeline.wants_calibration and not self.is_left_uncalibrated:
@@ -497,14 +526,14 @@ class _ReadAhead:
     def __init__(
         self,
         paths: Sequence[str],
-        segment: Callable[[Sequence[str]], Generator[fo.Detections, None, None]],
+        segment: Callable[[Sequence[str]], Generator[Made, None, None]],
     ) -> None:
         self._paths = paths
         self._segment = segment
         self._next = 0  # the index of the image whose labels come next
-        self._labels: Generator[fo.Detections, None, None] | None = None
+        self._labels: Generator[Made, None, None] | None = None
 
-    def take(self, batch: Sequence[str]) -> list[fo.Detections]:
+    def take(self, batch: Sequence[str]) -> list[Made]:
         """The labels of the next batch."""
         try:
             return [self._labels_of(path) for path in batch]
@@ -512,7 +541,7 @@ class _ReadAhead:
             self.close()
             raise
 
-    def _labels_of(self, path: str) -> fo.Detections:
+    def _labels_of(self, path: str) -> Made:
         try:
             index = self._paths.index(path, self._next)
         except ValueError:  # the dataset was changed during the run
@@ -529,6 +558,10 @@ class _ReadAhead:
         if self._labels is not None:
             self._labels.close()
             self._labels = None
+
+
+def _made(instances: Instances, run: str, mask_folder: Path | None) -> Made:
+    return Made(to_detections(instances, run, mask_folder), instances.means)
 
 
 def _summary(record: RunRecord) -> str:

@@ -19,6 +19,7 @@ __all__ = [
     "RunStart",
     "failures",
     "finished",
+    "images_of_run",
     "images_to_do",
     "redo_lost_masks",
     "start_run",
@@ -90,10 +91,10 @@ def start_run(
         )
     _warn_of_other_runs(parts, label_field, run)
     if retry_failed:
-        failed = _images_of_run(parts, label_field, run, failed_only=True)
+        failed = images_of_run(parts, label_field, run, failed_only=True)
         parts = [part for each in failed for part in settled(each)]
     if overwrite or retry_failed:
-        for redo in _images_of_run(parts, label_field, run):
+        for redo in images_of_run(parts, label_field, run):
             if is_generated(redo):  # set_values passes values on to their source
                 redo.set_values(f"{label_field}.run", [None] * len(redo))
             else:
@@ -107,7 +108,7 @@ def images_to_do(
 ) -> list[Any]:
     """Views of the images that :func:`start_run` with these arguments leaves to do."""
     if retry_failed:
-        return _images_of_run(parts, label_field, run, failed_only=True)
+        return images_of_run(parts, label_field, run, failed_only=True)
     return list(parts) if overwrite else [unfinished(part, label_field, run) for part in parts]
 
 
@@ -120,7 +121,7 @@ def redo_lost_masks(parts: Sequence[Any], label_field: str, run: str) -> None:
         run: the run hash.
     """
     paths = f"{label_field}.detections.mask_path"
-    for images in _images_of_run(parts, label_field, run):
+    for images in images_of_run(parts, label_field, run):
         if is_generated(images):
             continue
         stages: list[dict[str, Any]] = [
@@ -165,7 +166,7 @@ def finished(parts: Sequence[Any], label_field: str, run: str) -> Counter[str]:
         run: the run hash.
     """
     counts = Counter[str]()
-    for images in _images_of_run(parts, label_field, run):
+    for images in images_of_run(parts, label_field, run):
         counts.update(images.count_values(f"{label_field}.status"))
     return counts
 
@@ -178,12 +179,12 @@ def failures(samples: Any, label_field: str, run: str) -> Iterator[Failure]:
         label_field: the field with the masks.
         run: the run hash.
     """
-    for images in _images_of_run([samples], label_field, run, failed_only=True):
+    for images in images_of_run([samples], label_field, run, failed_only=True):
         for path, reason in zip(*images.values(["filepath", f"{label_field}.error"]), strict=True):
             yield Failure(path, reason or "unknown")
 
 
-def _images_of_run(
+def images_of_run(
     parts: Sequence[Any], label_field: str, run: str, *, failed_only: bool = False
 ) -> list[Any]:
     """Views of the images that have labels of a run; none if the field was never filled."""

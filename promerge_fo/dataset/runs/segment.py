@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ import fiftyone as fo
 import fiftyone.core.utils as fou
 from pymongo.errors import ConnectionFailure
 
+from promerge_fo.dataset.classes.embeddings import complete_embeddings, require_comparable
 from promerge_fo.dataset.database import (
     is_generated,
     is_too_large,
@@ -30,6 +31,7 @@ from promerge_fo.dataset.runs.calibrating import calibrate_once
 from promerge_fo.dataset.runs.model import OutOfStepError, ProMergeModel
 from promerge_fo.dataset.runs.resume import (
     finished,
+    images_of_run,
     images_to_do,
     redo_lost_masks,
     start_run,
@@ -112,6 +114,9 @@ def segment_dataset(
     was accepted, rejected, named, tagged or painted (IoU over 0.9) takes its place. Images with
     such labels are segmented once before the run begins, to see whether anything would be lost.
 
+    A model that was loaded with ``embed`` also gives the masks embeddings, in the same pass; images
+    that were done before without get theirs afterwards.
+
     Args:
         samples: a ``fiftyone.Dataset`` or view of images.
         model: the model, from :func:`promerge_fo.load_model`.
@@ -138,13 +143,20 @@ def segment_dataset(
     Raises:
         fiftyone.core.media.MediaTypeError: the samples are videos, 3D scenes, or groups whose
             active slice has no images; the message says what to select instead.
-        ValueError: both ``overwrite`` and ``retry_failed`` are given.
+        ValueError: both ``overwrite`` and ``retry_failed`` are given; or the model embeds, and
+            images that this run has done have embeddings that do not compare, or the samples are
+            frames of videos.
         promerge_fo.dataset.DecisionsLostError: what people did to labels would be lost. Nothing has
             been changed.
         OSError: the folder for the masks cannot be made.
         pymongo.errors.ConnectionFailure: the database was unreachable for more than ten minutes.
     """
     samples = images_of(samples)
+    if model.pipeline.embed and is_generated(samples):
+        raise ValueError(
+            "embeddings of frames or patches would be lost with their view; load the model without "
+            "embed, or make a dataset of them: samples.clone()"
+        )
     if calibrate:
         calibrate_once(samples, model, progress=progress)
     else:
@@ -153,6 +165,10 @@ def segment_dataset(
     mask_folder = _mask_folder(output_dir, run, label_field)
     which: dict[str, Any] = {"overwrite": overwrite, "retry_failed": retry_failed}
     parts = settled(samples, limit)
+    if model.pipeline.embed and not overwrite:
+        source = model.pipeline.encoder.embedding_identity()
+        for done in images_of_run(parts, label_field, run):
+            require_comparable(done, label_field, source)
     if not retry_failed:
         redo_lost_masks(parts, label_field, run)
     kept = Kept(images_to_do(parts, label_field, run, **which), label_field)
@@ -164,6 +180,7 @@ def segment_dataset(
     start = start_run(parts, label_field, run, **which)
     total, before, left = start.total, start.finished, start.left
     if left == 0:
+        _embed_rest(start.parts, label_field, model.pipeline, batch_size, progress)
         return Report(skipped=total, diagnosis=diagnose(before))
     counts, instances, passes, interrupted = Counter[str](), 0, 0, False
     started = time.perf_counter()
@@ -217,12 +234,22 @@ def segment_dataset(
     seconds = time.perf_counter() - started
     if passes > 1:
         _update_record(samples, label_field, run, model, seconds, interrupted, earlier)
+    if not interrupted:  # what the pass above did not reach
+        _embed_rest(start.parts, label_field, model.pipeline, batch_size, False)
     unstored = (
         0 if interrupted or is_generated(samples) else total - before.total() - counts.total()
     )
     return Report(
         dict(counts), before.total(), instances, seconds, interrupted, model.diagnosis, unstored
     )
+
+
+def _embed_rest(
+    parts: Sequence[Any], label_field: str, pipeline: Pipeline, batch_size: int, show: ShowProgress
+) -> None:
+    """Give masks embeddings that have none, if the pipeline embeds."""
+    for part in parts if pipeline.embed else ():
+        complete_embeddings(part, label_field, pipeline, batch_size, progress=show)
 
 
 def _mask_folder(output_dir: str | None, run: str, label_field: str) -> Path | None:

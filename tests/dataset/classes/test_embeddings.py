@@ -79,6 +79,7 @@ def test_a_mask_without_a_pixel_and_one_of_nan_features_have_no_mean():
     crops = [Crop(np.ones((2, 2), bool), 0, 0), Crop(np.zeros((2, 2), bool), 0, 0)]
     found = mean_features(features, [*crops, Crop(np.zeros((0, 3), bool), 4, 0)], (4, 4))
     assert np.isfinite(found).all(axis=1).tolist() == [True, False, False]
+    assert mean_features(features, [], (4, 4)).shape == (0, 2)
     features[1, 0, 0] = float("nan")
     assert np.isnan(mean_features(features, crops[:1], (4, 4))).all()
 
