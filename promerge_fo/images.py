@@ -113,7 +113,8 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         ImageError: as :func:`load_image`, except that broken pixels go unnoticed.
 
     Examples:
-        >>> read_header("photo.jpg").size  # doctest: +SKIP
+        >>> Image.new("RGB", (640, 480)).save("photo.jpg")
+        >>> read_header("photo.jpg").size
         (480, 640)
     """
     with _opened(path) as image:

@@ -157,3 +157,28 @@ def test_swapped_and_missing_metadata(tmp_path):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(TooLargeError, match="at most 500"):
         patch.setenv("PROMERGE_MAX_PIXELS", "500")
         image_size({"filepath": path, "metadata": swapped})
+
+
+def test_what_comes_from_a_cluster_has_the_workers_sizes(fo, dataset):
+    """The files need not be seen by the machine that merges."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from promerge_fo.dataset.labels import declare_field
+    from promerge_fo.dataset.runs.merge import merge_rows
+
+    dataset.add_samples([fo.Sample(filepath=f"/{name}.png") for name in "abc"])
+    first = dataset.first()
+    first.metadata = fo.ImageMetadata(width=7, height=5, size_bytes=99)
+    first.save()
+    declare_field(dataset, "promerge")
+    row = {"status": "ok", "error": None, "scores": [], "counts": []}
+    rows = [
+        {**row, "filepath": "/a.png", "height": 7, "width": 5},
+        {**row, "filepath": "/b.png", "height": 3, "width": 4},
+        {**row, "filepath": "/c.png", "height": 0, "width": 0, "status": "failed", "error": "-"},
+    ]
+    with ThreadPoolExecutor(1) as pool:
+        merge_rows(dataset, "promerge", "0" * 16, rows, pool)
+    dataset.reload()
+    assert sizes_of(dataset) == {"/a.png": (7, 5), "/b.png": (3, 4), "/c.png": (None, None)}
+    assert dataset.values("metadata.size_bytes") == [99, None, None]
