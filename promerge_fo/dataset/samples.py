@@ -333,7 +333,10 @@ def require_objects(samples: Any, gt_field: str) -> None:
     """
     name = repr(root_dataset(samples).name)
     if not samples:
-        raise ValueError(f"{name} holds no images here; add some, or choose another view")
+        raise ValueError(
+            f"there is no image to measure on: {name} is empty here; add images, or choose another "
+            "view"
+        )
     try:
         require_detections(samples, gt_field)
     except ValueError as error:

@@ -81,7 +81,7 @@ def test_what_cannot_be_measured_is_said_in_words(fo, photographs, tmp_path, cap
     dataset = fo.Dataset("photos")
     tune = ["tune", "--dataset", "photos", "--encoder", "texture", "--folder", str(tmp_path)]
     assert main(tune) == 2
-    assert "'photos' holds no images here; add some" in capsys.readouterr().err
+    assert "there is no image to measure on: 'photos' is empty here" in capsys.readouterr().err
     for path in photographs:
         dataset.add_sample(fo.Sample(filepath=path, ground_truth=fo.Detections()))
     said = "no image of 'photos' has ground truth: the field 'ground_truth' has no object in any"

@@ -251,7 +251,7 @@ def _find_existing(name: str, origin: dict[str, Any]) -> fo.Dataset | None:
         return None
     dataset = fo.load_dataset(name)
     stored = dataset.info.get(_INFO, {})
-    if not stored and not dataset:  # an interruption left it empty
+    if not stored and dataset.persistent and not dataset:  # an interruption left it empty
         return dataset
     if {key: stored.get(key) for key in origin} != origin:
         holds = f"{stored['benchmark']} of {stored['root']}" if stored else "something else"

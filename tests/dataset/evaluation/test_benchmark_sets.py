@@ -255,6 +255,20 @@ def test_annotations_of_images_as_they_are_stored_are_left_out(load, tmp_path, c
         load("coco2017", make=False, dataset_name="all turned")
 
 
+def test_a_dataset_that_an_interruption_left_empty_is_filled(fo, load, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fo.Dataset, "add_sample_field", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            load("coco2017", dataset_name="interrupted")
+    dataset = load("coco2017", dataset_name="interrupted")
+    assert len(dataset) > 0
+    assert load("coco2017", dataset_name="interrupted") is dataset
+    dataset.delete()
+
+
 def test_another_dataset_of_the_name_is_left_alone(fo, load, dataset):
     with pytest.raises(ValueError, match="already, and it holds something else"):
         load("coco2017", dataset_name=dataset.name)
