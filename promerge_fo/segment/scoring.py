@@ -143,7 +143,8 @@ def after_refinement(
         (n,) float32 in [0, 1].
     """
     rest = 1 - np.exp(-(((1 - area) / REST) ** 2))
-    return (rest * np.cbrt(quality.astype(np.float64) ** 2 * agreement)).astype(np.float32)
+    score = rest * np.cbrt(quality.astype(np.float64) ** 2 * agreement)
+    return np.asarray(score, dtype=np.float32)
 
 
 def _stability(
