@@ -174,3 +174,13 @@ def test_a_swapped_width_and_height_is_not_exported(fo, spoil, dataset, tmp_path
             points = np.array(line.split()[1:], float).reshape(-1, 2) * [60, 40]
             assert np.abs(points.min(axis=0) - [15, 10]).max() < 0.1
             assert np.abs(points.max(axis=0) - [45, 30]).max() < 0.1
+
+
+def test_a_queue_of_a_review_goes_on(spoil, dataset):
+    from promerge_fo.dataset.review.queue import review_queue
+
+    for changes, _, _ in BAD.values():
+        spoil(changes)
+    for order in ("score", "size"):
+        page = review_queue(dataset, "promerge", order, limit=5)
+        assert len(page) == 5
