@@ -98,6 +98,7 @@ def replaced_field(
                     _back_up(dataset, label_field, [sample_id for sample_id, _ in pairs], before)
                 _write(dataset, label_field, pairs)
             kept.part_with(lost, drop_decisions)
+            declare_field(samples, label_field)  # now that frames have labels for their videos
             yield
         except BaseException:
             logger.warning("the field %r is being restored to what it was", label_field)
