@@ -390,5 +390,7 @@ def _describe(image: Image.Image) -> str:
 
 
 def _broken(name: str, error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return f"{name}: there was not enough memory to read the image; use fewer workers"
     reason = str(error) or type(error).__name__
     return f"{name} is broken or cut off ({reason}); copy, download or export it again"

@@ -285,3 +285,16 @@ def test_arrays_that_are_no_images_are_refused(image, error, message):
 def test_a_pil_image_without_pixels_is_refused():
     with pytest.raises(ImageError, match="no pixels"):
         load_image(Image.new("RGB", (0, 4)))
+
+
+def test_an_image_that_finds_no_memory_is_not_said_to_be_broken(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (30, 20)).save(path)
+
+    def scarce(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "load", scarce)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", scarce)
+    with pytest.raises(ImageError, match=r"a.png: there was not enough memory to read the image"):
+        load_image(path)
