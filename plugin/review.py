@@ -204,10 +204,16 @@ def show_decided(ctx: Any, what: str, is_undone: bool = False) -> bool:
     Returns:
         Whether another page was opened.
     """
-    ctx.ops.notify(what, variant="success")
     if on_page(ctx) or (is_undone and _remembered(ctx).get("is_finished")):
+        ctx.ops.notify(what, variant="success")
         return bool(len(open_page(ctx)))
+    show_changed(ctx, what)
+    return False
+
+
+def show_changed(ctx: Any, what: str) -> None:
+    """After labels were changed: say so, and show them as they are now."""
+    ctx.ops.notify(what, variant="success")
     ctx.ops.clear_selected_samples()
     ctx.ops.clear_selected_labels()
     ctx.ops.reload_samples()
-    return False

@@ -77,6 +77,41 @@ def from_app():
 
 
 @pytest.fixture
+def context():
+    """What the App sends with a request: ``context(view, params, selected=...)``."""
+    from fiftyone.operators.executor import ExecutionContext, Executor
+
+    def make(samples, params=None, **request):
+        return ExecutionContext(
+            request_params={
+                "dataset_name": samples._root_dataset.name,
+                "view": samples.view()._serialize(),
+                "params": params or {},
+                **request,
+            },
+            executor=Executor(),
+        )
+
+    return make
+
+
+@pytest.fixture
+def panel(operator, context):
+    """Calls a method of a panel as the App does, and keeps the panel's state in between."""
+    state = {}
+
+    def call(name, method, samples, params=None, **request):
+        params = {"panel_id": "p", "panel_state": state, "__method__": method, **(params or {})}
+        ctx = context(samples, params, **request)
+        operator(name).execute(ctx)
+        state.update(ctx.panel_state)
+        return ctx
+
+    call.state = state
+    return call
+
+
+@pytest.fixture
 def launch():
     """Does what was scheduled, as ``fiftyone delegated launch`` would: ``launch(result)``."""
     from fiftyone.operators.delegated import DelegatedOperationService

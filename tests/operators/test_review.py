@@ -21,41 +21,6 @@ def labelled(fo, dataset):
     return dataset
 
 
-@pytest.fixture
-def context():
-    """What the App sends with a request: ``context(view, params, selected=...)``."""
-    from fiftyone.operators.executor import ExecutionContext, Executor
-
-    def make(samples, params=None, **request):
-        return ExecutionContext(
-            request_params={
-                "dataset_name": samples._root_dataset.name,
-                "view": samples.view()._serialize(),
-                "params": params or {},
-                **request,
-            },
-            executor=Executor(),
-        )
-
-    return make
-
-
-@pytest.fixture
-def panel(operator, context):
-    """Calls a method of a panel as the App does, and keeps the panel's state in between."""
-    state = {}
-
-    def call(name, method, samples, params=None, **request):
-        params = {"panel_id": "p", "panel_state": state, "__method__": method, **(params or {})}
-        ctx = context(samples, params, **request)
-        operator(name).execute(ctx)
-        state.update(ctx.panel_state)
-        return ctx
-
-    call.state = state
-    return call
-
-
 def asked(ctx):
     """What was asked of the App, by operator, the last of each."""
     return {request.operator_uri: request.params for request in ctx.executor._requests}

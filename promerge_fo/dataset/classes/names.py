@@ -127,7 +127,7 @@ def name_groups(samples: Any, label_field: str, name: str, groups: Sequence[str]
     """Give all masks of one or more groups a name, as one action.
 
     Args:
-        samples: a dataset, a view or a patches view.
+        samples: a dataset, a view or a patches view, which stands for its whole dataset.
         label_field: a field with groups, from :func:`~promerge_fo.dataset.group_instances`.
         name: as for :func:`name_instances`.
         groups: the names of the groups.
@@ -139,12 +139,16 @@ def name_groups(samples: Any, label_field: str, name: str, groups: Sequence[str]
         fiftyone.core.media.MediaTypeError: the samples are not images.
         ValueError: as :func:`name_instances`; or there is no such group.
     """
-    path, change = _prepare(samples, label_field, name, "group")
-    masks = read_masks(source_of(samples), label_field)
+    whole = source_of(samples)
+    path, change = _prepare(whole, label_field, name, "group")
+    masks = read_masks(whole, label_field)
     groups = [groups] if isinstance(groups, str) else list(groups)
     members = [group_members(masks, label_field, str(group)) for group in groups]
     ids = masks.ids[np.unique(np.concatenate([np.zeros(0, np.int64), *members]))]
-    return _name_listed(samples, path, ids.tolist(), change)
+    count = _name_listed(whole, path, ids.tolist(), change)
+    if is_patches(samples):
+        samples.reload()
+    return count
 
 
 def nearest_unnamed(
@@ -215,7 +219,7 @@ def propagate_names(samples: Any, label_field: str, found: Nearest) -> int:
     """Give masks the names of their nearest named masks, as one action.
 
     Args:
-        samples: a dataset, a view or a patches view.
+        samples: a dataset, a view or a patches view, which stands for its whole dataset.
         label_field: a field with detections.
         found: from :func:`nearest_unnamed`.
 
@@ -228,7 +232,8 @@ def propagate_names(samples: Any, label_field: str, found: Nearest) -> int:
         >>> propagate_names(dataset, "promerge", found.without(session.selected))
         47
     """
-    path = _declared_path(samples, label_field)
+    whole = source_of(samples)
+    path = _declared_path(whole, label_field)
     change = _naming("propagation")
     by_id = {i: (n, d) for i, n, d in zip(found.ids, found.names, found.distances, strict=True)}
 
@@ -236,7 +241,10 @@ def propagate_names(samples: Any, label_field: str, found: Nearest) -> int:
         names, distances = zip(*(by_id[str(i)] for i in ids), strict=True)
         return {**change, **attributes_by_id(ids, label=names, name_distance=distances)}
 
-    return _name_listed(samples, path, found.ids, each)
+    count = _name_listed(whole, path, found.ids, each)
+    if is_patches(samples):
+        samples.reload()
+    return count
 
 
 def undo_names(samples: Any, label_field: str) -> int:

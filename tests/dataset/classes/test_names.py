@@ -60,7 +60,9 @@ def test_groups_are_named(embedded):
     assert {labels[i].named_by for i in members} == {"group"}
     names = {each.name: each.names for each in pfo.list_groups(embedded, FIELD)}
     assert names == {"1": {"animal": 20}, "2": {}, "3": {"animal": 20}}
-    assert pfo.name_groups(embedded, FIELD, "car", "2") == 20
+    shown = pfo.view_group(embedded, FIELD, "2", limit=5)
+    assert pfo.name_groups(shown, FIELD, "car", "2") == 20, "more than are shown"
+    assert set(shown.values(f"{FIELD}.label")) == {"car"}
     with pytest.raises(ValueError, match="has no group '7'; its groups are: 1, 2, 3"):
         pfo.name_groups(embedded, FIELD, "car", ["1", "7"])
 
@@ -78,8 +80,9 @@ def test_names_spread_to_the_nearest_masks_that_have_none(embedded):
     assert shown.values("id") == found.ids
     assert stored(embedded) == before, "looking changes nothing"
 
-    named = pfo.propagate_names(embedded, FIELD, found.without(found.ids[1:3]))
+    named = pfo.propagate_names(shown, FIELD, found.without(found.ids[1:3]))
     assert named == 3
+    assert shown.values(f"{FIELD}.label") == ["dog", "fg", "fg", "dog", "dog"]
     labels = labels_of(embedded)
     assert [labels[i].label for i in found.ids] == ["dog", "fg", "fg", "dog", "dog"]
     for i, distance in zip(found.ids, found.distances, strict=True):
