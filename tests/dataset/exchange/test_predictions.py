@@ -406,7 +406,10 @@ def test_malformed_entries_are_named_and_the_others_stored(scenes, results, stor
         8: ({**good, "score": -0.1}, "its score is -0.1"),
         9: ({**good, "category_id": "1"}, "its category_id is no whole number"),
         10: ({**good, "bbox": [0, 0, -1, 3]}, "its bbox has the width -1 and the height 3"),
-        11: ({**good, "segmentation": {**rle, "size": [60, 40]}}, "of an image of 40 x 60 pixels (width x height), but its image has 60 x 40"),
+        11: (
+            {**good, "segmentation": {**rle, "size": [60, 40]}},
+            "is of an image of 40 x 60 pixels",
+        ),
         12: ({**good, "segmentation": {**rle, "counts": rle["counts"][:-3]}}, "its counts"),
         13: ({"image_id": 1, "score": 0.5}, "it has neither segmentation nor bbox"),
         14: ({**good, "id": [1]}, "its id is neither a whole number nor a short text"),
