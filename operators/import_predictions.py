@@ -14,13 +14,13 @@ class ImportPredictions(LongOperator):
     """A form and a call of ``promerge_fo.dataset.import_predictions``."""
 
     label = "ProMerge: import predictions"
-    description = "coco_instances_results.json of any detector, as a field"
+    description = "What a detector found, as a field: COCO's JSON, or torchvision's tensors"
     icon = "upload"
     button = "Import"
 
     def ask(self, form: Form) -> None:
         form.target()
-        about = "coco_instances_results.json"
+        about = "coco_instances_results.json, ultralytics' predictions.json, or torchvision's .pt"
         form.path("path", "Predictions", about, _require_file, missing="Say which file.")
         form.path(
             "annotations",

@@ -35,7 +35,12 @@ def add_commands(commands: Commands) -> None:
 
     made = add_command(commands, import_, "DATASET FILE --label-field NAME [options]", "import")
     add(made, "dataset")
-    add(made, "file", "FILE", "predictions in COCO's format (JSON)")
+    add(
+        made,
+        "file",
+        "FILE",
+        "predictions: JSON in COCO's format, also of ultralytics; torchvision's in a .pt file",
+    )
     add(made, "--view")
     add(made, "--label-field", "NAME", "field for the labels", required=True)
     add(made, "--annotations", "JSON", "COCO file with the images that the ids are of")
@@ -91,6 +96,10 @@ def export(
         if summary[name]:
             print(f"images left out: {summary[name]} {name}")
     print(f"images lie in {summary['image_root']}; {summary['manifest']} says what this is made of")
+    if options["format"] == "yolo":
+        index = summary["files"]["dataset"]
+        data = f'data="{index}"' if " " in index else f"data={index}"
+        print(f"ultralytics trains on it: yolo segment train model=yolo11n-seg.pt {data}")
     return 1 if summary["unreadable"] and not summary["images"] else 0
 
 
@@ -99,8 +108,9 @@ def import_(
 ) -> int:
     r"""Take in a detector's predictions.
 
-    The predictions (coco_instances_results.json, as detectron2 writes it) become labels in a field
-    of a dataset. Images are found by their coco_id, by the ids of an annotation file
+    The predictions (coco_instances_results.json, as detectron2 writes it, predictions.json of
+    ultralytics, or what torchvision's detectors return, in a .pt file) become labels in a field of
+    a dataset. Images are found by their coco_id, by the ids of an annotation file
     (--annotations, such as the export that the detector was trained or tested on), or by path or
     name. Predictions that do not fit are named and left out. A file that is not complete is
     refused, and then nothing changes.

@@ -155,12 +155,16 @@ class _MissingOnCPU(TorchDispatchMode):  # type: ignore[no-untyped-call]
         here = [_here(each) for each in there]
         args, kwargs = tree_unflatten(here, structure)
         found = func(*args, **kwargs)
-        device, given = self._device, dict[int, Any]()
+        given: dict[int, Any] = {}
         if func._schema.is_mutable:
             for copied, original in zip(here, there, strict=True):
                 if isinstance(copied, torch.Tensor) and copied is not original:
                     given[id(copied)] = original.copy_(copied)
-        return tree_map_only(torch.Tensor, lambda each: given.get(id(each), each).to(device), found)
+
+        def back(tensor: torch.Tensor) -> Any:
+            return given[id(tensor)] if id(tensor) in given else tensor.to(self._device)
+
+        return tree_map_only(torch.Tensor, back, found)
 
 
 def _here(argument: Any) -> Any:

@@ -15,7 +15,14 @@ from promerge_fo.files import sha256_of
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Weights", "WeightsError", "load_weights", "plain_state", "read_checkpoint"]
+__all__ = [
+    "Weights",
+    "WeightsError",
+    "hub_trouble",
+    "load_weights",
+    "plain_state",
+    "read_checkpoint",
+]
 
 HUB_TIMEOUT_S = 5.0
 """Seconds to wait for the Hugging Face hub."""
@@ -85,7 +92,7 @@ def _from_hub(repository: str, name: str, filename: str | None) -> Path:
         cached = hub.try_to_load_from_cache(repository, file, revision=revision or None)
         if isinstance(cached, str):
             return Path(cached)
-    if trouble := _hub_trouble():
+    if trouble := hub_trouble():
         raise _no_weights(name, trouble)
     for file in files:
         if path := _download(repository, file, revision or None, name):
@@ -107,7 +114,7 @@ def _download(repository: str, file: str, revision: str | None, name: str) -> Pa
         raise _no_weights(name, f"{type(error).__name__}: {error}") from error
 
 
-def _hub_trouble() -> str | None:
+def hub_trouble() -> str | None:
     """Why the hub cannot be reached, or None. A download would retry for most of a minute."""
     from huggingface_hub import constants, get_session
 

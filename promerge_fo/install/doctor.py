@@ -179,16 +179,13 @@ def _device() -> _Found:
 def _weights() -> _Found:
     from huggingface_hub import constants, try_to_load_from_cache
 
+    from promerge_fo.encoder.weights import hub_trouble
+
     model = "vit_base_patch8_224.dino"
     for file in ("model.safetensors", "pytorch_model.bin"):
         if isinstance(try_to_load_from_cache(f"timm/{model}", file), str):
             return "ok", f"{model} is in the Hugging Face cache"
-    if constants.HF_HUB_OFFLINE:
-        whence = "and HF_HUB_OFFLINE forbids to download it"
-    elif remedies.is_reachable(constants.ENDPOINT):
-        whence = "it is downloaded at first use (340 MB)"
-    else:
-        whence = f"and {constants.ENDPOINT} cannot be reached"
+    whence = hub_trouble() or "it is downloaded at first use (340 MB)"
     return (
         "note",
         f"{model} is not in the Hugging Face cache; {whence}",

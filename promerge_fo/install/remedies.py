@@ -5,20 +5,15 @@ Each function reads ``sys.platform`` when it is called, and imports nothing that
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
-import socket
 import sys
 from pathlib import Path
-from threading import Thread
 from typing import Any
-from urllib.parse import urlsplit
 
 __all__ = [
     "compiler",
     "gpu",
-    "is_reachable",
     "mongod_missing",
     "mongod_not_running",
     "packages_missing",
@@ -140,28 +135,3 @@ def unwritable(names: list[str]) -> str:
         "$env:USERPROFILE = 'D:\\a\\folder\\of\\yours'",
     )
     return f"{one}, or name other places: {', '.join(names)}"
-
-
-def is_reachable(url: str, seconds: float = 3.0) -> bool:
-    """Whether a server answers; True where a proxy is set, which alone may know.
-
-    Args:
-        url: of the server.
-        seconds: the most that this takes.
-    """
-    if any(name.lower() in ("https_proxy", "all_proxy") for name in os.environ):
-        return True
-    found: list[bool] = []
-
-    def connect() -> None:
-        try:
-            parts = urlsplit(url)
-            socket.create_connection((parts.hostname or url, parts.port or 443), seconds).close()
-            found.append(True)
-        except OSError:
-            pass
-
-    asking = Thread(target=connect, daemon=True)  # looking up a name has no time limit of its own
-    asking.start()
-    asking.join(seconds)
-    return bool(found)

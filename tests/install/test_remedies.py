@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import socket
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,12 +27,6 @@ def system(monkeypatch):
         monkeypatch.setattr(remedies.shutil, "which", lambda c: c if c in commands else None)
 
     return become
-
-
-@pytest.fixture
-def no_proxy(monkeypatch):
-    for proxy in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(proxy, raising=False)
 
 
 def torch_of(cuda=None, mps_built=False, mps=False):
@@ -126,31 +118,22 @@ def test_a_torch_that_cannot_be_loaded(system):
 
 
 @each("cp -r", "cp -r", "xcopy /e")
-def test_a_closed_network(system, monkeypatch, no_proxy, name, words):
-    """Nothing listens at the port, so the connection is refused."""
+def test_a_closed_network(system, monkeypatch, name, words):
+    """Nothing listens at that port, so that the connection is refused."""
     from huggingface_hub import constants
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{free.getsockname()[1]}")
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *given: None)
-        system(name)
-        finding = doctor._weights()
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *given: None)
+    system(name)
+    finding = doctor._weights()
     assert finding.state == "note"
-    assert finding.detail.endswith(f"and {constants.ENDPOINT} cannot be reached")
+    assert "; http://127.0.0.1:9 cannot be reached" in finding.detail
     for text in (words, "hf download timm/vit_base", constants.HF_HUB_CACHE, "encoder='texture'",
                  "HTTPS_PROXY", "HF_ENDPOINT"):  # fmt: skip
         assert text in finding.remedy
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert "HF_HUB_OFFLINE forbids to download it" in doctor._weights().detail
-
-
-def test_a_name_server_that_does_not_answer_is_not_waited_for(monkeypatch, no_proxy):
-    monkeypatch.setattr(remedies.socket, "create_connection", lambda *given: time.sleep(20))
-    started = time.monotonic()
-    assert not remedies.is_reachable("https://huggingface.co", 0.1)
-    assert time.monotonic() - started < 10
+    assert "HF_HUB_OFFLINE is set" in doctor._weights().detail
 
 
 @each("export HOME=", "export HOME=", "$env:USERPROFILE")

@@ -20,6 +20,7 @@ from promerge_fo.annotations.json_stream import read_elements
 from promerge_fo.annotations.untrusted_masks import EntryError, number
 from promerge_fo.dataset.database import aggregate
 from promerge_fo.dataset.exchange.image_index import ImageIndex
+from promerge_fo.dataset.exchange.tensor_file import is_tensor_file, tensor_entries
 from promerge_fo.dataset.labels import LABEL
 from promerge_fo.dataset.sizes import image_size
 from promerge_fo.dataset.stored_labels import LARGEST, label_document
@@ -91,19 +92,20 @@ class Images:
 
     Attributes:
         ids: the samples' ids, in order.
+        paths: the paths of their files.
         index: finds the position of a sample by an image id.
     """
 
     def __init__(self, samples: Any, annotations: str | os.PathLike[str] | None) -> None:
         self.ids: list[bson.ObjectId] = []
-        self._paths: list[str] = []
+        self.paths: list[str] = []
         self._metadata: list[dict[str, Any] | None] = []
         self._sizes: dict[int, tuple[int, int] | EntryError] = {}
         for document in aggregate(samples.select_fields("metadata")):
             self.ids.append(document["_id"])
-            self._paths.append(document["filepath"])
+            self.paths.append(document["filepath"])
             self._metadata.append(document.get("metadata"))
-        self.index = ImageIndex(samples, self._paths, annotations)
+        self.index = ImageIndex(samples, self.paths, annotations)
 
     def size(self, position: int) -> tuple[int, int]:
         """The size of an image, as it is shown.
@@ -118,7 +120,7 @@ class Images:
             EntryError: the image cannot be read.
         """
         if position not in self._sizes:
-            document = {"filepath": self._paths[position], "metadata": self._metadata[position]}
+            document = {"filepath": self.paths[position], "metadata": self._metadata[position]}
             try:
                 self._sizes[position] = image_size(document)
             except ImageError as reason:
@@ -173,10 +175,13 @@ class Intake:
         """Read and check all predictions of a file.
 
         Raises:
-            ValueError: the file is not JSON to its end, or has an entry that is too long.
+            ValueError: the file is not JSON to its end, or has an entry that is too long; or it is
+                one of tensors that are no predictions.
             OSError: the file cannot be read.
         """
-        for section, index, value in read_elements(path):
+        tensors = is_tensor_file(path)
+        found = tensor_entries(path, self._images.paths) if tensors else read_elements(path)
+        for section, index, value in found:
             if section not in (None, "annotations"):
                 continue
             self._entries += 1
@@ -195,6 +200,9 @@ class Intake:
         image_id = entry.get("image_id")
         if image_id is None or not _is_id(image_id):
             raise EntryError("image_id", "its image_id is neither a whole number nor a short text")
+        name = entry.get("file_name")
+        if _is_id(name) and isinstance(name, str) and not self._images.index.is_by_file:
+            image_id = name  # of ultralytics, whose image_id is made of the file's name
         position = self._images.index.find(image_id)
         if position is None:
             self._unmatched += 1

@@ -38,6 +38,7 @@ class ImageIndex:
 
     Attributes:
         categories: category names by id, if the annotation file has ``categories``.
+        is_by_file: whether there is an annotation file, which says what the ids mean.
 
     Raises:
         ValueError: the annotation file has no images, or two images with the same id; or some
@@ -48,6 +49,7 @@ class ImageIndex:
         self, samples: Any, paths: Sequence[str], annotations: str | os.PathLike[str] | None
     ) -> None:
         self.categories: dict[int, str] = {}
+        self.is_by_file = annotations is not None
         self._paths = paths
         if annotations is not None:
             self._numbers = self._from_annotations(annotations)

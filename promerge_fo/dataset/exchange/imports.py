@@ -1,4 +1,4 @@
-"""Import a detector's predictions, from a results file in COCO's format, as a field of labels."""
+"""Import a detector's predictions, from a file as the detector wrote it, as a field of labels."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from promerge_fo.dataset.database import root_dataset
 from promerge_fo.dataset.exchange.entries import Images, ImportReport, Intake
 from promerge_fo.dataset.exchange.image_index import ImageIndex
 from promerge_fo.dataset.exchange.replace_field import replaced_field, require_free_field
+from promerge_fo.dataset.exchange.tensor_file import is_tensor_file
 from promerge_fo.dataset.provenance import register
 from promerge_fo.dataset.samples import whole_images_of
 from promerge_fo.files import sha256_of
@@ -49,6 +50,12 @@ def import_predictions(
     ``annotations`` and ``images`` such as an export, can be imported as well. A prediction without
     a score becomes a label without confidence; for ``min_score`` and ``top_k`` its score is 1.
 
+    The ``predictions.json`` of ultralytics (``save_json=True``) is such a list. Its ``image_id`` is
+    made of the file's name, so its ``file_name`` finds the image, where there is one. What
+    torchvision's detectors return is read from a file of ``torch.save`` (``.pt``, ``.pth``): a list
+    with a dictionary for each sample, or such dictionaries by image id or file name, with ``boxes``
+    (XYXY), ``scores``, ``labels`` and ``masks`` (foreground over 0.5).
+
     An image is found
 
     - by the ``images`` of the annotation file, if there is one: their ``file_name`` is compared
@@ -71,7 +78,7 @@ def import_predictions(
 
     Args:
         samples: a dataset or a view of images.
-        path: the JSON file.
+        path: the file of predictions.
         label_field: the field for the labels.
         annotations: a JSON file with ``images`` (``id``, ``file_name``), which defines the ids.
         min_score: the lowest score to import, in [0, 1].
@@ -106,7 +113,7 @@ def import_predictions(
     file = Path(path).expanduser()
     if annotations is not None:
         annotations = Path(annotations).expanduser()
-    elif holds_object(file):
+    elif not is_tensor_file(file) and holds_object(file):
         annotations = file
     images = Images(samples, annotations)
     names = _class_names(class_names, images.index)
