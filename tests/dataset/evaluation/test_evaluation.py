@@ -442,6 +442,24 @@ def test_a_run_that_fails_leaves_no_trace_and_the_earlier_one_of_its_name(
     assert later["counts"] == [[1, None], [1, None], [1, None]]
 
 
+def test_a_view_may_speak_of_what_its_own_evaluation_replaces(fo, small):
+    pfo.evaluate_instances(small, "found", "truth", "first")
+    view = small.match(fo.ViewField("first_tp") > 0)
+    results = pfo.evaluate_instances(view, "found", "truth", "first")
+    assert results.config.images == 1
+    assert small.values("first_tp") == [1, None]
+    view = small.exists("first_tp", False)
+    assert pfo.evaluate_instances(view, "found", "truth", "first").config.images == 1
+    assert small.values("first_tp") == [None, 0]
+    hits = small.filter_labels("found", fo.ViewField("confidence") < 0.85, only_matches=False)
+    pfo.evaluate_instances(hits, "found", "truth", "first")
+    assert small.values("first_fp") == [0, 0]
+    hits = small.filter_labels("found", fo.ViewField("first") == "tp", only_matches=False)
+    results = pfo.evaluate_instances(hits, "found", "truth", "first")
+    assert results.metrics()["segm"]["AP50"] == pytest.approx(100 * 51 / 101)
+    assert small.count_values("found.detections.first") == {"tp": 1, None: 2}
+
+
 def test_bad_input_is_refused_before_work_starts(fo, small):
     with pytest.raises(ValueError, match="the field 'nothing' does not exist"):
         pfo.evaluate_instances(small, "nothing", "truth")
