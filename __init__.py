@@ -27,6 +27,7 @@ ENCODERS = {
     "promerge-dinov3-vitb16": "vit_base_patch16_dinov3.lvd1689m",
     "promerge-texture": "texture",
 }
+SMALLEST = "promerge-dino-vits16"  #: which has the preset "fast" by default
 
 
 def download_model(model_name: str, model_path: str) -> None:
@@ -41,6 +42,32 @@ def download_model(model_name: str, model_path: str) -> None:
     unfinished = target.with_suffix(".part")
     shutil.copyfile(weights, unfinished)
     unfinished.replace(target)
+
+
+def resolve_input(model_name: str, ctx: Any) -> Any:
+    """What the App asks before it loads a model: arguments of :func:`load_model`."""
+    from typing import get_args
+
+    from fiftyone.operators import types
+
+    from promerge_fo.config import ProMergeConfig
+    from promerge_fo.encoder.base import Facet
+
+    inputs = types.Object()
+    presets = ["default", *ProMergeConfig.presets]
+    inputs.enum(
+        "preset",
+        list(dict.fromkeys(presets)),
+        default="fast" if model_name == SMALLEST else "default",
+        label="Preset",
+        description="of the method's parameters",
+    )
+    if ENCODERS[model_name] != "texture":
+        about = "the features that are taken; keys, or the calibration's, if empty"
+        inputs.enum("facet", list(get_args(Facet)), label="Facet", description=about)
+    about = "the first GPU, where there is one, if empty"
+    inputs.enum("device", ["cuda", "mps", "cpu"], label="Device", description=about)
+    return types.Property(inputs, view=types.View(label="ProMerge"))
 
 
 def load_model(model_name: str, model_path: str, **kwargs: Any) -> Any:
@@ -58,6 +85,6 @@ def load_model(model_name: str, model_path: str, **kwargs: Any) -> Any:
     encoder = ENCODERS[model_name]
     if encoder == "texture":
         return load_model(encoder=encoder, **kwargs)
-    if model_name == "promerge-dino-vits16" and "config" not in kwargs:
+    if model_name == SMALLEST and "config" not in kwargs:
         kwargs.setdefault("preset", "fast")
     return load_model(encoder=encoder, checkpoint=model_path, **kwargs)

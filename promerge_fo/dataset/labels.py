@@ -17,8 +17,10 @@ from promerge_fo.dataset.database import (
     changed_schema,
     dataset_of,
     is_frames,
+    is_generated,
     is_patches,
     propagate,
+    store,
 )
 from promerge_fo.dataset.faults import four_numbers
 from promerge_fo.files import whole_file
@@ -34,6 +36,8 @@ __all__ = [
 ]
 
 LABEL = "fg"  #: the label of class-agnostic masks, as annotation files usually name it: foreground
+
+_COLOURED = "coloured by instance"  # in the dataset's store
 
 _ATTRIBUTES = {
     "status": fo.StringField,
@@ -238,6 +242,7 @@ def declare_field(collection: Any, label_field: str, with_levels: bool = False) 
 
     They can then be filtered in the App. ``status`` and ``error`` are also added to the App's
     sidebar, below the field; by default, the sidebar only has the attributes of single labels.
+    Labels get a colour each, unless the dataset has a colour scheme.
 
     Labels of video frames (``to_frames``) are copied to the dataset of the videos once more.
     FiftyOne copies them while it stores them, but misses some of them.
@@ -258,6 +263,8 @@ def declare_field(collection: Any, label_field: str, with_levels: bool = False) 
     else:
         with changed_schema(collection):
             _list_in_sidebar(dataset_of(collection), label_field)
+            if not is_generated(collection):
+                _colour_by_instance(dataset_of(collection))
 
 
 def _list_in_sidebar(dataset: fo.Dataset, label_field: str) -> None:
@@ -276,3 +283,14 @@ def _list_in_sidebar(dataset: fo.Dataset, label_field: str) -> None:
     group.paths = [*group.paths[:after], *new, *group.paths[after:]]
     dataset.app_config.sidebar_groups = groups
     dataset.save()
+
+
+def _colour_by_instance(dataset: fo.Dataset) -> None:
+    """Let the App tell neighbours apart: once, and where nobody has chosen other colours."""
+    known = store(dataset)
+    if known.get(_COLOURED):
+        return
+    known.set(_COLOURED, True)
+    if dataset.app_config.color_scheme is None:
+        dataset.app_config.color_scheme = fo.ColorScheme(color_by="instance")
+        dataset.save()

@@ -166,3 +166,23 @@ def test_runs_on_three_new_fields_at_once(fo, dataset, photographs):
     assert [dataset.count(f"{field}.detections") for field in fields] == [
         reports[field].instances for field in fields
     ]
+
+
+def test_neighbours_are_told_apart_by_colour_unless_somebody_chose_colours(fo, dataset):
+    declare_field(dataset, "mine")
+    dataset.reload()
+    assert dataset.app_config.color_scheme.color_by == "instance"
+    assert dataset.app_config.color_scheme.color_pool is None  # the App's own
+    dataset.app_config.color_scheme = None  # what "reset" does in the App
+    dataset.save()
+    declare_field(dataset, "another")
+    assert dataset.app_config.color_scheme is None
+
+
+def test_colours_that_somebody_chose_stay(fo, dataset):
+    dataset.app_config.color_scheme = fo.ColorScheme(color_by="value", color_pool=["#ff0000"])
+    dataset.save()
+    declare_field(dataset, "mine")
+    dataset.reload()
+    scheme = dataset.app_config.color_scheme
+    assert (scheme.color_by, list(scheme.color_pool)) == ("value", ["#ff0000"])

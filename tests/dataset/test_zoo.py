@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 import threading
@@ -50,6 +51,32 @@ def test_the_manifest_lists_the_models(zoo):
     assert [name for name in zoo.list_zoo_models() if name.startswith("promerge-")] == MODELS
     module = repository_module()
     assert sorted(module.ENCODERS) == MODELS
+
+
+def test_the_manifest_has_the_package_s_requirements():
+    models = json.loads((ROOT / "manifest.json").read_text())["models"]
+    listed = (ROOT / "requirements.txt").read_text().split()
+    assert [model["requirements"]["packages"] for model in models] == [listed] * len(MODELS)
+
+
+def test_the_app_asks_for_what_models_take(fo, zoo):
+    from fiftyone.operators.executor import ExecutionContext
+
+    def asked(name):
+        made = repository_module().resolve_input(name, ExecutionContext())
+        return made.type.properties
+
+    form = asked("promerge-dino-vitb8")
+    assert list(form) == ["preset", "facet", "device"]
+    assert form["preset"].default == "default"
+    assert form["preset"].type.values == ["default", "official", "paper", "fast", "proposals"]
+    assert form["facet"].type.values == ["key", "query", "value", "token", "normed_token"]
+    assert form["facet"].default is form["device"].default is None
+    assert not any(each.required for each in form.values())
+    assert asked("promerge-dino-vits16")["preset"].default == "fast"
+    assert list(asked("promerge-texture")) == ["preset", "device"]
+    model = zoo.load_zoo_model("promerge-texture", preset="paper", device="cpu")
+    assert model.config.score == "constant"
 
 
 def test_the_texture_model_needs_no_download(fo, zoo, dataset, photographs):
