@@ -178,18 +178,18 @@ def mean_features(
     import torch
 
     channels, h, w = features.shape
-    weights = np.zeros((len(crops), h, w), dtype=np.float32)
+    weights = torch.zeros((len(crops), h, w))
     for weight, (mask, top, left) in zip(weights, crops, strict=True):
         if mask.size:
             first, rows = _shares(top, mask.shape[0], size[0], h)
             begin, columns = _shares(left, mask.shape[1], size[1], w)
-            part = np.s_[first : first + len(rows), begin : begin + len(columns)]
-            weight[part] = rows @ mask.astype(np.float32) @ columns.T
-    totals = weights.sum(axis=(1, 2), dtype=np.float64)[:, None]
-    flat = torch.from_numpy(weights.reshape(len(crops), h * w)).to(features.device)
-    sums = (flat @ features.reshape(channels, -1).T.float()).cpu().numpy()
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means: NDArray[np.float32] = (sums / totals).astype(np.float32)
+            # torch's products, not NumPy's, keep to the threads that a pipeline gives each worker
+            pixels = torch.from_numpy(mask.astype(np.float32))
+            part = torch.from_numpy(rows) @ pixels @ torch.from_numpy(columns).T
+            weight[first : first + len(rows), begin : begin + len(columns)] = part
+    flat = weights.reshape(len(crops), h * w).to(features.device)
+    totals = flat.sum(dim=1, keepdim=True)
+    means: NDArray[np.float32] = (flat @ features.reshape(channels, -1).T / totals).cpu().numpy()
     means[~np.isfinite(means).all(axis=1)] = np.nan
     return means
 
