@@ -29,6 +29,7 @@ from promerge_fo.dataset.classes.stored_vectors import (
     Embedded,
     current_vectors,
     differences,
+    forget_lost_samples,
     label_parts,
     sources_of,
     write_embeddings,
@@ -290,6 +291,7 @@ def complete_embeddings(
     """
     started = time.perf_counter()
     drop_lost_companions()
+    forget_lost_samples(samples, label_field)
     dataset, source = root_dataset(samples), pipeline.encoder.embedding_identity()
     made_by, todo, skipped = run_hash(source), [], 0
     for image in current_vectors(samples, label_field):
@@ -387,7 +389,7 @@ def _settings(
         sources = [identity["encoder"] for identity in made]
     if not sources:
         return {"facet": facet, "block": block}
-    settings = encoder_settings(sources[-1])
+    settings = encoder_settings(sources[0])
     given = {"facet": facet, "block": block}
     return {**settings, **{name: value for name, value in given.items() if value is not None}}
 

@@ -20,7 +20,12 @@ from numpy.typing import NDArray
 from pymongo import ReplaceOne
 
 from promerge_fo.config import run_hash
-from promerge_fo.dataset.database import aggregate, companion, retry_while_unreachable
+from promerge_fo.dataset.database import (
+    aggregate,
+    companion,
+    documents,
+    retry_while_unreachable,
+)
 from promerge_fo.dataset.stored_labels import LARGEST
 
 __all__ = [
@@ -29,6 +34,7 @@ __all__ = [
     "current_vectors",
     "differences",
     "fingerprint",
+    "forget_lost_samples",
     "label_parts",
     "same_masks",
     "sources_of",
@@ -91,6 +97,7 @@ def write_embeddings(
     """
     kept = companion(samples, label_field)
     made_by = run_hash(dict(source))
+    retry_while_unreachable(lambda: kept.create_index("made_by"))  # to tell sources apart quickly
     _write(kept, [ReplaceOne({"_id": made_by}, {"source": dict(source)}, upsert=True)])
     for chunk in fou.iter_batches(images, _CHUNK):
         updates = []
@@ -136,9 +143,25 @@ def current_vectors(samples: Any, label_field: str) -> Iterator[Current]:
 
 
 def sources_of(samples: Any, label_field: str) -> dict[str, dict[str, Any]]:
-    """What made the vectors that were ever stored for a field, by the keys that they carry."""
-    found = companion(samples, label_field).find({"source": {"$exists": True}})
-    return {each["_id"]: each["source"] for each in found}
+    """What made the vectors that are stored for a field, by the keys that they carry.
+
+    What made those of most images comes first.
+    """
+    kept = companion(samples, label_field)
+    used = kept.distinct("made_by", {"made_by": {"$type": "string"}})
+    counts = {key: kept.count_documents({"made_by": key}) for key in used}
+    known = {each["_id"]: each["source"] for each in kept.find({"_id": {"$in": list(counts)}})}
+    return {key: known[key] for key in sorted(counts, key=lambda key: -counts[key])}
+
+
+def forget_lost_samples(samples: Any, label_field: str) -> None:
+    """Delete the vectors of samples that are not in the dataset any more."""
+    kept = companion(samples, label_field)
+    stored = kept.find({"made_by": {"$exists": True}}, {"_id": True})
+    for chunk in fou.iter_batches((each["_id"] for each in stored), _CHUNK):
+        there = {each["_id"] for each in documents(samples, {"_id": {"$in": list(chunk)}}, "_id")}
+        if len(there) < len(chunk):
+            kept.delete_many({"_id": {"$in": [each for each in chunk if each not in there]}})
 
 
 def label_parts(label_field: str) -> list[str]:

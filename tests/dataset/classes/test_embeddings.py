@@ -188,6 +188,22 @@ def test_the_encoder_is_that_of_the_embeddings_or_else_of_the_run(filled, model)
     assert embed_instances(filled, FIELD).source["image_size"] == 64
 
 
+def test_the_vectors_of_deleted_samples_are_forgotten(embedded, encoder):
+    kept = companion(embedded, FIELD)
+    assert kept.count_documents({"vectors": {"$exists": True}}) == 9
+    embedded.delete_samples(embedded.limit(4).values("id"))
+    assert len(read_embeddings(embedded, FIELD)) == embedded.count(f"{FIELD}.detections")
+    assert embed_instances(embedded, FIELD).skipped == 5
+    assert kept.count_documents({"vectors": {"$exists": True}}) == 5
+
+
+def test_an_encoder_that_made_none_of_the_embeddings_is_forgotten(embedded, encoder):
+    other = load_encoder("texture", image_size=64)
+    embed_instances(embedded, FIELD, encoder=other, overwrite=True)
+    embed_instances(embedded, FIELD, encoder=encoder, overwrite=True)
+    assert embed_instances(embedded, FIELD).source == encoder.identity()
+
+
 def test_one_mask_keeps_its_direction_and_equal_masks_have_none(fo, scenes, encoder):
     first = scenes.first()
     scenes.delete_samples(scenes.skip(1).values("id"))
