@@ -260,7 +260,9 @@ def test_a_missing_file_is_named_without_a_number_of_the_system(fo, folder, caps
 def test_a_folder_without_images(fo, tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("nothing here")
     assert main(["segment", str(tmp_path), *TEXTURE]) == 2
-    assert "holds no images (looked for .bmp" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "holds no images (looked for .apng" in said
+    assert "give a folder that contains images; 1 file was skipped, no images: 1 .txt" in said
 
 
 def test_a_dataset_of_other_images_is_not_filled(fo, folder, tmp_path, capsys):
