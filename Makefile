@@ -5,6 +5,8 @@
 # make lint    ruff and mypy
 # make types   mypy alone
 # make coverage  the tests, and how much of the code they run; what CI runs
+# make release-check  sdist and wheel: contents, metadata, links, and each installed and run (5 GB)
+# make release-check  sdist and wheel: checked, installed in empty environments (5 GB each), run
 # make clean   remove the environments and what was built
 #
 # Everything happens in .venv, made on first use; PYTHON=python3.12 chooses its Python (3.10 to 3.14).
@@ -25,7 +27,7 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count(), 4))')
 PYTEST = -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage soak oldest lint types wheel clean
+.PHONY: help demo test coverage soak oldest lint types wheel release-check clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -87,6 +89,10 @@ types: $(READY)
 
 wheel: $(READY)
 	@$(BIN)/python -m build --quiet --wheel
+
+# Needs no environment but its own; ARGS=--quick leaves out to install and run.
+release-check:
+	@$(PYTHON) .ci/release_check.py $(ARGS)
 
 clean:
 	@rm -rf $(VENV) $(OLDEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
