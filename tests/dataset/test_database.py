@@ -126,6 +126,38 @@ def test_a_view_updates_its_documents_in_the_database(fo, labelled):
     assert labelled.values("boxes") == [2, None]
 
 
+def test_a_field_of_a_view_is_set_as_a_whole(labelled):
+    sample = labelled.first()
+    database.set_all(labelled.limit(1), "tags", ["$new"])
+    assert labelled.values("tags") == [["$new"], ["kept"]]
+    assert sample.tags == ["$new"]
+
+
+def test_documents_are_read_by_their_ids_in_pieces(labelled, monkeypatch):
+    monkeypatch.setattr(database, "CHUNK", 1)
+    ids = [ObjectId(each) for each in labelled.values("id")]
+    found = list(database.documents_of(labelled, [*ids, ObjectId()], "tags"))
+    assert found == [{"_id": each, "tags": ["kept"]} for each in ids]
+
+
+def test_chosen_labels_are_a_view_that_fiftyone_knows_what_to_do_with(fo, labelled):
+    listed = fo.list_datasets()
+    pairs = [(d["_id"], d["found"]["detections"][0]["_id"]) for d in database.aggregate(labelled)]
+    view = database.chosen_labels(labelled, "found", pairs)
+    assert fo.list_datasets() == listed  # what it stores is no dataset of the user's
+    labels = view.values("found.detections.id", unwind=True)
+    assert labels == [str(label) for _, label in pairs]
+    assert view.first().tags == ["kept"]
+    assert len(view.to_patches("found")) == 2
+    assert database.view_of(labelled, database.stages_of(view)).values("id") == view.values("id")
+    alone = database.chosen_labels(labelled.skip(1), "found", pairs)
+    assert alone.values("id") == labelled.skip(1).values("id")
+    assert len(database.chosen_labels(labelled, "found", [])) == 0
+    labelled.persistent = True
+    fo.core.dataset.delete_non_persistent_datasets()
+    assert len(view) == 0  # as without a session
+
+
 def test_fields_are_declared_where_documents_are(fo, labelled, frames):
     patches = labelled.to_patches("found")
     database.add_fields(patches, {"found.sure": fo.BooleanField})
