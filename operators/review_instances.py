@@ -36,6 +36,8 @@ class ReviewInstances(ReviewOperator):
         return self.run(samples, label_field, **params)
 
     def ask(self, form: Form) -> None:
+        from promerge_fo.dataset.review.queue import require_groups
+
         super().ask(form)
         fields = detection_fields(form.ctx.dataset)
         form.choose("label_field", fields, "Field", "the masks to be reviewed")
@@ -46,6 +48,8 @@ class ReviewInstances(ReviewOperator):
                 f"Disagreement is between two fields, and {fields[0]!r} is the only field that "
                 "holds detections."
             )
+        if settings["order"] == "typicality" and settings["label_field"] in fields:
+            form.attempt("order", lambda: require_groups(form.ctx.dataset, settings["label_field"]))
         form.count("limit", "Masks on a page", required=True)
         form.text("reviewer", "Reviewer", "your name, kept with each decision")
 

@@ -15,6 +15,7 @@ ORDERS = {
     "score": ("Lowest score", "what the method itself is least sure of"),
     "disagreement": ("Greatest disagreement", "what another field does not confirm"),
     "size": ("Odd size", "what is much larger or smaller than the others"),
+    "typicality": ("Least typical", "what looks least like the others of its group"),
 }
 NO_MASKS = "No field of this dataset holds masks. **Segment instances** makes some."
 DEFAULTS: dict[str, Any] = {
@@ -182,7 +183,8 @@ def open_page(ctx: Any, **settings: Any) -> Any:
         ctx.ops.set_view(page)
         field = kept["label_field"]
         active = getattr(ctx, "active_fields", None) or []  # FiftyOne 1.18 does not say
-        shown = [*active, field, f"{field}.confidence"]  # each patch shows its score
+        told = "group" if kept["order"] == "typicality" else "confidence"
+        shown = [*active, field, f"{field}.{told}"]  # each patch shows its score, or its group
         ctx.ops.set_active_fields(list(dict.fromkeys(shown)))
         return page
     ctx.ops.set_view(samples.view())

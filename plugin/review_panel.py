@@ -81,10 +81,18 @@ class ReviewPanel(Panel):
         self.count(ctx)
 
     def open_queue(self, ctx: Any) -> None:
+        from promerge_fo.dataset.review.queue import require_groups
+
         settings = _settings(ctx)
         if settings["order"] == "disagreement" and not settings["other_field"]:
             ctx.ops.notify("Choose the other field that disagrees", variant="warning")
             return
+        if settings["order"] == "typicality":
+            try:
+                require_groups(ctx.view, settings["label_field"])
+            except ValueError as error:
+                ctx.ops.notify(str(error), variant="warning")
+                return
         review.open_page(ctx, **settings)
         ctx.ops.open_panel("Samples")  # the grid, where the panel hides it
 

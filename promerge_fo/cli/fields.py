@@ -10,7 +10,7 @@ from typing import Any
 from promerge_fo.cli.arguments import Commands, add, add_command, positive
 from promerge_fo.cli.progress import TerminalBar
 
-_ORDERS = ("score", "disagreement", "size")
+_ORDERS = ("score", "disagreement", "size", "typicality")
 #: Names of the plugin, of its panel, and of what the panel remembers.
 _PLUGIN, _PANEL, _MEMORY = "@promerge/promerge", "promerge_review", "review"
 
@@ -40,7 +40,7 @@ def add_commands(commands: Commands) -> None:
     add(made, "dataset")
     add(made, "--view")
     add(made, "--label-field", default="promerge")
-    text = "what comes first: lowest score, greatest disagreement, or odd size"
+    text = "first: lowest score, greatest disagreement, odd size, or least typical of its group"
     add(made, "--order", _ORDERS, text, default="score")
     add(made, "--other-field", "NAME", "field that the masks are compared with, for disagreement")
     add(made, "--limit", positive, "masks on a page", default=48)
@@ -124,6 +124,7 @@ def review(
 
       promerge review my-dataset
       promerge review photos/ --order disagreement --other-field maskcut
+      promerge review photos/ --order typicality
       promerge review my-dataset --remote --port 5152
     """
     import fiftyone as fo

@@ -127,6 +127,24 @@ def test_wrong_input_is_told(fo, operator, labelled, context):
     video.delete()
 
 
+def test_the_least_typical_of_their_groups_come_first(fo, operator, panel, labelled, context):
+    params = {"order": "typicality", "label_field": FIELD}
+    form = operator("review_instances").resolve_input(context(labelled, params))
+    assert form.invalid and "'promerge' are in no groups" in form.error_message
+    panel("promerge_review", "on_load", labelled)
+    panel.state["order"] = "typicality"
+    ctx = panel("promerge_review", "open_queue", labelled)
+    assert "'promerge' are in no groups" in asked(ctx)["notify"]["message"]
+    assert "set_view" not in asked(ctx)
+    labelled.set_values(f"{FIELD}.detections.group", [["1", "2", "1"], ["2"]], dynamic=True)
+    typicality = [[0.9, 0.3, 0.5], [0.2]]
+    labelled.set_values(f"{FIELD}.detections.typicality", typicality, dynamic=True)
+    assert not operator("review_instances").resolve_input(context(labelled, params)).invalid
+    ctx = panel("promerge_review", "open_queue", labelled)
+    assert shown(ctx, fo).values(f"{FIELD}.typicality") == [0.2, 0.3, 0.5, 0.9]
+    assert f"{FIELD}.group" in asked(ctx)["set_active_fields"]["fields"]  # each patch shows it
+
+
 def test_the_last_settings_are_remembered(operator, labelled, context):
     labelled.clone_sample_field(FIELD, "other")
     params = {"label_field": "other", "order": "size", "limit": 3, "reviewer": "Bo"}

@@ -16,14 +16,15 @@ from promerge_fo.dataset.review.updates import (
     area_of,
     declare,
     each_label,
+    label_path,
     reviewed_path,
     select_attributes,
 )
 from promerge_fo.dataset.samples import images_of
 
-__all__ = ["ORDERS", "Order", "review_queue"]
+__all__ = ["ORDERS", "Order", "require_groups", "review_queue"]
 
-Order: TypeAlias = Literal["score", "disagreement", "size"]
+Order: TypeAlias = Literal["score", "disagreement", "size", "typicality"]
 ORDERS: tuple[Order, ...] = get_args(Order)
 
 Json = dict[str, Any]
@@ -49,7 +50,9 @@ def review_queue(
         order: which labels come first. "score": those with the lowest ``confidence``.
             "disagreement": those whose masks have the lowest IoU with the best matching mask of
             ``other_field``. "size": those whose area is the most times larger or smaller than the
-            median area of all labels. Labels that have no such value come last.
+            median area of all labels. "typicality": those that are least typical of their group,
+            from :func:`~promerge_fo.dataset.group_instances`. Labels that have no such value come
+            last.
         other_field: the field to compare with, for "disagreement". Labels that were not compared
             with it yet are first measured by :func:`~promerge_fo.dataset.measure_agreement`.
         limit: the largest number of labels on the page.
@@ -60,7 +63,8 @@ def review_queue(
     Raises:
         fiftyone.core.media.MediaTypeError: the samples are not images.
         ValueError: the field does not hold detections, there is no such order, the limit is below
-            1, or the order is "disagreement" and there is no other field.
+            1, the order is "disagreement" and there is no other field, or it is "typicality" and
+            the field has no groups.
 
     Examples:
         >>> from promerge_fo.dataset import accept
@@ -82,6 +86,9 @@ def review_queue(
     elif order == "size":
         distance = {"$subtract": [{"$ln": area_of("$$label")}, _median_log_area(samples, path)]}
         attributes, value = ("area", "bounding_box"), {"$multiply": [-1, {"$abs": distance}]}
+    elif order == "typicality":
+        require_groups(samples, label_field)
+        attributes, value = ("typicality",), "$$label.typicality"
     else:
         attribute = _measured_attribute(samples, path, label_field, other_field)
         attributes, value = (attribute,), f"$$label.{attribute}"
@@ -92,6 +99,19 @@ def review_queue(
     images = list(dict.fromkeys(sample for sample, _ in found))
     chosen = samples.select(images).select_labels(ids=ids, fields=label_field)
     return chosen.to_patches(label_field).select(ids, ordered=True)
+
+
+def require_groups(samples: Any, label_field: str) -> None:
+    """Check that the labels of a field were put into groups.
+
+    Raises:
+        ValueError: none of them has a ``typicality``.
+    """
+    if not samples.has_field(f"{label_path(samples, label_field)}.typicality"):
+        raise ValueError(
+            f"the masks of {label_field!r} are in no groups, so none is more typical than another; "
+            "make groups first: promerge group, or group_instances"
+        )
 
 
 def _most_doubtful(

@@ -194,6 +194,23 @@ def test_the_queue_by_size_starts_with_the_oddest(fo, labelled):
     np.testing.assert_allclose(odd, np.log([8, 4, 4, 2, 2, 1]), atol=1e-9)
 
 
+def test_the_queue_by_typicality_starts_with_the_least_typical_of_any_group(fo, labelled):
+    with pytest.raises(ValueError, match="'promerge' are in no groups.*promerge group"):
+        pfo.review_queue(labelled, "promerge", "typicality")
+    typicality = [[0.9, 0.2, None], [0.4], None, [0.8, 0.1]]
+    groups = [["1", "2", None], ["1"], None, ["2", "1"]]
+    labelled.set_values("promerge.detections.group", groups, dynamic=True)
+    labelled.set_values("promerge.detections.typicality", typicality, dynamic=True)
+    queue = pfo.review_queue(labelled, "promerge", "typicality", limit=3)
+    assert queue.values("promerge.typicality") == [0.1, 0.2, 0.4]
+    assert queue.values("promerge.group") == ["1", "2", "1"]
+    pfo.reject(queue, "promerge")
+    queue = pfo.review_queue(labelled, "promerge", "typicality")
+    assert queue.values("promerge.typicality") == [0.8, 0.9, None]
+    of_patches = pfo.review_queue(labelled.to_patches("promerge"), "promerge", "typicality")
+    assert of_patches.values("promerge.typicality") == [0.8, 0.9, None]
+
+
 def test_labels_without_a_score_come_last(fo, labelled):
     sample = labelled.first()
     sample.promerge.detections[1].confidence = None
