@@ -5,7 +5,6 @@
 # make lint    ruff and mypy
 # make types   mypy alone
 # make coverage  the tests, and how much of the code they run; what CI runs
-# make release-check  sdist and wheel: contents, metadata, links, and each installed and run (5 GB)
 # make release-check  sdist and wheel: checked, installed in empty environments (5 GB each), run
 # make clean   remove the environments and what was built
 #
