@@ -127,7 +127,7 @@ def machines() -> dict[str, list[Record]]:
     """What the benchmarks of each page were run on, of those that were."""
     speed = (
         "segmentation", "normalized_cut", "crf", "encoder", "end_to_end", "prompts", "table2",
-        "count", "writing", "exporting", "evaluation", "review", "panels", "gpu",
+        "count", "writing", "embeddings", "exporting", "evaluation", "review", "panels", "gpu",
     )  # fmt: skip
     planning = ("scale", "million", "soak", "encoder", "end_to_end", "writing", "exporting")
     return {"speed": conditions(*speed), "planning": conditions(*planning)}

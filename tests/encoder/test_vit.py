@@ -479,12 +479,19 @@ def test_a_torchvision_that_does_not_match_is_explained(monkeypatch):
 
 
 @pytest.mark.parametrize("name", [TINY, "vit_small_patch16_dinov3"])
-@pytest.mark.parametrize("own", [("value", 12), ("key", 4), ("normed_token", 9), ("key", None)])
-@pytest.mark.parametrize("block", [9, None])
+@pytest.mark.parametrize(
+    ("block", "facet", "at"),
+    [
+        (9, "value", 12),  # of a later block
+        (9, "key", 4),  # of an earlier one
+        (9, "normed_token", 9),
+        (None, "key", None),
+        (None, "token", 7),
+    ],
+)
 def test_one_pass_gives_the_features_of_masks_and_those_of_embeddings(
-    checkpoint, images, name, own, block
+    checkpoint, images, name, block, facet, at
 ):
-    facet, at = own
     alone = load(checkpoint, name, facet="query", block=block)
     expected = load(checkpoint, name, facet=facet, block=at if at is not None else block)
     both = load(checkpoint, name, facet="query", block=block, embed_facet=facet, embed_block=at)
