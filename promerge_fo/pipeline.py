@@ -26,7 +26,7 @@ from promerge_fo.config import (
 )
 from promerge_fo.diagnosis import FIRST
 from promerge_fo.encoder import load_encoder
-from promerge_fo.encoder.base import Encoder, Facet
+from promerge_fo.encoder.base import Encoder, Facet, PerImage
 from promerge_fo.encoder.device import mark, missing_on_cpu, own_stream, resolve_device
 from promerge_fo.flow import Round, flow
 from promerge_fo.images import PIXELS_AT_ONCE, READING, ImageError, ImageLike, as_rgb, read_image
@@ -301,9 +301,16 @@ class Pipeline:
     def encode(self, batch: Sequence[Prepared]) -> list[Encoded]:
         """Features of each image, and prompt scores if the configuration uses them."""
         pixels = [prepared.pixels for prepared in batch]
-        features, scores, described = self.encoder.encode_for_both(
-            pixels, self.config.wants_prompt_scores, with_embeddings=self.embed
-        )
+        scores: PerImage | None = None
+        if self.embed:
+            features, scores, described = self.encoder.encode_for_both(
+                pixels, self.config.wants_prompt_scores
+            )
+        elif self.config.wants_prompt_scores:
+            features, scores = self.encoder.encode(pixels, with_prompt_scores=True)
+            described = features
+        else:
+            features = described = self.encoder.encode(pixels)
         none = [None] * len(batch)
         ready = mark(self.encoder.device)
         each = zip(features, none if scores is None else scores, described, strict=True)

@@ -132,6 +132,7 @@ class Asleep:
     """An encoder that gives features that it knows, after some sleep an image."""
 
     name, device, has_prompt_scores = "asleep", torch.device("cpu"), False
+    features_device = device
 
     def __init__(self, encoder, images):
         self.transform = encoder.transform
@@ -279,6 +280,7 @@ class Painted:
     """An encoder for generated scenes: it knows their features."""
 
     name, device, has_prompt_scores = "painted", torch.device("cpu"), False
+    features_device = device
 
     def __init__(self, features):
         self.features = features

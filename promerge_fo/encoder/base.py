@@ -254,17 +254,14 @@ class Encoder(ABC):
         self,
         batch: Sequence[NDArray[np.uint8]],
         with_prompt_scores: bool = False,
-        with_embeddings: bool = True,
     ) -> tuple[PerImage, PerImage | None, PerImage]:
         """As :meth:`encode`, for masks and for embeddings, in one pass.
 
         Returns:
             Features; prompt scores, if they are wanted; and the features of which embeddings are
-            made. These are the same tensors as the features where they are the same, or not wanted.
+            made: the same tensors as the features, unless the encoder was told otherwise.
         """
-        features, scores, embeddings = self._encode_groups(
-            batch, with_prompt_scores, with_embeddings
-        )
+        features, scores, embeddings = self._encode_groups(batch, with_prompt_scores, True)
         return features, scores, features if embeddings is None else embeddings
 
     def _encode_groups(
