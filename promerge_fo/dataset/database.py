@@ -291,15 +291,12 @@ def bulk_update(samples: Any, updates: Iterable[UpdateOne], *, durable: bool = F
             lose other changes.
 
     Raises:
-        pymongo.errors.BulkWriteError: of ``durable`` updates, if the server refused some; all
-            others are made. An ``index`` counts all updates.
+        pymongo.errors.BulkWriteError: the server refused some; all others are made. An ``index``
+            counts all updates.
     """
     stored = _stored(samples)
-    if not durable:
-        for chunk in fou.iter_batches(updates, CHUNK):
-            foo.bulk_write(list(chunk), stored)
-        return
-    stored = stored.with_options(write_concern=WriteConcern(w=1, j=True))
+    if durable:
+        stored = stored.with_options(write_concern=WriteConcern(w=1, j=True))
     errors: list[Json] = []
     for number, chunk in enumerate(fou.iter_batches(updates, CHUNK)):
         try:
@@ -308,7 +305,8 @@ def bulk_update(samples: Any, updates: Iterable[UpdateOne], *, durable: bool = F
             found = (error.details or {}).get("writeErrors", [])
             if not found:
                 raise
-            errors += [{**each, "index": each["index"] + number * CHUNK} for each in found]
+            start = number * CHUNK  # and without the updates, which may be long
+            errors += [{**each, "index": each["index"] + start, "op": None} for each in found]
     if errors:
         raise BulkWriteError({"writeErrors": errors})
 
