@@ -19,9 +19,9 @@ which tells little of how well a mask fits an object:
 - *edge*: as contrast, with the ring of two patches around the mask in place of the background. It
   is low for a mask that stops in the middle of an object.
 
-After refinement, each score is multiplied by the *rest*: 1 - exp(-((1 - a) / 0.1)^2), with a the
-share of the image that the refined mask covers. What covers nearly all of an image is hardly an
-object; below three quarters of it, the factor is 1 to the second digit.
+After refinement, each score is multiplied by the *rest*: 1 - exp(-((1 - a) / 0.03)^2), with a the
+share of the image that the refined mask covers. What covers nearly all of an image, such as one of
+pure noise, is hardly an object.
 
 For MaskCut and TokenCut, S is the eigenvector's distance from its mean, as a share of the largest
 distance, and the threshold is 0 in place of tau_b; b is the mean outside the mask.
@@ -49,7 +49,7 @@ __all__ = [
 
 DELTA = 0.05  #: half the distance between the two thresholds of the stability
 SIZE = 0.1  #: share of the image at which the size of a mask is 1 - 1/e
-REST = 0.1  #: share of the image outside a mask at which 1 - 1/e of its score is left
+REST = 0.03  #: share of the image outside a mask at which 1 - 1/e of its score is left
 RING = 2  #: patches around a mask that its edge is compared with
 
 
