@@ -88,7 +88,9 @@ class Lifted(TextureEncoder):
 def scenes_of_kinds(
     seed: int, kinds: int = 4, images: int = 30, size: int = 240
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Images of objects of a few kinds, which differ in colour and texture, on one background.
+    """Images of objects of a few kinds, which differ in colour and texture.
+
+    Each image has another background; so a kind differs from it in another way.
 
     Returns:
         For each image: the image (size, size, 3) uint8, the masks (n, size, size) of two to four
@@ -96,17 +98,21 @@ def scenes_of_kinds(
     """
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:size, :size]
-    background = rng.integers(20, 236, 3)
     colours: list[np.ndarray] = []
+
+    def another_colour() -> np.ndarray:
+        while True:
+            colour = rng.integers(20, 236, 3)
+            if all(np.abs(colour - other).sum() > 110 for other in colours):
+                return colour
+
     while len(colours) < kinds:
-        colour = rng.integers(20, 236, 3)
-        if all(np.abs(colour - other).sum() > 120 for other in (background, *colours)):
-            colours.append(colour)
+        colours.append(another_colour())
     angles, periods = rng.uniform(0, np.pi, kinds), rng.uniform(5, 20, kinds)
     strengths = rng.uniform(0, 50, kinds)
     scenes = []
     for _ in range(images):
-        image = np.broadcast_to(background, (size, size, 3)).astype(np.float64)
+        image = np.broadcast_to(another_colour(), (size, size, 3)).astype(np.float64)
         masks, given = [], []
         taken = np.zeros((size, size), dtype=bool)
         for _ in range(rng.integers(2, 5)):

@@ -16,6 +16,8 @@ from promerge_fo.kernels import kernel
 __all__ = ["TextureEncoder"]
 
 VERSION = 1  #: raised with every change of the features: it is part of the run hash
+DESCRIBED = 1  #: the same of what embeddings are made of
+GRADIENT, CONTRAST = np.float32(0.5), np.float32(3)  #: their weights there; that of colours is 1
 PATCH_SIZE = 8
 ORIENTATIONS = 8
 BORDER_WEIGHT = np.float32(3)  #: of the distance from the border, where the other groups have 1
@@ -78,12 +80,28 @@ class TextureEncoder(Encoder):
         """Everything that decides the features, in types that JSON has: for the run hash."""
         return {**super().identity(), "version": VERSION}
 
+    def embedding_identity(self) -> dict[str, Any]:
+        """As :meth:`identity`, and the version of what embeddings are made of."""
+        return {**self.identity(), "described": DESCRIBED}
+
     def _encode(
         self, pixels: torch.Tensor, with_prompt_scores: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        features = [texture_features(image) for image in pixels.numpy()]
-        on_host = self._on_host(features, torch.float32)
-        return on_host.to(self.features_device, non_blocking=True), None
+        return self._encode_for_both(pixels, with_prompt_scores)[:2]
+
+    def _encode_for_both(
+        self, pixels: torch.Tensor, with_prompt_scores: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        measured = [_measure(image) for image in pixels.numpy()]
+        features, described = (
+            self._on_device([make(*each) for each in measured])
+            for make in (_features, _description)
+        )
+        return features, None, described
+
+    def _on_device(self, arrays: list[Array]) -> torch.Tensor:
+        on_host = self._on_host(arrays, torch.float32)
+        return on_host.to(self.features_device, non_blocking=True)
 
 
 def texture_features(image: NDArray[np.uint8]) -> Array:
@@ -95,15 +113,45 @@ def texture_features(image: NDArray[np.uint8]) -> Array:
     Returns:
         (15, h, w) float32, each channel of mean 0. All zero for an image of one colour.
     """
+    return _features(*_measure(image))
+
+
+def texture_description(image: NDArray[np.uint8]) -> Array:
+    """What embeddings of masks are made of: colour and texture that do not depend on the image.
+
+    The features say how a patch differs from the rest of its image, so an object would have others
+    on another background. These channels are neither centred nor scaled by the image, nor smoothed,
+    and do not tell where the border is.
+
+    Args:
+        image: (8 h, 8 w, 3) uint8 RGB.
+
+    Returns:
+        (14, h, w) float32: the mean colour (brightness in [0, 1] and two opponent colours), the
+        gradients in 8 orientations, and the contrast of each colour, so weighted that the three
+        groups differ about as much between objects.
+    """
+    return _description(*_measure(image))
+
+
+def _measure(image: NDArray[np.uint8]) -> tuple[Array, Array, Array]:
+    """Of each patch the mean colour (3, h, w), gradients (8, h, w) and contrast (3, h, w)."""
     opponent = _opponent_colours(image)
     blocks = _blocks(opponent)
-    colours = blocks.mean(axis=(3, 4))
-    within = blocks.std(axis=(3, 4))
+    return blocks.mean(axis=(3, 4)), _orientations(opponent[0]), blocks.std(axis=(3, 4))
+
+
+def _description(colours: Array, gradients: Array, contrast: Array) -> Array:
+    described = [colours, np.sqrt(gradients) * GRADIENT, np.sqrt(contrast) * CONTRAST]
+    return np.concatenate(described).astype(np.float32)
+
+
+def _features(colours: Array, gradients: Array, contrast: Array) -> Array:
     appearance = np.concatenate(
         [
             _balanced(colours),
-            _balanced(np.sqrt(_blur(_orientations(opponent[0])))),
-            _balanced(np.sqrt(_blur(within))),
+            _balanced(np.sqrt(_blur(gradients))),
+            _balanced(np.sqrt(_blur(contrast))),
         ]
     )
     for _ in range(SMOOTHINGS):

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from promerge_fo.encoder import Resize, load_encoder
+from promerge_fo.encoder.texture import texture_description, texture_features
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +79,31 @@ def test_extreme_ratios_are_squeezed():
     assert resize.grid(100, 800) == resize.grid(10, 4000) == (21, 170)
     assert resize.grid(4000, 10) == (170, 21)
     assert Resize(16, 16, "aspect").grid(10, 4000) == (1, 3)
+
+
+def test_a_description_does_not_depend_on_the_rest_of_the_image():
+    rng = np.random.default_rng(0)
+    thing = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    images = []
+    for background in (40, 210):
+        image = np.full((96, 96, 3), background, dtype=np.uint8)
+        image[32:64, 32:64] = thing
+        images.append(image)
+    inside = (slice(None), slice(5, 7), slice(5, 7))  # of the patches of the thing
+    described = [texture_description(image)[inside] for image in images]
+    assert described[0].shape == (14, 2, 2)
+    assert described[0].dtype == np.float32
+    np.testing.assert_array_equal(*described)
+    features = [texture_features(image)[inside] for image in images]
+    assert np.abs(features[0] - features[1]).max() > 0.3
+
+
+def test_embeddings_are_of_the_description_and_masks_of_the_features():
+    encoder = load_encoder("texture", device="cpu", image_size=64)
+    image = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    features, scores, described = encoder.encode_for_both([image])
+    assert scores is None
+    np.testing.assert_array_equal(features[0], texture_features(image))
+    np.testing.assert_array_equal(encoder.encode([image])[0], texture_features(image))
+    np.testing.assert_array_equal(described[0], texture_description(image))
+    assert encoder.embedding_identity() == {**encoder.identity(), "described": 1}

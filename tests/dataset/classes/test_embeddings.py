@@ -44,7 +44,8 @@ def expected_means(encoder, sample):
     from PIL import Image
 
     pixels = np.asarray(Image.open(sample.filepath))
-    features = encoder([pixels])[0].numpy().astype(np.float64)
+    _, _, described = encoder.encode_for_both([encoder.transform(pixels)])
+    features = described[0].numpy().astype(np.float64)
     means = []
     for label in sample[FIELD].detections:
         mask = np.zeros(pixels.shape[:2])
@@ -94,7 +95,7 @@ def test_vectors_are_means_centred_over_the_masks_and_of_unit_length(embedded, e
     )
     labels = [(s.id, d.id) for s in embedded for d in s[FIELD].detections]
     assert list(zip(found.sample_ids, found.label_ids, strict=True)) == labels
-    assert found.source == encoder.identity()
+    assert found.source == encoder.embedding_identity()
 
 
 def test_a_view_has_the_vectors_that_the_dataset_has(embedded):
@@ -168,9 +169,9 @@ def test_embeddings_of_another_encoder_are_refused_by_name_or_replaced(embedded,
     with pytest.raises(ValueError, match="image_size: 96 and 64") as told:
         embed_instances(embedded, FIELD, encoder=other)
     assert "--overwrite" in str(told.value)
-    assert read_embeddings(embedded, FIELD).source == encoder.identity()
+    assert read_embeddings(embedded, FIELD).source == encoder.embedding_identity()
     embed_instances(embedded, FIELD, encoder=other, overwrite=True)
-    assert read_embeddings(embedded, FIELD).source == other.identity()
+    assert read_embeddings(embedded, FIELD).source == other.embedding_identity()
     assert embed_instances(embedded, FIELD, encoder=other).skipped == 9
 
 
@@ -183,7 +184,7 @@ def test_embeddings_of_two_encoders_in_one_field_are_not_read(embedded):
 
 def test_the_encoder_is_that_of_the_embeddings_or_else_of_the_run(filled, model):
     report = embed_instances(filled, FIELD)
-    assert report.source == model.pipeline.encoder.identity()
+    assert report.source == model.pipeline.encoder.embedding_identity()
     embed_instances(filled, FIELD, encoder=load_encoder("texture", image_size=64), overwrite=True)
     assert embed_instances(filled, FIELD).source["image_size"] == 64
 
@@ -201,7 +202,7 @@ def test_an_encoder_that_made_none_of_the_embeddings_is_forgotten(embedded, enco
     other = load_encoder("texture", image_size=64)
     embed_instances(embedded, FIELD, encoder=other, overwrite=True)
     embed_instances(embedded, FIELD, encoder=encoder, overwrite=True)
-    assert embed_instances(embedded, FIELD).source == encoder.identity()
+    assert embed_instances(embedded, FIELD).source == encoder.embedding_identity()
 
 
 def test_one_mask_keeps_its_direction_and_equal_masks_have_none(fo, scenes, encoder):
@@ -240,17 +241,17 @@ class Broken:
     """An encoder's features, NaN in the images of one size."""
 
     def __init__(self, encoder):
-        self.encoder, self.whole = encoder, encoder._encode
+        self.encoder, self.whole = encoder, encoder._encode_for_both
 
     def __call__(self, pixels, with_prompt_scores):
-        features, scores = self.whole(pixels, with_prompt_scores)
-        features[:, 0, 0, 0] = float("nan")
-        return features, scores
+        features, scores, described = self.whole(pixels, with_prompt_scores)
+        described[:, 0, 0, 0] = float("nan")
+        return features, scores, described
 
 
 def test_features_that_are_nan_give_no_embeddings_and_it_is_said(scenes):
     encoder = load_encoder("texture", image_size=96)
-    encoder._encode = Broken(encoder)
+    encoder._encode_for_both = Broken(encoder)
     report = embed_instances(scenes, FIELD, encoder=encoder)
     count = scenes.count(f"{FIELD}.detections")
     assert report.masks + report.unusable == count
