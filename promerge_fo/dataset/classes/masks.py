@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,8 +90,8 @@ def vectors_of(
     order = np.argsort(embeddings.label_ids)
     found = np.searchsorted(embeddings.label_ids, masks.ids, sorter=order)
     rows = order[np.minimum(found, len(order) - 1)]
-    usable = np.isfinite(embeddings.vectors).all(axis=1)
-    places = np.flatnonzero((embeddings.label_ids[rows] == masks.ids) & usable[rows])
+    is_finite = np.asarray(np.isfinite(embeddings.vectors).all(axis=1))
+    places = np.flatnonzero((embeddings.label_ids[rows] == masks.ids) & is_finite[rows])
     if len(places) == 0:
         raise ValueError(
             f"none of the {len(masks):,} masks of {label_field!r} has an embedding; promerge embed "
@@ -156,7 +156,7 @@ def attributes_by_id(ids: Sequence[Any], **values: Sequence[Any]) -> Json:
 
 
 def patches_of(
-    samples: Any, label_field: str, ids: Sequence[str], sample_ids: Sequence[str]
+    samples: Any, label_field: str, ids: Iterable[str], sample_ids: Iterable[str]
 ) -> fo.DatasetView:
     """A patches view of some labels, in this order.
 

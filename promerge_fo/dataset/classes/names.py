@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -82,8 +82,13 @@ class Nearest:
         """Those of the masks whose ids are given: what somebody who looked at them agreed to."""
         wanted = set(ids)
         kept = [i for i, each in enumerate(self.ids) if each in wanted]
-        parts = ("ids", "sample_ids", "names", "distances")
-        return replace(self, **{part: [getattr(self, part)[i] for i in kept] for part in parts})
+        return Nearest(
+            ids=[self.ids[i] for i in kept],
+            sample_ids=[self.sample_ids[i] for i in kept],
+            names=[self.names[i] for i in kept],
+            distances=[self.distances[i] for i in kept],
+            max_distance=self.max_distance,
+        )
 
     def without(self, ids: Collection[str]) -> Nearest:
         """The masks but those whose ids are given: what somebody who looked at them refused."""
