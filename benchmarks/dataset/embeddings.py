@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def cost(quick: bool) -> dict[str, Any]:
             found = pipeline.finish(prepared, encoded)
             masks += len(found)
             labels = to_detections(found, run="0" * 16)
-            functions = {
+            functions: dict[str, Callable[[], object]] = {
                 "segment": partial(segment_features, encoded.features, pipeline.config),
                 "segment_and_refine": partial(pipeline.finish, prepared, encoded),
                 "means": lambda e=encoded, f=found, size=prepared.size: mean_features(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ def run(settings: Settings) -> dict[str, Any]:
     }
     if settings.annotations is not None and settings.images is not None:
         settings.save(results)
-        results["coco"] = of_coco(settings)
+        results["coco"] = of_coco(settings, settings.annotations, settings.images)
     return results
 
 
@@ -95,7 +96,7 @@ def of_many(images: int, dims: int) -> dict[str, Any]:
     }
 
 
-def of_coco(settings: Settings) -> dict[str, Any]:
+def of_coco(settings: Settings, annotations: Path, images: Path) -> dict[str, Any]:
     """How groups, and names for the largest of them, agree with COCO's classes."""
     start()
     from promerge_fo.dataset import (
@@ -106,11 +107,11 @@ def of_coco(settings: Settings) -> dict[str, Any]:
         segment_dataset,
     )
 
-    dataset = load_coco(settings.annotations, settings.images)
-    import_predictions(dataset, settings.annotations, OBJECTS, class_names="annotations")
+    dataset = load_coco(annotations, images)
+    import_predictions(dataset, annotations, OBJECTS, class_names="annotations")
     if settings.quick:
         dataset = dataset.limit(4).clone()
-    base = {"checkpoint": settings.checkpoint, "device": settings.device}
+    base: dict[str, Any] = {"checkpoint": settings.checkpoint, "device": settings.device}
     encoder = load_encoder(settings.encoder, **base)
     segment_dataset(dataset, load_model(encoder=encoder), "promerge")
     features: Sequence[dict[str, Any]] = [{}]

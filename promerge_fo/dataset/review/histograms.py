@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 
 from promerge_fo.dataset.database import aggregate
 from promerge_fo.dataset.review.decisions import ACCEPTED, REJECTED, Progress
-from promerge_fo.dataset.review.updates import area_of, each_label, is_finite, reviewed_path
+from promerge_fo.dataset.review.updates import (
+    LARGEST,
+    area_of,
+    each_label,
+    is_finite,
+    reviewed_path,
+)
 from promerge_fo.dataset.samples import images_of
 
 __all__ = ["STATES", "Histogram", "Quantity", "review_histograms", "select_between"]
@@ -151,7 +157,7 @@ def select_between(
     else:
         known = ", ".join(get_args(Quantity))
         raise ValueError(f"the quantity is {quantity!r}, but must be one of {known}")
-    is_number = ~value.is_null() & (value > -math.inf) & (value < math.inf)
+    is_number = ~value.is_null() & (value >= -LARGEST) & (value <= LARGEST)
     return samples.filter_labels(label_field, is_number & _between(value, low, high))
 
 

@@ -9,7 +9,7 @@ expressions below, ``$$label`` stands for one label in either case.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, TypeAlias
@@ -45,6 +45,7 @@ from promerge_fo.dataset.decided import (
 from promerge_fo.dataset.samples import images_of, require_detections
 
 __all__ = [
+    "LARGEST",
     "area_of",
     "decide_all",
     "decide_listed",
@@ -60,6 +61,8 @@ __all__ = [
     "update_labels",
 ]
 
+#: The largest number that is finite: views that the App gets have no infinity, which JSON lacks.
+LARGEST = sys.float_info.max
 _MAXPAST = 20  # earlier decisions that a label keeps
 _MIN_AREA = 1e-9  # in place of an area of 0, which has no logarithm
 
@@ -244,8 +247,8 @@ def is_finite(value: Any) -> Json:
     return {
         "$and": [
             {"$isNumber": value},
-            {"$gt": [value, -math.inf]},
-            {"$lt": [value, math.inf]},
+            {"$gte": [value, -LARGEST]},
+            {"$lte": [value, LARGEST]},
         ]
     }
 

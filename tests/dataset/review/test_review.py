@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from bson import ObjectId
@@ -337,6 +339,17 @@ def test_histograms_take_what_lies_beyond_and_labels_without_score_or_area(fo, l
         assert view[:1].count("promerge.detections") >= count
     with pytest.raises(ValueError, match="the quantity is 'age', but must be one of score, area"):
         pfo.select_between(labelled, "promerge", "age")
+
+
+@pytest.mark.parametrize("quantity", ["score", "area"])
+def test_views_of_bars_have_no_infinity_which_json_lacks(labelled, quantity):
+    sample = labelled.first()
+    for label, value in zip(sample.promerge.detections, (np.inf, -np.inf, np.nan), strict=False):
+        label.confidence = label.area = value
+    sample.save()
+    view = pfo.select_between(labelled[:1], "promerge", quantity)
+    json.dumps(view._serialize(), allow_nan=False)
+    assert view.count("promerge.detections") == 0
 
 
 def test_reviews_of_frames_reach_their_videos(fo, dataset):
