@@ -14,7 +14,7 @@ from promerge_fo.words import duration
 
 from ..forms import Form, add_parameter, filled, target_of, why_no_name
 from ..jobs import Job, Outcome
-from ..model_form import ask_model, asked, encoder_of, load_asked, start_of
+from ..model_form import ask_embedding, ask_model, asked, encoder_of, load_asked, start_of
 from ..operator import LongOperator
 
 #: Headings of the parameters, and those of all methods below them.
@@ -56,6 +56,7 @@ class SegmentInstances(LongOperator):
         form.target()
         _ask_field(form)
         kind, preset, encoder = ask_model(form)
+        ask_embedding(form)
         _ask_parameters(form, kind, preset)
         form.count("batch_size", "Batch size", "images that a GPU encodes together", 8)
         about = "otherwise, images with masks of these very settings are skipped"

@@ -20,11 +20,16 @@ if importlib.util.find_spec("promerge_fo") is None:
 def register(plugin: Any) -> None:
     """Add the operators and panels that ``fiftyone.yml`` lists, in this order; FiftyOne calls it.
 
-    The operator ``show_run`` is the class ``ShowRun`` in ``operators/show_run.py``, and the panel
-    ``promerge_review`` the class ``ReviewPanel`` in ``plugin/review_panel.py``.
+    The operator ``show_run`` is the class ``ShowRun`` in ``show_run.py``, in ``operators/`` or a
+    folder of it, and the panel ``promerge_review`` the class ``ReviewPanel`` in
+    ``plugin/review_panel.py``.
     """
+    files = {path.stem: path for path in Path(ROOT, "operators").rglob("*.py")}
     for name in plugin.plugin_definition.operators:
         own = name.removeprefix("promerge_")
-        file = f"operators.{name}" if own == name else f"{own}_panel"
+        if own == name:
+            file = ".".join(files[name].relative_to(ROOT).with_suffix("").parts)
+        else:
+            file = f"{own}_panel"
         module = importlib.import_module(f".{file}", __name__)
         plugin.register(getattr(module, file.rpartition(".")[2].title().replace("_", "")))

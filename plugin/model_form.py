@@ -32,14 +32,15 @@ ENCODERS = {
 
 AUTO = "auto"  #: the device that load_model takes by itself
 CHOSEN = "chosen"  #: the facet that the calibration chooses
-FACETS = {
-    CHOSEN: "what the calibration finds best; keys for DINO",
+SAME = "same"  #: the facet that the masks are made of
+NAMED_FACETS = {
     "key": "the paper's choice, for DINO",
     "query": "",
     "value": "",
     "token": "the block's output",
     "normed_token": "the block's output after the model's final norm",
 }
+FACETS = {CHOSEN: "what the calibration finds best; keys for DINO", **NAMED_FACETS}
 
 DEVICES = {
     AUTO: "the first GPU with CUDA, where there is one",
@@ -80,13 +81,7 @@ def ask_model(
     if tuned is not None:
         presets[TUNED] = tuned["meaning"]
     preset = form.choose("preset", presets, "Preset", about_preset, "default")
-    about = "a timm ViT, or 'texture', which needs no weights; the preset's if empty"
-    view = menu(types.AutocompleteView(), ENCODERS)
-    encoder = form.text("encoder", "Encoder", about, view=view)
-    if encoder and encoder not in ENCODERS:
-        form.attempt("encoder", lambda: _require_model(encoder))
-    about = "weights in DINO's or timm's layout, in place of the hub's"
-    form.file("checkpoint", "Checkpoint", about)
+    encoder = ask_encoder(form, "the preset's")
     if encoder != "texture":
         form.choose("facet", FACETS, "Facet", "which features of the block are taken", CHOSEN)
         form.count("block", "Block", "whose features are taken, from 1; the last one if empty")
@@ -100,6 +95,51 @@ def ask_model(
     form.choose("resize", RESIZES, "Resize images", default="square")
     form.choose("device", DEVICES, "Device", "that the encoder runs on", AUTO)
     return kind, preset, encoder
+
+
+def ask_encoder(form: Form, otherwise: str) -> str | None:
+    """Ask for an encoder, and a file with its weights (``checkpoint``).
+
+    Args:
+        form: that asks.
+        otherwise: which encoder is taken where none is given.
+    """
+    about = f"a timm ViT, or 'texture', which needs no weights; {otherwise} if empty"
+    view = menu(types.AutocompleteView(), ENCODERS)
+    encoder: str | None = form.text("encoder", "Encoder", about, view=view)
+    if encoder and encoder not in ENCODERS:
+        form.attempt("encoder", lambda: _require_model(encoder))
+    about = "weights in DINO's or timm's layout, in place of the hub's"
+    form.file("checkpoint", "Checkpoint", about)
+    return encoder
+
+
+def ask_embedding(form: Form) -> None:
+    """Ask whether masks also get embeddings (``embed``), and of which features."""
+    about = "a vector for each mask, made in the same pass, to map, group and name masks by"
+    if form.tick("embed", "Embed the masks", about) and form.given("encoder") != "texture":
+        about = "which features embeddings are made of"
+        form.choose(
+            "embed_facet",
+            {SAME: "as for the masks", **NAMED_FACETS},
+            "Facet of embeddings",
+            about,
+            SAME,
+        )
+        about = "that embeddings are made of, from 1; that of the masks if empty"
+        form.count("embed_block", "Block of embeddings", about)
+
+
+def asked_embedding(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of ``load_model`` that :func:`ask_embedding` asked for."""
+    if not params.get("embed"):
+        return {}
+    facet = params.get("embed_facet", SAME)
+    return {
+        "embed": True,
+        "embed_facet": None if facet == SAME else facet,
+        "embed_block": params.get("embed_block"),
+    }
 
 
 def _require_model(name: str) -> None:
@@ -159,6 +199,7 @@ def load_asked(ctx: Any, **changes: Any) -> Any:
         device=None if device == AUTO else device,
         resize=params.get("resize", "square"),
         **chosen,
+        **asked_embedding(params),
     )
 
 

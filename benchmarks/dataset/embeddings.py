@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.database import multiply, start
 from benchmarks.memory import apart, peak_mb, reset_peak
@@ -23,8 +24,8 @@ from benchmarks.settings import Settings
 from benchmarks.subjects import instant, photograph_files
 from benchmarks.timing import one_thread, summarise, take_turns_by, timed
 from promerge_fo.config import ProMergeConfig
-from promerge_fo.instances import crops_of, mean_features
-from promerge_fo.pipeline import Pipeline
+from promerge_fo.instances import Instances, crops_of, mean_features
+from promerge_fo.pipeline import Encoded, Pipeline
 from promerge_fo.segment import segment_features
 
 MASKS = 200_000
@@ -46,7 +47,6 @@ def cost(quick: bool) -> dict[str, Any]:
     By the clock and of the CPU: the share is of the CPU's, which other processes do not change.
     """
     start()
-    from promerge_fo.dataset.classes.stored_vectors import fingerprint
     from promerge_fo.dataset.labels import to_detections
 
     settings = Settings(quick=quick)
@@ -62,12 +62,8 @@ def cost(quick: bool) -> dict[str, Any]:
             functions: dict[str, Callable[[], object]] = {
                 "segment": partial(segment_features, encoded.features, pipeline.config),
                 "segment_and_refine": partial(pipeline.finish, prepared, encoded),
-                "means": lambda e=encoded, f=found, size=prepared.size: mean_features(
-                    e.described, crops_of(f.masks, f.boxes), size
-                ),
-                "fingerprints": lambda made=labels: [
-                    fingerprint(each) for each in made.to_dict()["detections"]
-                ],
+                "means": partial(_means, encoded, found, prepared.size),
+                "fingerprints": partial(_fingerprints, labels),
             }
             for function in functions.values():
                 function()
@@ -85,6 +81,16 @@ def cost(quick: bool) -> dict[str, Any]:
         "cpu": cpu,
         "share_of_segmentation": round(added / cpu["segment_and_refine"]["median_s"], 4),
     }
+
+
+def _means(encoded: Encoded, found: Instances, size: tuple[int, int]) -> NDArray[np.float32]:
+    return mean_features(encoded.described, crops_of(found.masks, found.boxes), size)
+
+
+def _fingerprints(labels: Any) -> list[bytes]:
+    from promerge_fo.dataset.classes.stored_vectors import fingerprint
+
+    return [fingerprint(each) for each in labels.to_dict()["detections"]]
 
 
 def stored(masks: int) -> dict[str, Any]:

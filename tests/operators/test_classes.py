@@ -64,6 +64,38 @@ def test_masks_are_grouped_as_a_job(operator, from_app, form, grouped):
     assert "61 groups of 60 masks are too many" in wrong.outcome
 
 
+def test_masks_are_embedded_and_mapped_as_a_job(operator, from_app, form, segmented):
+    embed, total = operator("embed_instances"), segmented.count(f"{FIELD}.detections")
+    asked_for = set(form(embed, segmented).type.properties)
+    assert {"label_field", "map", "encoder", "checkpoint", "overwrite"} <= asked_for
+    assert not {"facet", "block"} & asked_for
+    shown = form(embed, segmented, encoder="vit_small_patch8_224.dino").type.properties
+    assert {"facet", "block"} <= set(shown)
+    done = from_app(embed, segmented, label_field=FIELD, map="pca")
+    assert (done.state, done.panel) == ("done", "Embeddings")
+    assert done.outcome.startswith(f"{total} masks of 4 images embedded in ")
+    assert f"A map of {total} masks is in the Embeddings panel: `promerge_map`" in done.outcome
+    assert segmented.list_brain_runs() == ["promerge_map", "promerge_map_similarity"]
+    result = embed(segmented, label_field="ground_truth", map="none", encoder="texture").result
+    assert (result["masks"], result["failed"]) == (total, {})
+    assert segmented.list_brain_runs() == ["promerge_map", "promerge_map_similarity"]
+    wrong = from_app(embed, segmented, label_field=FIELD, map="none", encoder="no_encoder")
+    assert (wrong.state, "no_encoder" in wrong.outcome) == ("failed", True)
+
+
+def test_masks_are_embedded_in_the_pass_that_makes_them(operator, from_app, form, segmented):
+    segment = operator("segment_instances")
+    names = ("embed_facet", "embed_block")
+    asked_for = form(segment, segmented, embed=True).type.properties
+    assert {"embed", *names} <= set(asked_for)
+    texture = form(segment, segmented, embed=True, encoder="texture").type.properties
+    assert not set(names) & set(texture)
+    done = from_app(segment, segmented, label_field="fine", encoder="texture", embed=True)
+    assert done.state == "done"
+    segmented.reload()
+    assert len(pfo.read_embeddings(segmented, "fine")) == segmented.count("fine.detections") > 0
+
+
 def test_masks_are_named_from_python_and_from_the_app(operator, context, form, grouped):
     name = operator("name_instances")
     ids = list(members(grouped, "1"))

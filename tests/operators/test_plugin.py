@@ -20,7 +20,7 @@ NAMES = [*MANIFEST["operators"], *MANIFEST["panels"]]
 
 
 def test_each_operator_has_a_file_and_is_listed():
-    files = {path.stem for path in (ROOT / "operators").glob("*.py")}
+    files = {path.stem for path in (ROOT / "operators").rglob("*.py")}
     assert files == set(MANIFEST["operators"])
 
 
