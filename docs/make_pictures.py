@@ -179,11 +179,11 @@ def animation(folder: Path, encoder: str) -> None:
         said.get_by_text("accepted").first.wait_for(timeout=60_000)
         time.sleep(3)
         zoom = app.page.locator('[title="Zoom"] [data-cy="slider"]')
-        zoom.click(position={"x": 34, "y": 17})
+        zoom.click(position={"x": 38, "y": 17})
         time.sleep(2)
         keep(1500)
         patches = app.page.locator('[data-cy="looker"]')
-        for number, modifiers in ((0, []), (1, ["Alt"]), (2, []), (3, [])):
+        for number, modifiers in ((0, []), (1, ["Alt"]), (2, ["Alt"]), (3, [])):
             patches.nth(number).click(position={"x": 12, "y": 12}, modifiers=modifiers)
             app.page.mouse.move(600, 840)
             time.sleep(0.5)
