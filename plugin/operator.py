@@ -61,6 +61,7 @@ class BaseOperator(foo.Operator):  # type: ignore[misc]  # FiftyOne has no types
             icon=self.icon,
             dynamic=self.dynamic,
             allow_delegated_execution=self.delegable,
+            default_choice_to_delegated=self.delegable,  # where the App can schedule at all
         )
 
     def resolve_placement(self, ctx: Any) -> types.Placement | None:

@@ -42,7 +42,7 @@ class Checker(doctest.OutputChecker):
 def surroundings(monkeypatch, tmp_path):
     """The texture encoder in place of every vision transformer, whose weights are not here."""
 
-    def texture(name, checkpoint, facet, device, precision, image_size, resize, compile, block):
+    def texture(name, checkpoint, facet, device, precision, image_size, resize, *others):
         from promerge_fo.encoder.texture import TextureEncoder
 
         return TextureEncoder(device, image_size, resize)

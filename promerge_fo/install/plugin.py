@@ -10,7 +10,7 @@ import fiftyone as fo
 
 __all__ = ["install_plugin"]
 
-PARTS = ("fiftyone.yml", "requirements.txt", "plugin", "operators")
+PARTS = ("fiftyone.yml", "requirements.txt", "plugin", "operators", "skills")
 
 
 def install_plugin(folder: str | Path | None = None) -> Path:

@@ -2,15 +2,20 @@
 
 import json
 import re
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from promerge_fo import cli
 from promerge_fo.cli import main
 from promerge_fo.config import METHODS
 from promerge_fo.install import doctor
 from tests.cli.options import SMALL, TEXTURE
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_help_teaches_every_parameter(capsys):
@@ -415,3 +420,27 @@ def test_plugin_install(fo, tmp_path, capsys, monkeypatch):
     assert not stale.exists()
     assert main(["plugin", "install", "--folder", str(tmp_path)]) == 2
     assert "does not hold the plugin" in capsys.readouterr().err
+
+
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("skills/*/*.md"))]
+
+
+def commands(page: Path) -> list[str]:
+    """The lines of a page's blocks of code that begin with ``promerge``, as they go on."""
+    blocks = re.findall(r"```\w*\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.strip() for line in lines if re.match(r" *promerge [a-z]", line)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_commands_that_pages_show_are_taken(page, capsys):
+    for command in commands(page):
+        _, *arguments = shlex.split(command, comments=True)
+        try:
+            cli._parser().parse_args(arguments)
+        except SystemExit:
+            pytest.fail(f"{page.name}: {command}\n{capsys.readouterr().err}")
+
+
+def test_pages_show_commands():
+    assert sum(len(commands(page)) for page in PAGES) > 80

@@ -45,6 +45,31 @@ def test_the_plugin_s_requirements_are_the_package_s():
     assert MANIFEST["fiftyone"]["version"] == fiftyone
 
 
+def test_what_takes_long_is_scheduled_by_default_where_the_app_can_schedule(operator):
+    long = {n for n in MANIFEST["operators"] if operator(n).config.allow_delegated_execution}
+    assert {"segment_instances", "tune", "train_detector", "export_pseudo_labels"} <= long
+    assert long.isdisjoint({"accept", "reject", "undo", "stop_runs", "delete_run"})
+    for name in MANIFEST["operators"]:
+        config = operator(name).config
+        assert config.default_choice_to_delegated == (name in long), name
+        assert config.allow_immediate_execution, name
+
+
+def test_the_browser_lists_operators_in_the_order_of_the_work(operator):
+    order = ["segment_", "review_", "group_", "name_", "evaluate_", "export_", "train_", "predict"]
+    places = [next(i for i, n in enumerate(NAMES) if n.startswith(each)) for each in order]
+    assert places == sorted(places)
+
+
+def test_skills_are_found_and_what_they_call_exists(fo, repository, tmp_path, monkeypatch):
+    skills = pytest.importorskip("fiftyone.plugins.skills", reason="FiftyOne 1.22 and later")
+    shutil.copytree(repository, tmp_path / "promerge")
+    monkeypatch.setattr(fo.config, "plugins_dir", str(tmp_path))
+    found = skills.list_skills(plugin="@promerge/promerge")
+    assert [skill.name for skill in found] == MANIFEST["skills"]
+    assert all(skill.description and skill.category for skill in found)
+
+
 LIST = """
 import sys, fiftyone as fo, fiftyone.operators as foo
 fo.config.plugins_dir = sys.argv[1]
@@ -70,7 +95,7 @@ def listed(folder: Path, *more: str, cwd: Path) -> str:
 def repository(tmp_path_factory) -> Path:
     """What the repository holds, without what was built in it."""
     copy = tmp_path_factory.mktemp("download") / "promerge-fo"
-    kept = ("plugin", "operators", "promerge_fo")
+    kept = ("plugin", "operators", "skills", "promerge_fo")
     for folder in kept:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / folder, copy / folder, ignore=ignored)
