@@ -92,10 +92,15 @@ def test_docstrings(name: str, request: pytest.FixtureRequest):
         if re.search(r"\b(dataset|session|label)\b", "".join(e.source for e in docstring.examples)):
             dataset = request.getfixturevalue("make_dataset")()
             ids = dataset.values("promerge.detections.id", unwind=True)
+            if ".classes." in name:
+                from promerge_fo import dataset as pfo
+
+                pfo.embed_instances(dataset, "promerge", encoder="texture")
+                pfo.name_instances(dataset, "promerge", "cat", ids[:1])
             docstring.globs.update(
                 dataset=dataset,
                 label=dataset.first().promerge.detections[0],
-                session=SimpleNamespace(view=None, selected=ids[:3]),  # of the App
+                session=SimpleNamespace(view=dataset.view(), selected=ids[:3]),  # of the App
             )
         runner.run(docstring, out=output.append)
     assert runner.failures == 0, "".join(output)

@@ -112,7 +112,7 @@ def group_instances(
 
     Examples:
         >>> [str(group) for group in group_instances(dataset, "promerge")]
-        ['group 1: 64 masks', 'group 2: 41 masks']
+        ['group 1: 2 masks', ...]
         >>> session.view = view_group(dataset, "promerge", "1")
     """
     samples = source_of(samples)

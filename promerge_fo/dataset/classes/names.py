@@ -119,7 +119,7 @@ def name_instances(
 
     Examples:
         >>> name_instances(session.view, "promerge", "cat", session.selected)
-        12
+        3
     """
     path, change = _prepare(samples, label_field, name, "hand")
     if ids is None and not is_patches(samples):
@@ -235,7 +235,6 @@ def propagate_names(samples: Any, label_field: str, found: Nearest) -> int:
         >>> found = nearest_unnamed(dataset, "promerge", "cat")
         >>> session.view = view_nearest(dataset, "promerge", found)
         >>> propagate_names(dataset, "promerge", found.without(session.selected))
-        47
     """
     whole = source_of(samples)
     path = _declared_path(whole, label_field)
