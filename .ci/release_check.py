@@ -76,10 +76,22 @@ def broken_links(page: Path, root: Path = ROOT) -> list[str]:
     return wrong
 
 
+PLUGIN = ("fiftyone.yml", "requirements.txt", "plugin", "operators", "skills")
+
+
 def wanted_in_package(root: Path = ROOT) -> set[str]:
     """The files of the library that Git knows."""
+    return _known(root, "promerge_fo")
+
+
+def wanted_in_plugin(root: Path = ROOT) -> set[str]:
+    """The files of the App's plugin that Git knows; wheels have them in promerge_fo/install/app."""
+    return _known(root, *PLUGIN)
+
+
+def _known(root: Path, *parts: str) -> set[str]:
     listed = subprocess.run(
-        ["git", "ls-files", "promerge_fo"], cwd=root, capture_output=True, text=True, check=True
+        ["git", "ls-files", *parts], cwd=root, capture_output=True, text=True, check=True
     )
     return set(listed.stdout.split())
 
@@ -138,12 +150,16 @@ def install_and_run(archive: Path, place: Path) -> None:
         **{k: v for k, v in os.environ.items() if not k.startswith(("FIFTYONE_", "PYTHONPATH"))},
         "FIFTYONE_DATABASE_DIR": str(folder / "database"),
         "FIFTYONE_DEFAULT_DATASET_DIR": str(folder / "datasets"),
+        "FIFTYONE_PLUGINS_DIR": str(folder / "plugins"),
     }
     promerge = [python, "-m", "promerge_fo"]
     _run(*promerge, "doctor", "--install-mongod", cwd=folder, env=own)
+    _run(*promerge, "plugin", "install", cwd=folder, env=own)
     _run(*promerge, "demo", cwd=folder, env=own)
     if not list(folder.rglob("promerge-demo.png")):
         sys.exit(f"promerge demo of {archive.name} made no picture")
+    if not (folder / "plugins" / "@promerge" / "promerge" / "fiftyone.yml").is_file():
+        sys.exit(f"{archive.name} installed no plugin")
     shutil.rmtree(folder)
 
 
@@ -159,10 +175,12 @@ def main() -> int:
         place = Path(scratch)
         sdist, wheel = sorted(build(place), key=lambda path: path.suffix == ".whl")
         wanted = wanted_in_package()
-        source = {"README.md", "LICENSE", "pyproject.toml", "PKG-INFO"}
+        plugin = wanted_in_plugin()
+        source = plugin | {"README.md", "LICENSE", "pyproject.toml", "setup.py", "PKG-INFO"}
         wrong += [
             f"{sdist.name}: {w}" for w in wrong_contents(names_in(sdist), wanted, source, False)
         ]
+        wanted |= {f"promerge_fo/install/app/{name}" for name in plugin}
         wrong += [
             f"{wheel.name}: {w}" for w in wrong_contents(names_in(wheel), wanted, set(), True)
         ]

@@ -18,7 +18,7 @@ def install_plugin(folder: str | Path | None = None) -> Path:
 
     Args:
         folder: a checkout or copy of the repository; by default the one that this package runs
-            from. (An installed wheel holds the library only.)
+            from, or what an installed wheel carries.
 
     Returns:
         The plugin's folder in ``fiftyone.config.plugins_dir``.
@@ -26,7 +26,11 @@ def install_plugin(folder: str | Path | None = None) -> Path:
     Raises:
         ValueError: the folder holds no plugin, or plugins cannot be written there.
     """
-    source = Path(folder) if folder is not None else Path(__file__).parents[2]
+    here = Path(__file__)
+    carried = here.with_name("app")  # of a wheel
+    source = (
+        Path(folder) if folder is not None else carried if carried.is_dir() else here.parents[2]
+    )
     missing = [part for part in PARTS if not (source / part).exists()]
     if missing:
         raise ValueError(

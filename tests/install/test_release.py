@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -51,20 +52,45 @@ def test_links_that_lead_nowhere_are_found(check, tmp_path):
     ]
 
 
-def test_an_sdist_has_all_of_the_library(check, tmp_path):
-    """Built as pip builds it, from a copy of what Git knows."""
+@pytest.fixture(scope="module")
+def archives(check, tmp_path_factory):
+    """The sdist and the wheel, built as pip builds them, from a copy of what Git knows."""
+    made = tmp_path_factory.mktemp("release")
+    known = check.wanted_in_package(ROOT) | check.wanted_in_plugin(ROOT)
+    for name in (*known, "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
+        (made / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, made / "copy" / name)
+    code = "import setuptools.build_meta as b; b.build_sdist('..'); b.build_wheel('..')"
+    subprocess.run([sys.executable, "-c", code], cwd=made / "copy", check=True, capture_output=True)
+    (sdist,), (wheel,) = made.glob("*.tar.gz"), made.glob("*.whl")
+    return sdist, wheel
+
+
+def test_a_wheel_carries_the_plugin_which_is_installed_from_it(
+    check, archives, fo, tmp_path, monkeypatch
+):
     wanted = check.wanted_in_package(ROOT)
-    for name in (*wanted, "pyproject.toml", "README.md", "LICENSE"):
-        (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, tmp_path / "copy" / name)
-    code = "from setuptools.build_meta import build_sdist; import sys; build_sdist(sys.argv[1])"
-    subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], cwd=tmp_path / "copy", check=True,
-        capture_output=True,
-    )  # fmt: skip
-    (archive,) = tmp_path.glob("*.tar.gz")
+    plugin = check.wanted_in_plugin(ROOT)
+    inside = {f"promerge_fo/install/app/{name}" for name in plugin}
+    names = check.names_in(archives[1])
+    assert check.wrong_contents(names, wanted | inside, set(), only=True) == []
+    zipfile.ZipFile(archives[1]).extractall(tmp_path / "site-packages")
+    module = tmp_path / "site-packages" / "promerge_fo" / "install" / "plugin.py"
+    spec = importlib.util.spec_from_file_location("installed_plugin", module)
+    installed = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(installed)
+    monkeypatch.setattr(fo.config, "plugins_dir", str(tmp_path / "plugins"))
+    target = installed.install_plugin()
+    assert {str(p.relative_to(target)) for p in target.rglob("*") if p.is_file()} == plugin
+
+
+def test_an_sdist_has_all_of_the_library(check, archives):
+    wanted = check.wanted_in_package(ROOT)
+    archive, _ = archives
     names = check.names_in(archive)
-    also = {"README.md", "LICENSE", "pyproject.toml", "PKG-INFO"}
+    also = check.wanted_in_plugin(ROOT) | {
+        "README.md", "LICENSE", "pyproject.toml", "setup.py", "PKG-INFO",
+    }  # fmt: skip
     assert check.wrong_contents(names, wanted, also, only=False) == []
     assert {
         "promerge_fo/py.typed",
