@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: a wheel carries the App's plugin, which lies beside the package."""
+"""What pyproject.toml cannot say: a wheel carries the App's plugin, from beside the package."""
 
 import shutil
 from pathlib import Path
@@ -10,9 +10,10 @@ PARTS = ("fiftyone.yml", "requirements.txt", "plugin", "operators", "skills")
 
 
 class WithPlugin(build_py):
-    """Puts the plugin where ``promerge plugin install`` looks for it, in promerge_fo/install/app."""
+    """Puts the plugin into promerge_fo/install/app, where ``promerge plugin install`` looks."""
 
     def run(self) -> None:
+        """Build the library, and copy the plugin into it."""
         super().run()
         if self.editable_mode:
             return  # the checkout is at hand

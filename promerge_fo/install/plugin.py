@@ -26,11 +26,9 @@ def install_plugin(folder: str | Path | None = None) -> Path:
     Raises:
         ValueError: the folder holds no plugin, or plugins cannot be written there.
     """
-    here = Path(__file__)
-    carried = here.with_name("app")  # of a wheel
-    source = (
-        Path(folder) if folder is not None else carried if carried.is_dir() else here.parents[2]
-    )
+    carried = Path(__file__).with_name("app")  # of a wheel
+    own = carried if carried.is_dir() else Path(__file__).parents[2]
+    source = own if folder is None else Path(folder)
     missing = [part for part in PARTS if not (source / part).exists()]
     if missing:
         raise ValueError(
