@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import fiftyone as fo
+import fiftyone.core.media as fom
 from fiftyone.operators import types
 
 from promerge_fo.config import PRESETS
@@ -52,9 +53,13 @@ class SegmentInstances(LongOperator):
     place = types.Places.SAMPLES_GRID_SECONDARY_ACTIONS
     place_label = "Segment instances with ProMerge"
 
+    def require(self, view: Any) -> None:
+        if view.media_type != fom.VIDEO and not _slices_of(view):
+            super().require(view)
+
     def ask(self, form: Form) -> None:
-        form.target()
-        _ask_field(form)
+        samples = _ask_samples(form)
+        _ask_field(form, samples)
         kind, preset, encoder = ask_model(form)
         ask_embedding(form)
         _ask_parameters(form, kind, preset)
@@ -65,7 +70,8 @@ class SegmentInstances(LongOperator):
         retry_failed = form.tick("retry_failed", "Only images that failed", about)
         if overwrite and retry_failed:
             form.refuse("Do finished images again, or only those that failed?", "again_refused")
-        _tell_cost(form, kind, preset, encoder or encoder_of(form.ctx, kind, preset))
+        encoder = encoder or encoder_of(form.ctx, kind, preset)
+        _tell_cost(form, samples, kind, preset, encoder)
 
     def groups(self, params: Mapping[str, Any]) -> dict[str, Collection[str]]:
         kind, preset = asked(params)
@@ -74,11 +80,13 @@ class SegmentInstances(LongOperator):
     def work(self, ctx: Any, job: Job) -> Outcome:  # type: ignore[override]
         from promerge_fo.dataset.runs.calibrating import calibrate_once
         from promerge_fo.dataset.runs.segment import segment_dataset
+        from promerge_fo.dataset.samples import images_of
 
         params = ctx.params
         job.show("Loading the encoder")
         model = load_asked(ctx, **_changes(params, *asked(params)))
-        target, field = target_of(ctx), params.get("label_field", "promerge")
+        target = images_of(target_of(ctx), params.get("group_slice"), or_videos=True)
+        field = params.get("label_field", "promerge")
         calibration = None
         if not params.get("no_calibrate"):
             bar = job.progress("images measured")
@@ -88,7 +96,7 @@ class SegmentInstances(LongOperator):
             model,
             field,
             calibrate=False,  # it was, where it should be
-            progress=job.progress("images"),
+            progress=job.progress(units_of(target)),
             **filled(params, "batch_size", "overwrite", "retry_failed", "drop_decisions"),
         )
         return report_outcome(report, field, model, calibration)
@@ -116,27 +124,54 @@ def report_outcome(report: Any, field: str, model: Any, calibration: Any = None)
     return Outcome("\n\n".join(parts), result)
 
 
-def _ask_field(form: Form) -> None:
+def _slices_of(samples: Any) -> list[str]:
+    """The slices of groups that can be segmented; none of other samples."""
+    if samples.media_type != fom.GROUP:
+        return []
+    kinds = samples.group_media_types or {}
+    return [name for name, kind in kinds.items() if kind in (fom.IMAGE, fom.VIDEO)]
+
+
+def _ask_samples(form: Form) -> Any:
+    """Which samples, and of groups which slice; returns those chosen now."""
+    samples = form.target()
+    slices = _slices_of(samples)
+    if not slices:
+        return samples
+    about = "what is segmented of each group"
+    return samples.select_group_slices(
+        form.choose("group_slice", slices, "Slice", about, samples.group_slice)
+    )
+
+
+def _path_of(samples: Any, field: str) -> str:
+    """The path of the masks' field: of videos, it is one of their frames."""
+    return f"frames.{field}" if samples.media_type == fom.VIDEO else field
+
+
+def _ask_field(form: Form, samples: Any) -> None:
     """The field for the masks, and what happens to labels that it has."""
-    about, dataset = "the field that takes the masks", form.ctx.dataset
+    about = "the field that takes the masks"
     name = form.text("label_field", "Label field", about, "promerge", required=True)
+    path, dataset = _path_of(samples, name), form.ctx.dataset
     wrong = why_no_name(name, "field")
     if wrong:
         form.refuse(wrong, "label_field_refused")
-    elif not dataset.has_field(name):
         return
-    elif name not in dataset.get_field_schema(embedded_doc_type=fo.Detections):
+    field = dataset.get_field(path)
+    if field is None:
+        return
+    if getattr(field, "document_type", None) is not fo.Detections:
         form.refuse(
-            f"The field {name!r} holds {dataset.get_field(name)}; take a field of detections, or a "
-            "new name.",
+            f"The field {path!r} holds {field}; take a field of detections, or a new name.",
             "label_field_refused",
         )
-    elif dataset.has_field(f"{name}.run"):
-        form.note("overwrites", f"Masks in '{name}' that other settings made are replaced")
-        form.ask_to_drop()
+    elif dataset.has_field(f"{path}.run"):
+        form.note("overwrites", f"Masks in '{path}' that other settings made are replaced")
+        form.ask_to_drop(hands_on=path == name)
     else:
-        warning = f"'{name}' has labels of another origin: they are replaced"
-        form.confirm("replace", warning, f"Replace the labels in '{name}'", "field")
+        warning = f"'{path}' has labels of another origin: they are replaced"
+        form.confirm("replace", warning, f"Replace the labels in '{path}'", "field")
 
 
 def _ask_parameters(form: Form, kind: Any, preset: str) -> None:
@@ -170,31 +205,37 @@ def _changes(params: dict[str, Any], kind: Any, preset: str) -> dict[str, Any]:
     return filled(group, *group)
 
 
-def _tell_cost(form: Form, kind: Any, preset: str, encoder: str) -> None:
+def _tell_cost(form: Form, samples: Any, kind: Any, preset: str, encoder: str) -> None:
     """How many images are to be done, and how long it takes, as far as this machine has shown."""
     from promerge_fo.dataset.provenance import last_rate
 
-    samples = target_of(form.ctx)
-    total, done = samples.count(), _count_done(form, samples, kind, preset, encoder)
-    count = total - done
+    units = units_of(samples)
+    lengths = samples.values("metadata.total_frame_count") if units == "frames" else [1]
+    least = "at least " if None in lengths else ""
+    total = sum(n or 1 for n in lengths) if units == "frames" else samples.count()
+    done = _count_done(form, samples, kind, preset, encoder)
+    count = max(total - done, 0)
     rate = last_rate(kind.method, encoder)
     if rate is None:
         known = "this machine has not run this method with this encoder yet"
     else:
-        known = f"about {duration(count / rate)} at this machine's last {rate:.2f} images a second"
+        known = f"about {duration(count / rate)} at this machine's last {rate:.2f} {units} a second"
     before = f" of {total:,}, as {done:,} are done" if done else ""
     form.note(
         "cost",
-        f"{count:,} images{before}; {known}",
+        f"{least}{count:,} {units}{before}; {known}",
         "It runs beside the App: the panel 'ProMerge: runs' shows how far it is, and stops it.",
     )
 
 
 def _count_done(form: Form, samples: Any, kind: Any, preset: str, encoder: str) -> int:
     """How many images have masks of these settings, as far as the form knows them."""
+    from promerge_fo.dataset.runs.resume import finished
+
     params, dataset = form.ctx.params, form.ctx.dataset
     field = params.get("label_field", "promerge")
-    if params.get("overwrite") or not dataset.has_field(f"{field}.run"):
+    path = _path_of(samples, field)
+    if params.get("overwrite") or not dataset.has_field(f"{path}.run"):
         return 0
     try:
         config = start_of(form.ctx, kind, preset).replace(**_changes(params, kind, preset))
@@ -203,12 +244,19 @@ def _count_done(form: Form, samples: Any, kind: Any, preset: str, encoder: str) 
     for key in reversed(list_runs(dataset)):
         record = load_run(dataset, key)
         if record["label_field"] == field and _is_of(record, config, encoder):
+            if path != field:
+                return finished([samples], field, record["run_hash"]).total()
             view = samples.match(fo.ViewField(f"{field}.run") == record["run_hash"])
             if params.get("retry_failed"):  # all but those that failed are left alone
                 failed = view.match(fo.ViewField(f"{field}.status") == "failed")
                 return int(samples.count() - failed.count())
             return int(view.count())
     return 0
+
+
+def units_of(samples: Any) -> str:
+    """What a run on these samples counts."""
+    return "frames" if samples.media_type == fom.VIDEO else "images"
 
 
 def _is_of(record: dict[str, Any], config: Any, encoder: str) -> bool:

@@ -162,11 +162,18 @@ class Form:
             self.confirm("overwrite", f"There is a field '{field}'", replace, "field")
             self.ask_to_drop()
 
-    def ask_to_drop(self) -> None:
-        """A box (``drop_decisions``) for a field whose labels are about to be replaced."""
+    def ask_to_drop(self, hands_on: bool = True) -> None:
+        """A box (``drop_decisions``) for a field whose labels are about to be replaced.
+
+        Args:
+            hands_on: whether what was done to a label goes to the new one that equals it.
+        """
         about = (
             "What you did to one goes to the new one that equals it (IoU over 0.9). Where there is "
             "none, nothing is changed, unless this is ticked."
+            if hands_on
+            else "Where you did something to one, nothing is changed, unless this is ticked: it is "
+            "then gone."
         )
         self.tick("drop_decisions", "Replace masks that I worked on, too", about)
 

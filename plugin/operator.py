@@ -74,7 +74,7 @@ class BaseOperator(foo.Operator):  # type: ignore[misc]  # FiftyOne has no types
         form = Form(ctx, self.heading or self.label, self.button, self.last(ctx))
         try:
             if self.needs_images:
-                require_images(ctx.view)
+                self.require(ctx.view)
             self.ask(form)
         except (CannotRunError, MediaTypeError) as error:
             form.refuse(str(error))
@@ -83,6 +83,14 @@ class BaseOperator(foo.Operator):  # type: ignore[misc]  # FiftyOne has no types
     def last(self, ctx: Any) -> dict[str, Any]:
         """What the form starts from."""
         return last_settings(ctx, ctx.operator_uri)
+
+    def require(self, view: Any) -> None:
+        """Refuse a view that the operator is not for.
+
+        Raises:
+            fiftyone.core.media.MediaTypeError: it does not hold images.
+        """
+        require_images(view)
 
     def ask(self, form: Form) -> None:
         """Put the form together; nothing is asked by default.

@@ -148,7 +148,7 @@ def _shown(dataset: Any) -> list[dict[str, Any]]:
                     "about": f"'{status.label_field}', process {status.pid} on {status.host}",
                     "state": "running",
                     "share": done / status.total if status.total else 1.0,
-                    "text": f"{done:,} of {status.total:,} images, "
+                    "text": f"{done:,} of {status.total:,} {status.unit}, "
                     f"{status.images_per_second:.1f} a second",
                     "outcome": "",
                     "panel": None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import numpy as np
 
 from promerge_fo.encoder.texture import TextureEncoder
@@ -131,3 +133,24 @@ def scenes_of_kinds(
         image += rng.normal(0, 5, image.shape)
         scenes.append((np.clip(image, 0, 255).astype(np.uint8), np.array(masks), np.array(given)))
     return scenes
+
+
+def write_clips(folder, count, frames):
+    """Write clips of a square that moves past a disc, 160 x 120 pixels; returns their paths.
+
+    They are in H.264, which browsers play; it takes ffmpeg.
+    """
+    import cv2
+
+    given = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "160x120", "-r", "10", "-i", "-")
+    paths = []
+    for number in range(count):
+        clip = np.full((frames, 120, 160, 3), 60, np.uint8)
+        for step, image in enumerate(clip):
+            corner = (10 + 5 * step, 30 + 10 * number)
+            cv2.rectangle(image, corner, (corner[0] + 50, corner[1] + 50), (250, 200, 40), -1)
+            cv2.circle(image, (125, 35), 20, (50, 50, 200), -1)
+        paths.append(str(folder / f"clip-{number}.mp4"))
+        command = ["ffmpeg", "-v", "error", *given, "-pix_fmt", "yuv420p", paths[-1]]
+        subprocess.run(command, input=clip.tobytes(), check=True)
+    return paths

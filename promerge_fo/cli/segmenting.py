@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from promerge_fo.cli.progress import TerminalBar
 
 if TYPE_CHECKING:
     from promerge_fo.dataset.runs.model import ProMergeModel
-    from promerge_fo.dataset.runs.segment import Report
+    from promerge_fo.dataset.runs.passes import Report
 
 _SHOWN = 20  # failures that are listed
 #: Options that only one of the engines has.
@@ -31,6 +32,7 @@ def add_commands(commands: Commands) -> None:
     add(made, "sources", "DIR|DATASET|IMAGE", text, nargs="+")
     add(made, "--name", "NAME", "name of the dataset made of a folder (the folder's name)")
     add(made, "--label-field", "NAME", "field for the masks (the method's name)")
+    add(made, "--group-slice", "NAME", "of groups, the slice to segment (the active one)")
     add(made, "--output", "JSON", "also write the masks as COCO JSON (RLE)")
     add(made, "--embed", bool, "also give the masks embeddings, to group and name them by")
     text = "features that embeddings are made of (those of the masks)"
@@ -70,18 +72,20 @@ def segment(
     sources: list[str],
     name: str | None,
     label_field: str | None,
+    group_slice: str | None,
     output: str | None,
     engine: str,
     **options: Any,
 ) -> int:
-    """Give a folder of images, single images or a dataset instance masks.
+    """Give a folder of images, single images, or a dataset of images or videos, instance masks.
 
     A folder becomes a dataset of the same name, or adds its new images to that dataset; so do
     single images, by the folder that they share, and nothing else of it is segmented. Images that
     have masks of the very same settings are skipped, so a run that was stopped goes on where it
     was; --overwrite makes them anew, --retry-failed runs only those that failed. "promerge status"
     says how far a run is, and with --failed which images failed and why; "promerge stop" ends it.
-    Where images failed, the others are done, and the exit status is 1.
+    Where images failed, the others are done, and the exit status is 1. Of videos, the frames are
+    segmented, and counted.
 
       promerge segment photos/
       promerge segment photos/ --preset fast --output masks.json
@@ -94,7 +98,7 @@ def segment(
     from promerge_fo.dataset.database import root_dataset
     from promerge_fo.dataset.runs.calibrating import calibrate_once
     from promerge_fo.dataset.runs.resume import finished
-    from promerge_fo.dataset.samples import open_images, open_source
+    from promerge_fo.dataset.samples import images_of, open_images, open_source, require_images
     from promerge_fo.files import not_shown
 
     for other in _ENGINES.keys() - {engine}:
@@ -109,6 +113,9 @@ def segment(
         samples = open_source(sources[0], name, notes.append)
     if not samples:
         raise ValueError(f"the dataset {root_dataset(samples).name!r} is empty; add images to it")
+    samples = images_of(samples, group_slice, or_videos=engine == "local")
+    if output is not None:
+        require_images(samples)
     model = model_of(setting, **options)
     if not model.is_left_uncalibrated:
         calibrate_once(samples, model, progress=TerminalBar)
@@ -116,9 +123,9 @@ def segment(
     run = _on_ray if engine == "ray" else _here
     report = run(samples, model, label_field, options)
     if report.skipped:
-        print(f"{report.skipped} images were done before (--overwrite does them again)")
+        print(f"{report.skipped} {report.unit} were done before (--overwrite does them again)")
     name = root_dataset(samples).name
-    failed = _tell_failures(samples, label_field, model.hash, shlex.quote(name))
+    failed = _tell_failures(samples, label_field, model.hash, shlex.quote(name), report.unit)
     if output is not None:
         from promerge_fo.dataset.exchange.export import export_pseudo_labels
 
@@ -126,7 +133,8 @@ def segment(
         print(f"{summary['path']}: {summary['annotations']} masks of {summary['images']} images")
         if summary["unreadable"]:
             print(f"{summary['unreadable']} images are not in it: they cannot be read")
-    for note in [*notes, *not_shown(samples.values("filepath"))]:
+    shown = not_shown(samples.values("filepath")) if report.unit == "images" else []
+    for note in [*notes, *shown]:
         print(note, file=sys.stderr)
     if report.interrupted:
         print("stopped; what was done is kept. Run the same command again to go on.")
@@ -141,6 +149,7 @@ def segment(
 def _here(samples: Any, model: ProMergeModel, label_field: str, options: dict[str, Any]) -> Report:
     from promerge_fo.dataset.runs.segment import segment_dataset
 
+    is_video = samples.media_type == "video"
     if options["num_workers"] is not None:
         model.pipeline.readers = options["num_workers"]
     return segment_dataset(
@@ -149,7 +158,7 @@ def _here(samples: Any, model: ProMergeModel, label_field: str, options: dict[st
         label_field,
         output_dir=options["output_dir"],
         calibrate=False,  # it was, where it should be
-        progress=TerminalBar,
+        progress=partial(TerminalBar, unit="frames" if is_video else "images"),
         **{name: options[name] for name in _EVERY_ENGINE},
     )
 
@@ -177,8 +186,8 @@ def _on_ray(
     )
 
 
-def _tell_failures(samples: Any, label_field: str, run: str, dataset: str) -> int:
-    """Name the images that failed, up to a screenful, and what to do; returns their number."""
+def _tell_failures(samples: Any, label_field: str, run: str, dataset: str, unit: str) -> int:
+    """Name images or frames that failed, up to a screenful, and what to do; returns how many."""
     from promerge_fo.dataset.runs.resume import failures
 
     failed = list(failures(samples, label_field, run))
@@ -186,7 +195,7 @@ def _tell_failures(samples: Any, label_field: str, run: str, dataset: str) -> in
         print(f"failed: {failure}", file=sys.stderr)
     if failed:
         print(
-            f"{len(failed)} images failed; --retry-failed runs them again, and promerge status "
+            f"{len(failed)} {unit} failed; --retry-failed runs them again, and promerge status "
             f"{dataset} --failed lists them all",
             file=sys.stderr,
         )

@@ -26,6 +26,7 @@ from promerge_fo.dataset.decided import Kept
 from promerge_fo.dataset.labels import declare_field
 from promerge_fo.dataset.provenance import find_records, register_part
 from promerge_fo.dataset.runs.merge import merge_rows
+from promerge_fo.dataset.runs.passes import Report
 from promerge_fo.dataset.runs.resume import (
     finished,
     images_to_do,
@@ -33,7 +34,7 @@ from promerge_fo.dataset.runs.resume import (
     start_run,
     unfinished,
 )
-from promerge_fo.dataset.runs.segment import Report, made_of
+from promerge_fo.dataset.runs.segment import made_of
 from promerge_fo.dataset.runs.status import Heartbeat
 from promerge_fo.dataset.samples import settled, whole_images_of
 from promerge_fo.diagnosis import diagnose

@@ -24,6 +24,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import fiftyone as fo
+import fiftyone.core.frame as fofr
 import fiftyone.core.odm as foo
 import fiftyone.core.sample as fos
 import fiftyone.core.utils as fou
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHUNK",
+    "FRAMES",
     "TESTED_VERSIONS",
     "add_fields",
     "aggregate",
@@ -63,6 +65,8 @@ __all__ = [
     "documents",
     "documents_of",
     "drop_lost_companions",
+    "forget_loaded",
+    "frames_of",
     "generated_base",
     "is_frames",
     "is_generated",
@@ -85,6 +89,7 @@ __all__ = [
     "storage_of",
     "store",
     "update_all",
+    "update_frames",
     "validate_field_name",
     "view_of",
     "wait_for_database",
@@ -99,13 +104,15 @@ TESTED_VERSIONS = ("1.18.0", "1.22.1")  #: the oldest and the newest tested vers
 
 _COMPANION = "promerge"  # what the names of companions begin with
 
+FRAMES = "frames."  #: what the paths of frames' fields begin with, in a dataset of videos
+
 CHUNK = 500  #: ids in one query, or documents in one request: no request grows with a dataset
 WAIT_S = 600.0  #: how long to wait for an unreachable database, in seconds
 _PAUSE_S = 1.0
 _LOCKS = "promerge_locks"  # a collection of our own
 _LOCKED_S = 30.0  # after which the lock of a process that was killed opens
 _LOCK_PAUSE_S = 0.02
-_TRIES = 3
+_TRIES = 10
 _LARGEST_DOCUMENT = 16 << 20  # bytes; MongoDB's limit
 _TOO_LARGE = {10334, 17419, 17420}  # its codes for documents over it
 
@@ -257,6 +264,39 @@ def documents_of(samples: Any, ids: Iterable[ObjectId], *fields: str) -> Iterato
         yield from documents(samples, {"_id": {"$in": list(chunk)}}, *fields)
 
 
+def frames_of(videos: Any, ids: Iterable[str], query: Json, *fields: str) -> Iterator[Json]:
+    """The stored frames of some videos that match a query: ``_sample_id`` and these fields.
+
+    Args:
+        videos: a dataset or a view of videos.
+        ids: of the videos, however many.
+        query: of MongoDB, on the frames' own fields.
+        fields: as ``frame_number``, or a path within a label.
+    """
+    shown = dict.fromkeys(("_sample_id", *fields), True)
+    for chunk in fou.iter_batches(ids, CHUNK):
+        own = {"_sample_id": {"$in": [ObjectId(each) for each in chunk]}}
+        yield from _stored_frames(videos).find({**own, **query}, shown)
+
+
+def update_frames(videos: Any, ids: Iterable[str], query: Json, update: Json) -> int:
+    """Update the stored frames of some videos that match a query; returns how many do.
+
+    See :func:`frames_of`.
+    """
+    count = 0
+    for chunk in fou.iter_batches(ids, CHUNK):
+        own = {"_sample_id": {"$in": [ObjectId(each) for each in chunk]}}
+        count += _stored_frames(videos).update_many({**own, **query}, update).matched_count
+    fofr.Frame._reload_docs(dataset_of(videos)._frame_collection_name)
+    return count
+
+
+def forget_loaded(frame: Any, field: str) -> None:
+    """Forget the value of a field that was loaded with a frame; what is stored stays."""
+    frame._doc._data.pop(field, None)
+
+
 def companion(samples: Any, label_field: str) -> Collection[Json]:
     """The collection for what is kept beside a field: too large to be loaded with every sample.
 
@@ -382,6 +422,8 @@ def is_too_large(error: BaseException) -> bool:
 def reasons_of_fiftyone() -> Iterator[dict[str, Exception]]:
     """Why ``apply_model`` stores no labels, by the first sample of each batch that it leaves out.
 
+    Of videos, by each video that it does not read to its end.
+
     It tells its log alone. The dictionary is filled while the block runs. A connection that broke
     is no reason, as it says nothing of the sample.
     """
@@ -390,7 +432,7 @@ def reasons_of_fiftyone() -> Iterator[dict[str, Exception]]:
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             said: Any = record.args
-            reason = said[2] if isinstance(said, tuple) and len(said) == 3 else None
+            reason = said[-1] if isinstance(said, tuple) and len(said) in (2, 3) else None
             if isinstance(reason, Exception) and not isinstance(reason, ConnectionFailure):
                 reasons[str(said[0])] = reason
 
@@ -445,17 +487,25 @@ def add_fields(samples: Any, fields: Mapping[str, type[fo.Field]], **kwargs: Any
 
     Args:
         samples: a dataset or a view.
-        fields: the type of each field, by its path.
+        fields: the type of each field, by its path; those of videos' frames begin with "frames.".
         kwargs: arguments for ``add_sample_field``.
 
     Raises:
         ValueError: a field is already declared with another type.
     """
-    datasets = [(dataset_of(samples), "sample_fields")]
+    of_frames = {
+        path.removeprefix(FRAMES): kind for path, kind in fields.items() if path.startswith(FRAMES)
+    }
+    others = {path: kind for path, kind in fields.items() if not path.startswith(FRAMES)}
+    declared = [
+        (dataset_of(samples), "sample_fields", others),
+        (dataset_of(samples), "frame_fields", of_frames),
+    ]
     if isinstance(samples, FramesView):
-        datasets.append((root_dataset(samples), "frame_fields"))
-    for dataset, kind in datasets:
-        _add_fields(dataset, kind, fields, **kwargs)
+        declared.append((root_dataset(samples), "frame_fields", others))
+    for dataset, kind, own in declared:
+        if own:
+            _add_fields(dataset, kind, own, **kwargs)
 
 
 def _add_fields(
@@ -605,6 +655,12 @@ def load_results(kind: type[T], *args: Any, **kwargs: Any) -> T:
 def _stored(samples: Any) -> Collection[Json]:
     """The MongoDB collection with the samples' documents."""
     collection: Collection[Json] = samples._dataset._sample_collection
+    return collection
+
+
+def _stored_frames(videos: Any) -> Collection[Json]:
+    """The MongoDB collection with the documents of the videos' frames."""
+    collection: Collection[Json] = videos._dataset._frame_collection
     return collection
 
 

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
+import fiftyone.core.media as fom
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from promerge_fo.dataset.database import (
+    FRAMES,
     add_fields,
     changed_schema,
     dataset_of,
@@ -244,6 +246,8 @@ def declare_field(collection: Any, label_field: str, with_levels: bool = False) 
     sidebar, below the field; by default, the sidebar only has the attributes of single labels.
     Labels get a colour each, unless the dataset has a colour scheme.
 
+    In a dataset of videos, the field is one of their frames.
+
     Labels of video frames (``to_frames``) are copied to the dataset of the videos once more.
     FiftyOne copies them while it stores them, but misses some of them.
 
@@ -252,6 +256,8 @@ def declare_field(collection: Any, label_field: str, with_levels: bool = False) 
         label_field: a field of detections, or a new one.
         with_levels: whether the labels are proposals, with levels and parents.
     """
+    if collection.media_type == fom.VIDEO:
+        label_field = f"{FRAMES}{label_field.removeprefix(FRAMES)}"
     field = {label_field: fo.EmbeddedDocumentField}
     add_fields(dataset_of(collection), field, embedded_doc_type=fo.Detections)
     attributes = {**_ATTRIBUTES, **(_OF_LEVELS if with_levels else {})}
@@ -271,11 +277,12 @@ def _list_in_sidebar(dataset: fo.Dataset, label_field: str) -> None:
     groups = dataset.app_config.sidebar_groups
     if groups is None:
         groups = fo.DatasetAppConfig.default_sidebar_groups(dataset)
+    heading = "frame labels" if label_field.startswith(FRAMES) else "labels"
     listed = [path for group in groups for path in group.paths]
     new = [p for p in (f"{label_field}.status", f"{label_field}.error") if p not in listed]
     if label_field not in listed:
         new.insert(0, label_field)
-    suitable = [group for group in groups if label_field in group.paths or group.name == "labels"]
+    suitable = [group for group in groups if label_field in group.paths or group.name == heading]
     if not new or not suitable:
         return
     group = max(suitable, key=lambda group: label_field in group.paths)

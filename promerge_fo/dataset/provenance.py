@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,8 +13,14 @@ import fiftyone as fo
 from fiftyone import ViewField as F
 from fiftyone.core.runs import Run
 
-from promerge_fo.dataset.database import replaced_run, root_dataset, store
-from promerge_fo.dataset.samples import all_images
+from promerge_fo.dataset.database import (
+    frames_of,
+    replaced_run,
+    root_dataset,
+    store,
+    update_frames,
+)
+from promerge_fo.dataset.samples import all_images, videos_of
 from promerge_fo.run_record import RunRecord
 
 __all__ = [
@@ -105,17 +112,28 @@ def register_part(dataset: fo.Dataset, record: RunRecord, before: RunRecord | No
         before: the record that the dataset had of the run before, from :func:`find_records`.
     """
     field, run = str(record.label_field), record.run_hash
-    if not dataset.has_field(f"{field}.run"):  # nothing was done before
-        register(dataset, record)
-        return
-    labelled = all_images(dataset).match(F(f"{field}.run") == run)
-    counts = labelled.count_values(f"{field}.status")
-    if sum(counts.values()) > record.images:
-        record = replace(record, counts=counts, instances=labelled.count(f"{field}.detections"))
+    counts, instances = _stored(dataset, field, run)
+    if counts.total() > record.images:
+        record = replace(record, counts=dict(counts), instances=instances)
         if before is not None and before.label_field == field:
             seconds = round(before.seconds + record.seconds, 3)
             record = replace(record, started=before.started, seconds=seconds)
     register(dataset, record)
+
+
+def _stored(dataset: fo.Dataset, field: str, run: str) -> tuple[Counter[str], int]:
+    """The images, or frames of videos, that have labels of a run, by status, and their masks."""
+    counts, instances = Counter[str](), 0
+    if dataset.has_field(f"{field}.run"):
+        labelled = all_images(dataset).match(F(f"{field}.run") == run)
+        counts.update(labelled.count_values(f"{field}.status"))
+        instances = labelled.count(f"{field}.detections")
+    if (videos := videos_of(dataset)) is not None:
+        parts = (f"{field}.status", f"{field}.detections._id")
+        for frame in frames_of(videos, videos.values("id"), {f"{field}.run": run}, *parts):
+            counts[frame[field]["status"]] += 1
+            instances += len(frame[field].get("detections") or ())
+    return counts, instances
 
 
 def find_records(dataset: Any, label_field: str, runs: Collection[str]) -> dict[str, RunRecord]:
@@ -195,7 +213,7 @@ def delete_run(dataset: Any, key: str) -> int:
         key: the key of the run, from :func:`list_runs`.
 
     Returns:
-        The number of images whose labels were deleted.
+        The number of images, or frames of videos, whose labels were deleted.
 
     Raises:
         ValueError: no run of this package has this key.
@@ -209,6 +227,12 @@ def delete_run(dataset: Any, key: str) -> int:
         labelled.clear_sample_field(field)
         if len(all_images(root).exists(field)) == 0:
             root.delete_sample_field(field)
+    if (videos := videos_of(root)) is not None:
+        ids, of_run = videos.values("id"), {f"{field}.run": record["run_hash"]}
+        cleared += update_frames(videos, ids, of_run, {"$set": {field: None}})
+        left = next(frames_of(videos, ids, {field: {"$ne": None}}), None)
+        if left is None and field in root.get_frame_field_schema():
+            root.delete_frame_field(field)
     root.delete_run(key)
     return cleared
 

@@ -26,7 +26,6 @@ from promerge_fo.dataset.database import (
 from promerge_fo.files import KINDS, find_images
 
 __all__ = [
-    "VIDEO_REFUSED",
     "all_images",
     "find_dataset",
     "find_datasets",
@@ -38,6 +37,7 @@ __all__ = [
     "require_images",
     "require_objects",
     "settled",
+    "videos_of",
     "whole_images_of",
 ]
 
@@ -46,9 +46,9 @@ logger = logging.getLogger("fiftyone.promerge")
 _NAMED = 10  # paths that cannot be stored, in the log
 _SETTLED = 1000  # ids in a view: a query that holds them is small, and sorting by them is quick
 
-VIDEO_REFUSED = (
-    "ProMerge segments images, not videos; segment their frames: "
-    "samples.to_frames(sample_frames=True).apply_model(model, ...)"
+_VIDEO_REFUSED = (
+    "this takes images, not videos; give it their frames as images: "
+    "samples.to_frames(sample_frames=True)"
 )
 
 for _kind in KINDS:  # FiftyOne takes for images what Python knows as such, which differs by machine
@@ -193,7 +193,7 @@ def known_datasets() -> str:
     return ", ".join(fo.list_datasets()[:20]) or "none"
 
 
-def images_of(samples: Any) -> Any:
+def images_of(samples: Any, group_slice: str | None = None, *, or_videos: bool = False) -> Any:
     """The samples as images: themselves, or of groups the active slice, which the log names.
 
     FiftyOne's ``apply_model`` and ``to_patches`` take no groups, and views of a grouped dataset
@@ -201,16 +201,31 @@ def images_of(samples: Any) -> Any:
 
     Args:
         samples: a dataset or a view.
+        group_slice: the name of a slice to take instead of the active one.
+        or_videos: whether videos are welcome, too.
 
     Raises:
-        fiftyone.core.media.MediaTypeError: the samples are not images, and nor is the active slice;
-            see :func:`require_images`.
+        fiftyone.core.media.MediaTypeError: the samples are not images, and nor is the slice; see
+            :func:`require_images`.
+        ValueError: there is no such slice.
     """
-    chosen = samples.group_slice
-    if chosen is not None and samples.group_media_types[chosen] == fom.IMAGE:
-        name = root_dataset(samples).name
+    kinds = (fom.IMAGE, fom.VIDEO) if or_videos else (fom.IMAGE,)
+    name = root_dataset(samples).name
+    slices = samples.group_media_types or {}
+    if group_slice is not None and group_slice not in slices:
+        known = ", ".join(map(repr, slices)) or "none, as it holds no groups"
+        raise ValueError(f"{name!r} has no slice {group_slice!r}; its slices are: {known}")
+    chosen = group_slice or samples.group_slice
+    if chosen is not None and slices.get(chosen) in kinds:
         logger.info("promerge: %r holds groups; their slice %r is taken", name, chosen)
         return samples.select_group_slices(chosen)
+    if group_slice is not None:
+        raise fom.MediaTypeError(
+            f"the slice {group_slice!r} of {name!r} has no images, but {slices[group_slice]}; give "
+            "another one"
+        )
+    if or_videos and samples.media_type == fom.VIDEO:
+        return samples
     require_images(samples)
     return samples
 
@@ -236,6 +251,15 @@ def all_images(dataset: fo.Dataset) -> Any:
     if dataset.media_type != fom.GROUP:
         return dataset
     return dataset.select_group_slices(media_type=fom.IMAGE)
+
+
+def videos_of(dataset: fo.Dataset) -> Any:
+    """All videos of a dataset: itself, or of groups a view of all slices of videos; else None."""
+    if dataset.media_type == fom.VIDEO:
+        return dataset
+    if fom.VIDEO in (dataset.group_media_types or {}).values():
+        return dataset.select_group_slices(media_type=fom.VIDEO)
+    return None
 
 
 def settled(samples: Any, limit: int | None = None) -> list[Any]:
@@ -278,7 +302,7 @@ def require_images(samples: Any) -> None:
         return
     name = repr(root_dataset(samples).name)
     if media_type == fom.VIDEO:
-        raise fom.MediaTypeError(VIDEO_REFUSED)
+        raise fom.MediaTypeError(_VIDEO_REFUSED)
     if media_type == fom.GROUP and samples.group_media_types is None:
         raise fom.MediaTypeError(
             f"this view of {name} holds groups of samples, and ProMerge segments images; flatten "

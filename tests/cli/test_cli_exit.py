@@ -38,7 +38,7 @@ def test_where_every_image_failed_there_are_no_masks_to_look_at(fo, broken, tmp_
 
 def test_images_without_any_label_are_no_success(fo, folder, monkeypatch, capsys):
     from promerge_fo.dataset.runs import segment
-    from promerge_fo.dataset.runs.segment import Report
+    from promerge_fo.dataset.runs.passes import Report
 
     monkeypatch.setattr(segment, "segment_dataset", lambda *_, **__: Report(unstored=5))
     assert main(["segment", str(folder), *TEXTURE]) == 1

@@ -6,21 +6,23 @@ import time
 
 import pytest
 
+from tests.needs import need_command
+from tests.scenes import write_clips
+
 RUN = {"encoder": "texture", "show_parameters": True, "promerge_default": {"image_size": 96}}
 
 
 @pytest.mark.parametrize(
-    ("media_type", "words"), [("video", "to_frames"), ("group", "groups"), ("3d", "3d samples")]
+    ("media_type", "words"), [("group", "none of its slices has images"), ("3d", "3d samples")]
 )
 def test_what_has_no_images_is_refused_with_what_to_select(
     operator, form, fo, dataset, media_type, words
 ):
     if media_type == "group":
         dataset.add_group_field("group", default="left")
-        dataset.add_group_slice("left", "image")
+        dataset.add_group_slice("left", "point-cloud")
     else:
-        name = {"video": "clip.mp4", "3d": "scene.fo3d"}[media_type]
-        dataset.add_sample(fo.Sample(filepath=f"/nowhere/{name}"))
+        dataset.add_sample(fo.Sample(filepath="/nowhere/scene.fo3d"))
     assert dataset.media_type == media_type
     made = form(operator("segment_instances"), dataset)
     assert made.invalid
@@ -114,10 +116,54 @@ def test_parameters_are_given_flat_from_python_and_the_result_says_what_was_done
 
 def test_what_refuses_the_form_is_said_and_not_that_it_takes_nothing(operator, fo, dataset):
     dataset.add_group_field("group")
-    video = fo.Group().element("video")
-    dataset.add_sample(fo.Sample(filepath="/nowhere/a.mp4", group=video))
+    cloud = fo.Group().element("cloud")
+    dataset.add_sample(fo.Sample(filepath="/nowhere/a.pcd", group=cloud))
     with pytest.raises(Exception, match="holds groups, and .* none of its slices has images"):
         operator("segment_instances")(dataset, encoder="texture")
+
+
+def test_slices_of_groups_are_chosen_by_their_names(operator, form, fo, dataset, photographs):
+    dataset.add_group_field("group", default="cloud")
+    group = fo.Group()
+    files = {"cloud": "/nowhere/a.pcd", "left": photographs[0], "right": photographs[1]}
+    dataset.add_samples(
+        [fo.Sample(filepath=file, group=group.element(name)) for name, file in files.items()]
+    )
+    segment = operator("segment_instances")
+    made = form(segment, dataset, encoder="texture")
+    assert not made.invalid
+    assert made.type.properties["group_slice"].type.values == ["left", "right"]
+    result = segment(dataset, group_slice="right", **RUN).result
+    assert sum(result["counts"].values()) == 1
+    assert dataset.select_group_slices("left").values("promerge.status") == [None]
+    cost = form(segment, dataset, group_slice="right", **RUN).type.properties["cost"]
+    assert cost.view.label.startswith("0 images of 1, as 1 are done")
+
+
+def test_videos_are_segmented_and_frames_are_counted(operator, form, fo, dataset, tmp_path):
+    need_command("ffmpeg", "apt-get install ffmpeg")
+    dataset.add_samples([fo.Sample(filepath=path) for path in write_clips(tmp_path, 2, 3)])
+    segment = operator("segment_instances")
+
+    def cost(samples):
+        made = form(segment, samples, encoder="texture")
+        assert not made.invalid
+        return made.type.properties["cost"].view.label
+
+    assert cost(dataset).startswith("at least 2 frames; ")
+    dataset.compute_metadata()
+    assert cost(dataset).startswith("6 frames; ")
+    result = segment(dataset.limit(1), encoder="texture").result
+    assert sum(result["counts"].values()) == 3
+    assert "3 frames in" in result["outcome"]
+    assert cost(dataset).startswith("3 frames of 6, as 3 are done; about ")
+    assert "frames a second" in cost(dataset)
+    result = segment(dataset, encoder="texture").result
+    assert (sum(result["counts"].values()), result["skipped"]) == (3, 3)
+    made = form(segment, dataset, encoder="texture")
+    assert "'frames.promerge'" in made.type.properties["overwrites"].view.label
+    refused = form(operator("evaluate_instances"), dataset)
+    assert "to_frames(sample_frames=True)" in refused.error_message
 
 
 def test_the_estimate_is_of_what_is_left_and_of_images_that_could_be_read(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from promerge_fo.calibration import Calibration
+import fiftyone.core.media as fom
+
+from promerge_fo.calibration import IMAGES, Calibration
 from promerge_fo.config import run_hash
 from promerge_fo.dataset.database import root_dataset, store
+from promerge_fo.dataset.runs.frames import evenly_spaced_frames
 from promerge_fo.dataset.runs.model import ProMergeModel
 from promerge_fo.progress import ShowProgress
 
@@ -25,7 +28,8 @@ def calibrate_once(
     the first run was stopped: otherwise it would have another run hash, and start anew.
 
     Args:
-        samples: a dataset or a view of images; 32 of them are measured.
+        samples: a dataset or a view of images, or of videos, whose frames they are then; 32 of
+            them are measured.
         model: is changed, unless its encoder or configuration takes no calibration, or it has one.
         progress: see :data:`promerge_fo.progress.ShowProgress`.
 
@@ -45,7 +49,11 @@ def calibrate_once(
         logger.info("promerge: calibrated as before (%s)", calibration)
         return calibration
     try:
-        calibration = model.calibrate(samples.values("filepath"), progress=progress)
+        if samples.media_type == fom.VIDEO:
+            images: Any = evenly_spaced_frames(samples, IMAGES)
+        else:
+            images = samples.values("filepath")
+        calibration = model.calibrate(images, progress=progress)
     except ValueError as error:
         logger.warning("promerge: not calibrated for %s: %s", encoder.name, error)
         model.is_left_uncalibrated = True

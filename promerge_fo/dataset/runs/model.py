@@ -23,9 +23,9 @@ from promerge_fo.dataset.classes.stored_vectors import same_masks
 from promerge_fo.dataset.database import collection_of, retry_while_unreachable
 from promerge_fo.dataset.decided import Kept
 from promerge_fo.dataset.labels import declare_field, to_detections
+from promerge_fo.dataset.runs.frames import labels_before
 from promerge_fo.dataset.runs.recorder import Made, RunRecorder
 from promerge_fo.dataset.runs.unstored import fitting
-from promerge_fo.dataset.samples import VIDEO_REFUSED
 from promerge_fo.dataset.sizes import keep_size
 from promerge_fo.diagnosis import FIRST, diagnose
 from promerge_fo.encoder import load_encoder
@@ -227,6 +227,10 @@ class ProMergeModel(
     segmented does not affect the others: its labels are empty, with ``status`` "failed" and the
     reason in ``error``. The labels of every image are replaced, so none of an earlier run remain.
 
+    Of videos, FiftyOne reads the frames, and the labels are in ``frames.<label_field>``. Frames
+    that have labels of the very same settings keep them and are not segmented again, so that a run
+    that was stopped goes on where it was.
+
     When the run ends or is interrupted, the model logs the number of images by status, makes the
     labels' attributes filterable in the App, and writes the record of the run
     (:func:`promerge_fo.dataset.load_run`).
@@ -264,7 +268,6 @@ class ProMergeModel(
         self.fills: str | None = None
         self.mask_folder: Path | None = None
         self.is_left_uncalibrated = False
-        self._default_fields = self.needs_fields
         self._get_item = _GetItem()
         self._recorder: RunRecorder | None = None
         self._is_looked_at = False  # whether the first images of the run were
@@ -342,15 +345,16 @@ class ProMergeModel(
             samples: the samples of the images, if FiftyOne calls.
 
         Raises:
-            fiftyone.core.media.MediaTypeError: the samples are frames of a video.
-            ValueError: the samples are a view of frames (``to_frames``) or of patches, and the data
-                loader has no workers.
+            ValueError: the model embeds, and the samples are frames or patches.
             OutOfStepError: an image is not the one of its sample.
         """
         batch = list(args)
         if samples:
             self._require_storable(samples[0])
+            if isinstance(samples[0], (fof.Frame, fof.FrameView)):
+                return self._labels_of_frames(batch, samples)
             self._require_own_images(batch, samples)
+            self._declare_early(samples[0])
         try:
             if self._recorder is not None and samples:
                 made = self._labels_read_ahead(batch, samples)
@@ -374,6 +378,26 @@ class ProMergeModel(
                 if not _is_generated(sample):
                     keep_size(sample)
             self._recorder.add(samples, made)
+            self._look_at_first_images()
+        return [each.labels for each in made]
+
+    def _labels_of_frames(self, batch: Sequence[Any], frames: Sequence[Any]) -> list[fo.Detections]:
+        """The labels of frames that FiftyOne reads from a video; those of this run stay."""
+        recorder, field = self._recorder, self.fills
+        if recorder is not None:
+            recorder.count_last_batch()
+            field = field or recorder.label_field
+        before = labels_before(frames, self.hash, field)
+        todo = [image for image, known in zip(batch, before, strict=True) if known is None]
+        try:
+            new = iter(list(self._segment(max(len(todo), 1), todo)))
+        except Exception:  # FiftyOne warns and continues with the next video
+            if recorder is not None:
+                recorder.not_stored += len(todo)
+            raise
+        made = [next(new) if known is None else Made(known, None, False) for known in before]
+        if recorder is not None:
+            recorder.add(frames, made)
             self._look_at_first_images()
         return [each.labels for each in made]
 
@@ -421,33 +445,32 @@ class ProMergeModel(
                     "what was done is kept, run the same again"
                 )
 
+    def _declare_early(self, sample: Any) -> None:
+        """Declare the field once it is known, where FiftyOne does not.
+
+        FiftyOne loads a generated dataset again in the process that reads its images. If that is
+        this process, its samples have the old schema, and it stores their new field without
+        declaring it: were the run killed, frames could not be read any more.
+        """
+        recorder = self._recorder
+        if recorder is None or recorder.label_field is not None:
+            return
+        recorder.count_last_batch()
+        field = recorder.label_field
+        if field is not None and _is_generated(sample) and self._get_item.used_here:
+            declare_field(recorder.collection, field, self.config.has_proposals)
+
     def _require_storable(self, sample: Any) -> None:
         """Refuse samples whose labels FiftyOne cannot store."""
-        if isinstance(sample, (fof.Frame, fof.FrameView)):
-            self._refusal = fom.MediaTypeError(VIDEO_REFUSED)
-            raise self._refusal
-        if self.pipeline.embed and _is_generated(sample):
+        of_video = isinstance(sample, (fof.Frame, fof.FrameView))
+        if self.pipeline.embed and (of_video or _is_generated(sample)):
             self._refusal = ValueError(
                 "embeddings of frames or patches would be lost with their view; load the model "
                 "without embed, or make a dataset of them: samples.clone()"
             )
             raise self._refusal
-        # FiftyOne reloads a generated dataset in the process that reads its images. If that is
-        # this process, it keeps samples with the old schema. It stores their new fields, but never
-        # declares them, and then neither the view nor the dataset can be read any more.
-        if _is_generated(sample) and self._get_item.used_here:
-            self._refusal = ValueError(
-                "num_workers is 0, but then FiftyOne loses the labels of frames and patches; "
-                "give num_workers=1 or more"
-            )
-            raise self._refusal
 
     def __enter__(self) -> ProMergeModel:
-        # FiftyOne reads images through a data loader, and sets preprocess to False for it. If it
-        # sets the fields of samples, but leaves preprocess True, it is about to read the frames of
-        # videos. Refused here, as it would turn the error for a frame into a mere warning.
-        if self.needs_fields is not self._default_fields and self.preprocess:
-            raise fom.MediaTypeError(VIDEO_REFUSED)
         device = describe_device(self.pipeline.encoder.device)
         embeds = self.pipeline.encoder.embedding_identity() if self.pipeline.embed else None
         self._recorder = RunRecorder(self.hash, self.pipeline.identity(), device, embeds)
@@ -483,7 +506,8 @@ class ProMergeModel(
             field = str(record.label_field)
             with_levels = self.config.has_proposals
             retry_while_unreachable(lambda: declare_field(recorder.collection, field, with_levels))
-            logger.info(_summary(record))
+            is_video = recorder.collection.media_type == fom.VIDEO
+            logger.info(_summary(record, "frames" if is_video else "images"))
             if record.diagnosis is not None:
                 logger.warning("promerge: %s", record.diagnosis)
         if recorder.not_stored and error is None:
@@ -564,13 +588,14 @@ def _made(instances: Instances, run: str, mask_folder: Path | None) -> Made:
     return Made(to_detections(instances, run, mask_folder), instances.means)
 
 
-def _summary(record: RunRecord) -> str:
+def _summary(record: RunRecord, unit: str) -> str:
     counts = sorted(record.counts.items(), key=lambda item: -item[1])
     text = (
-        f"promerge: {record.images} images in {record.seconds:.1f} s "
-        f"({record.images_per_second:.1f} images/s): "
+        f"promerge: {record.images} {unit} in {record.seconds:.1f} s "
+        f"({record.images_per_second:.1f} {unit}/s): "
         + ", ".join(f"{count} {status}" for status, count in counts)
     )
     if "failed" in record.counts:
-        text += f" (see dataset.match(F('{record.label_field}.status') == 'failed'))"
+        match = "match" if unit == "images" else "match_frames"
+        text += f" (see dataset.{match}(F('{record.label_field}.status') == 'failed'))"
     return "promerge was interrupted; " + text if record.interrupted else text

@@ -27,10 +27,12 @@ class Made(NamedTuple):
     Attributes:
         labels: as FiftyOne will store them.
         means: of the masks, (n, d) float32, if the run embeds them.
+        is_new: whether this run made them; else they were there before.
     """
 
     labels: fo.Detections
     means: NDArray[np.float32] | None
+    is_new: bool = True
 
 
 class RunRecorder:
@@ -76,7 +78,7 @@ class RunRecorder:
 
     def add(self, samples: Sequence[fo.Sample], made: Sequence[Made]) -> None:
         """Note the samples of a batch, and the labels that FiftyOne will store on them next."""
-        self._count_last_batch()
+        self.count_last_batch()
         if len(self._embedded) >= _TOGETHER:
             self._write_embeddings()
         self._batch = list(zip(samples, made, strict=True))
@@ -97,8 +99,8 @@ class RunRecorder:
             The record of what this recorder has seen; the dataset has that of the whole run, if
             some of it was done before.
         """
-        self._count_last_batch()
-        if self.label_field is None:
+        self.count_last_batch()
+        if self.label_field is None or not self.counts:
             return None
         self._write_embeddings()
         record = self._clock.record(
@@ -119,15 +121,17 @@ class RunRecorder:
         remember_rate(record)
         return record
 
-    def _count_last_batch(self) -> None:
+    def count_last_batch(self) -> None:
         """Count what FiftyOne stored of the last batch, which it has processed by now."""
-        for sample, (labels, means) in self._batch:
+        for sample, (labels, means, is_new) in self._batch:
             names = sample.field_names
             field = next((name for name in names if sample[name] is labels), None)
             if field is None:
                 self.not_stored += 1
                 continue
             self.label_field = field
+            if not is_new:
+                continue
             self.counts[labels.status] += 1
             self._instances += len(labels.detections)
             if self._embeds is not None and means is not None:

@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import fiftyone.core.media as fom
 from fiftyone import ViewField as F
 from pymongo import UpdateOne
 
 from promerge_fo.dataset.database import aggregate, bulk_update, is_generated, set_all
+from promerge_fo.dataset.runs.frames import frame_counts, frame_failures
 from promerge_fo.dataset.samples import settled
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "images_of_run",
     "images_to_do",
     "redo_lost_masks",
+    "require_one_choice",
     "start_run",
     "unfinished",
 ]
@@ -33,7 +36,7 @@ class Failure(NamedTuple):
     """An image that a run could not segment.
 
     Attributes:
-        path: the path of the image file.
+        path: the path of the image file, or of the video file with the number of the frame.
         reason: what went wrong.
     """
 
@@ -84,11 +87,7 @@ def start_run(
     Raises:
         ValueError: both ``overwrite`` and ``retry_failed`` are given.
     """
-    if overwrite and retry_failed:
-        raise ValueError(
-            "both overwrite and retry_failed are given; give overwrite to redo all images, or "
-            "retry_failed to redo only those that failed"
-        )
+    require_one_choice(overwrite, retry_failed)
     _warn_of_other_runs(parts, label_field, run)
     if retry_failed:
         failed = images_of_run(parts, label_field, run, failed_only=True)
@@ -101,6 +100,19 @@ def start_run(
                 set_all(redo, f"{label_field}.run", None)
     total = sum(map(len, parts))
     return RunStart(list(parts), total, finished(parts, label_field, run))
+
+
+def require_one_choice(overwrite: bool, retry_failed: bool) -> None:
+    """Refuse both together.
+
+    Raises:
+        ValueError: both are given.
+    """
+    if overwrite and retry_failed:
+        raise ValueError(
+            "both overwrite and retry_failed are given; give overwrite to redo all images, or "
+            "retry_failed to redo only those that failed"
+        )
 
 
 def images_to_do(
@@ -158,27 +170,35 @@ def unfinished(samples: Any, label_field: str, run: str) -> Any:
 
 
 def finished(parts: Sequence[Any], label_field: str, run: str) -> Counter[str]:
-    """The number of images that a run has finished, by status.
+    """The number of images, or frames of videos, that a run has finished, by status.
 
     Args:
-        parts: datasets or views of images.
+        parts: datasets or views of images, or of videos.
         label_field: the field with the masks.
         run: the run hash.
     """
     counts = Counter[str]()
+    for part in parts:
+        if part.media_type == fom.VIDEO:
+            for of_video in frame_counts(part, label_field, run).values():
+                counts.update(of_video)
     for images in images_of_run(parts, label_field, run):
         counts.update(images.count_values(f"{label_field}.status"))
     return counts
 
 
 def failures(samples: Any, label_field: str, run: str) -> Iterator[Failure]:
-    """The images that a run could not segment, with the reasons.
+    """The images, or frames of videos, that a run could not segment, with the reasons.
 
     Args:
-        samples: a dataset or a view of images.
+        samples: a dataset or a view of images, or of videos.
         label_field: the field with the masks.
         run: the run hash.
     """
+    if samples.media_type == fom.VIDEO:
+        for path, reason in frame_failures(samples, label_field, run):
+            yield Failure(path, reason)
+        return
     for images in images_of_run([samples], label_field, run, failed_only=True):
         for path, reason in zip(*images.values(["filepath", f"{label_field}.error"]), strict=True):
             yield Failure(path, reason or "unknown")

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import fiftyone as fo
+import fiftyone.core.media as fom
 import fiftyone.core.utils as fou
-from pymongo.errors import ConnectionFailure
 
 from promerge_fo.dataset.classes.embeddings import complete_embeddings, require_comparable
-from promerge_fo.dataset.database import (
-    is_generated,
-    is_too_large,
-    reasons_of_fiftyone,
-    retry_while_unreachable,
-    root_dataset,
-    wait_for_database,
-)
+from promerge_fo.dataset.database import is_generated, root_dataset
 from promerge_fo.dataset.decided import Kept
 from promerge_fo.dataset.labels import declare_field, to_detections
-from promerge_fo.dataset.provenance import find_records, register_part
+from promerge_fo.dataset.provenance import find_records
 from promerge_fo.dataset.runs.calibrating import calibrate_once
-from promerge_fo.dataset.runs.model import OutOfStepError, ProMergeModel
+from promerge_fo.dataset.runs.model import ProMergeModel
+from promerge_fo.dataset.runs.passes import Report, mask_folder_of, one_pass, update_record
 from promerge_fo.dataset.runs.resume import (
     finished,
     images_of_run,
@@ -39,53 +29,13 @@ from promerge_fo.dataset.runs.resume import (
 )
 from promerge_fo.dataset.runs.status import Heartbeat
 from promerge_fo.dataset.runs.unstored import record_failures
+from promerge_fo.dataset.runs.videos import segment_videos
 from promerge_fo.dataset.samples import images_of, settled
 from promerge_fo.diagnosis import diagnose
 from promerge_fo.pipeline import Pipeline
 from promerge_fo.progress import Bar, ShowProgress, progress_bar
-from promerge_fo.run_record import RunRecord
 
-__all__ = ["Report", "segment_dataset"]
-
-logger = logging.getLogger("fiftyone.promerge")
-
-
-@dataclass(frozen=True)
-class Report:
-    """Summary of a run.
-
-    Attributes:
-        counts: the number of images by status, without those skipped.
-        skipped: the number of images that were done before with exactly the same settings.
-        instances: the number of masks stored.
-        seconds: the duration of the run.
-        interrupted: whether the user stopped the run; what was done is kept.
-        diagnosis: why most images have no masks, in words; None if most have some.
-        unstored: the number of images that were to be done and have no labels, failed ones neither,
-            as the database takes none; the log names them.
-    """
-
-    counts: dict[str, int] = field(default_factory=dict)
-    skipped: int = 0
-    instances: int = 0
-    seconds: float = 0.0
-    interrupted: bool = False
-    diagnosis: str | None = None
-    unstored: int = 0
-
-    def __str__(self) -> str:
-        images = sum(self.counts.values())
-        rate = images / self.seconds if self.seconds else 0.0
-        statuses = ", ".join(f"{n} {status}" for status, n in self.counts.items()) or "none"
-        text = (
-            f"{images} images in {self.seconds:.1f} s ({rate:.2f} images/s): {statuses}; "
-            f"{self.instances} masks"
-        )
-        if self.skipped:
-            text += f"; {self.skipped} images were done before"
-        if self.unstored:
-            text += f"; {self.unstored} images have no labels, as the log says"
-        return text if self.diagnosis is None else f"{text}. {self.diagnosis}"
+__all__ = ["segment_dataset"]
 
 
 def segment_dataset(
@@ -93,6 +43,7 @@ def segment_dataset(
     model: ProMergeModel,
     label_field: str = "promerge",
     *,
+    group_slice: str | None = None,
     batch_size: int = 8,
     output_dir: str | None = None,
     limit: int | None = None,
@@ -102,7 +53,7 @@ def segment_dataset(
     drop_decisions: bool = False,
     progress: ShowProgress = None,
 ) -> Report:
-    """Give the images of a dataset or view instance masks.
+    """Give the images of a dataset or view, or the frames of its videos, instance masks.
 
     Images whose field already holds masks of the same run hash are skipped, and so are images that
     failed with the same settings; but those whose mask files are gone are done again. Whatever
@@ -114,18 +65,25 @@ def segment_dataset(
     was accepted, rejected, named, tagged or painted (IoU over 0.9) takes its place. Images with
     such labels are segmented once before the run begins, to see whether anything would be lost.
 
+    Of videos, the masks are in the field ``frames.<label_field>``, and frames are counted. Frames
+    that this run has done are not segmented again; the videos that have others are read again. A
+    frame that cannot be read is recorded as failed; of a video that cannot be read, that is its
+    first. Labels that people worked on are not compared: the run is refused where it would replace
+    some. ``retry_failed`` also does what else is not done of the same videos.
+
     A model that was loaded with ``embed`` also gives the masks embeddings, in the same pass; images
     that were done before without get theirs afterwards.
 
     Args:
-        samples: a ``fiftyone.Dataset`` or view of images.
+        samples: a ``fiftyone.Dataset`` or view of images, or of videos.
         model: the model, from :func:`promerge_fo.load_model`.
         label_field: the field for the masks.
+        group_slice: of groups, the name of the slice to segment; None takes the active one.
         batch_size: the number of images that a GPU encodes together.
         output_dir: a folder for the masks as PNG files: those of a run lie in
             ``<output_dir>/<run hash>/<field>``, so several runs may share it. Labels have their
             absolute paths. By default the masks are stored in the database.
-        limit: use only this number of images, the first ones.
+        limit: use only this number of images, or videos, the first ones.
         overwrite: redo images that are done.
         retry_failed: redo images that failed, and no others.
         calibrate: first choose thresholds for the model's encoder, if the paper's were not made for
@@ -141,17 +99,32 @@ def segment_dataset(
         A summary of the run, also if Ctrl-C stopped it; what was done until then is kept.
 
     Raises:
-        fiftyone.core.media.MediaTypeError: the samples are videos, 3D scenes, or groups whose
-            active slice has no images; the message says what to select instead.
+        fiftyone.core.media.MediaTypeError: the samples are 3D scenes, or groups whose slice has
+            neither images nor videos; the message says what to select instead.
         ValueError: both ``overwrite`` and ``retry_failed`` are given; or the model embeds, and
             images that this run has done have embeddings that do not compare, or the samples are
-            frames of videos.
+            frames of videos, or videos; or the groups have no such slice.
+        RuntimeError: the samples are videos, and ffmpeg, which reads them, is not installed.
         promerge_fo.dataset.DecisionsLostError: what people did to labels would be lost. Nothing has
             been changed.
         OSError: the folder for the masks cannot be made.
         pymongo.errors.ConnectionFailure: the database was unreachable for more than ten minutes.
     """
-    samples = images_of(samples)
+    samples = images_of(samples, group_slice, or_videos=True)
+    if samples.media_type == fom.VIDEO:
+        return segment_videos(
+            samples,
+            model,
+            label_field,
+            output_dir,
+            batch_size=batch_size,
+            limit=limit,
+            overwrite=overwrite,
+            retry_failed=retry_failed,
+            calibrate=calibrate,
+            drop_decisions=drop_decisions,
+            progress=progress,
+        )
     if model.pipeline.embed and is_generated(samples):
         raise ValueError(
             "embeddings of frames or patches would be lost with their view; load the model without "
@@ -162,7 +135,7 @@ def segment_dataset(
     else:
         model.is_left_uncalibrated = True
     run = model.hash
-    mask_folder = _mask_folder(output_dir, run, label_field)
+    mask_folder = mask_folder_of(output_dir, run, label_field)
     which: dict[str, Any] = {"overwrite": overwrite, "retry_failed": retry_failed}
     parts = settled(samples, limit)
     if model.pipeline.embed and not overwrite:
@@ -204,7 +177,7 @@ def segment_dataset(
             size, left = batch_size, len(unfinished(part, label_field, run))
             while left and not interrupted:
                 view = unfinished(part, label_field, run)
-                done = _one_pass(view, model, label_field, size, bar, heartbeat)
+                done = one_pass(view, model, label_field, size, bar, heartbeat)
                 interrupted = done.is_interrupted
                 passes += 1
                 instances += model.instances
@@ -233,7 +206,7 @@ def segment_dataset(
     model.counts, model.instances = dict(counts), instances
     seconds = time.perf_counter() - started
     if passes > 1:
-        _update_record(samples, label_field, run, model, seconds, interrupted, earlier)
+        update_record(samples, label_field, run, model, seconds, interrupted, earlier)
     if not interrupted:  # what the pass above did not reach
         _embed_rest(start.parts, label_field, model.pipeline, batch_size, False)
     unstored = (
@@ -250,15 +223,6 @@ def _embed_rest(
     """Give masks embeddings that have none, if the pipeline embeds."""
     for part in parts if pipeline.embed else ():
         complete_embeddings(part, label_field, pipeline, batch_size, progress=show)
-
-
-def _mask_folder(output_dir: str | None, run: str, label_field: str) -> Path | None:
-    """The folder for the mask files of one run on one field, which is made; None for none."""
-    if output_dir is None:
-        return None
-    folder = Path(output_dir).expanduser().absolute() / run / label_field
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _give_up(part: Any, label_field: str, run: str, problem: Exception | None) -> None:
@@ -279,107 +243,3 @@ def made_of(
     for sample_id, detections in zip(paths, found, strict=True):
         yield sample_id, detections.to_dict()["detections"]
         bar.update(1)
-
-
-@dataclass(frozen=True)
-class _Pass:
-    """How FiftyOne's ``apply_model`` ended.
-
-    Attributes:
-        reasons: why it left batches out, by the ids of their first samples.
-        is_whole: whether it came to its end, whatever it left out.
-        is_interrupted: whether it was stopped.
-        problem: what it raised, if that was neither of the connection nor of this package.
-    """
-
-    reasons: dict[str, Exception]
-    is_whole: bool = False
-    is_interrupted: bool = False
-    problem: Exception | None = None
-
-    def require_no_problem(self) -> None:
-        """Raise the problem, if there is one."""
-        if self.problem is not None:
-            raise self.problem
-
-
-def _one_pass(
-    view: Any,
-    model: ProMergeModel,
-    label_field: str,
-    batch_size: int,
-    bar: Bar,
-    heartbeat: Heartbeat,
-) -> _Pass:
-    with reasons_of_fiftyone() as reasons:
-        try:
-            _apply_model(view, model, label_field, batch_size, bar, heartbeat)
-            return _Pass(reasons, is_whole=True)
-        except KeyboardInterrupt:
-            return _Pass(reasons, is_interrupted=True)
-        except ConnectionFailure as error:
-            wait_for_database(error)
-        except OutOfStepError as error:
-            logger.warning("%s", error)
-        except Exception as error:
-            return _Pass(reasons, is_whole=is_too_large(error), problem=error)
-    return _Pass(reasons)
-
-
-def _apply_model(
-    view: Any,
-    model: ProMergeModel,
-    label_field: str,
-    batch_size: int,
-    bar: Bar,
-    heartbeat: Heartbeat,
-) -> None:
-    with fou.SetAttributes(fo.config, show_progress_bars=False):  # only this bar, not FiftyOne's
-        view.apply_model(
-            model,
-            label_field=label_field,
-            batch_size=batch_size,
-            # The pipeline's threads read the images; but frames and patches need a worker process.
-            num_workers=int(is_generated(view)),
-            progress=_bar_updater(bar, heartbeat),
-        )
-
-
-def _bar_updater(bar: Bar, heartbeat: Heartbeat) -> Callable[[Any], None]:
-    """A callback for FiftyOne's progress, which moves the bar to the same step.
-
-    It raises KeyboardInterrupt where the run was asked to stop.
-    """
-    shown = 0
-
-    def update(progress: Any) -> None:
-        nonlocal shown
-        bar.update(progress.iteration - shown)
-        shown = progress.iteration
-        heartbeat.check()
-
-    return update
-
-
-def _update_record(
-    samples: Any,
-    label_field: str,
-    run: str,
-    model: ProMergeModel,
-    seconds: float,
-    interrupted: bool,
-    earlier: RunRecord | None,
-) -> None:
-    """Write the totals of all passes to the record, which knows the time of the last pass only."""
-    record = retry_while_unreachable(lambda: find_records(samples, label_field, [run])).get(run)
-    if record is None:  # the run stopped before there was a record
-        return
-    updated = replace(
-        record,
-        seconds=round(seconds, 3),
-        interrupted=interrupted,
-        error=None,
-        counts=model.counts,
-        instances=model.instances,
-    )
-    retry_while_unreachable(lambda: register_part(root_dataset(samples), updated, earlier))

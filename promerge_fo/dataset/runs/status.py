@@ -44,6 +44,7 @@ class RunStatus:
         host: the machine of the process that leads the run.
         pid: the id of this process.
         ended: how the run ended; None while it goes on, or if its process was killed.
+        unit: what is counted, "images" or "frames".
     """
 
     label_field: str
@@ -58,6 +59,7 @@ class RunStatus:
     host: str = ""
     pid: int = 0
     ended: Literal["finished", "stopped"] | None = None
+    unit: str = "images"
 
     @property
     def state(self) -> Literal["running", "finished", "stopped", "lost"]:
@@ -91,10 +93,10 @@ class RunStatus:
         }
         lines = [
             f"field {self.label_field!r}, run {self.run} ({where}) {states[self.state]}",
-            f"  done    {finished:,} of {self.total:,} images ({share:.1%})"
+            f"  done    {finished:,} of {self.total:,} {self.unit} ({share:.1%})"
             + (f", {self.before:,} of them before" if self.before else ""),
             f"  failed  {self.failed:,}" + ("; --retry-failed runs them again" * bool(self.failed)),
-            f"  rate    {self.images_per_second:.2f} images/s",
+            f"  rate    {self.images_per_second:.2f} {self.unit}/s",
         ]
         if self.state == "running":
             left = self.seconds_left
@@ -153,6 +155,7 @@ class Heartbeat:
         before: the number of them that were done before it started.
         count_images: returns the number of images done since the start, and the number of images
             that failed, in this run or before.
+        unit: what is counted, "images" or "frames".
     """
 
     def __init__(
@@ -164,12 +167,13 @@ class Heartbeat:
         total: int,
         before: int,
         count_images: Callable[[], tuple[int, int]],
+        unit: str = "images",
     ) -> None:
         self._store = store(dataset)
         self._count_images = count_images
         self._initial = RunStatus(
             label_field, run, engine, total, before,
-            started=time.time(), host=socket.gethostname(), pid=os.getpid(),
+            started=time.time(), host=socket.gethostname(), pid=os.getpid(), unit=unit,
         )  # fmt: skip
         self._beat = Beat("promerge-status", self._report)
         self._has_ended = False
