@@ -31,7 +31,7 @@ class Tune(LongOperator):
 
     def __call__(self, samples: Any, delegate: bool = False, **params: Any) -> Any:
         """Tune from Python: where values of parameters are given, only these are tried."""
-        from promerge_fo.dataset.experiments.tuning import SEARCH
+        from promerge_fo.dataset.experiments.settings import SEARCH
 
         ((group, names),) = self.groups(params).items()
         if set(names) & params.keys():
@@ -108,7 +108,7 @@ def _default_folder() -> Path:
 
 def _ask_values(form: Form, kind: Any) -> None:
     """The values to try of each parameter."""
-    from promerge_fo.dataset.experiments.tuning import SEARCH
+    from promerge_fo.dataset.experiments.settings import SEARCH
 
     shown = form.tick("show_parameters", "Show all parameters")
     group = types.Object()
@@ -131,8 +131,7 @@ def _group_of(kind: Any) -> str:
 
 def _settings(params: dict[str, Any], kind: Any, preset: str) -> dict[str, Any]:
     """What the form asks to try, the preset itself first."""
-    from promerge_fo.dataset.experiments.settings import values_of
-    from promerge_fo.dataset.experiments.tuning import SEARCH, search_space
+    from promerge_fo.dataset.experiments.settings import SEARCH, search_space, values_of
 
     asked = params.get(_group_of(kind))
     if asked is None:

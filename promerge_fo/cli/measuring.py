@@ -127,7 +127,7 @@ def tune(
       promerge tune --dataset photos --vary tau_b=0.1,0.2,0.3 --vary stride=2,4 --output t.json
       promerge tune --coco val.json --images val/ --method maskcut
     """
-    from promerge_fo.dataset.experiments.tuning import search_space
+    from promerge_fo.dataset.experiments.settings import search_space
     from promerge_fo.dataset.experiments.tuning import tune as run
 
     tuning = _measure(run, search_space, folder, gt_field, options, metric=metric, folds=folds)

@@ -81,8 +81,8 @@ from .exchange.imports import import_predictions as import_predictions
 from .experiments.ablation import ablate as ablate
 from .experiments.ablation_result import Ablation as Ablation
 from .experiments.settings import grid as grid
+from .experiments.settings import search_space as search_space
 from .experiments.settings import sweep as sweep
-from .experiments.tuning import search_space as search_space
 from .experiments.tuning import tune as tune
 from .experiments.tuning_result import Tuning as Tuning
 from .labels import mask_of as mask_of

@@ -104,6 +104,37 @@ def repository(tmp_path_factory) -> Path:
     return copy
 
 
+FORMS = """
+import sys, fiftyone as fo, fiftyone.operators as foo
+from fiftyone.operators.executor import ExecutionContext
+fo.config.plugins_dir = sys.argv[1]
+box = fo.Detection(label="fg", bounding_box=[0.2, 0.2, 0.5, 0.5], confidence=0.5)
+dataset = fo.Dataset()
+for k in range(10):
+    truth, found = (fo.Detections(detections=[box.copy()]) for _ in range(2))
+    dataset.add_sample(fo.Sample(filepath=f"/{k}.png", ground_truth=truth, promerge=found))
+operators = [o for o in foo.list_operators(builtin=False) if "@promerge/" in o.uri]
+assert "torch" not in sys.modules, "torch comes with FiftyOne"
+for operator in operators:
+    request = {"dataset_name": dataset.name, "params": {}}
+    operator.resolve_input(ExecutionContext(operator_uri=operator.uri, request_params=request))
+    slow = {"torch", "timm", "promerge_fo.pipeline"} & sys.modules.keys()
+    assert not slow, (operator.name, slow)
+dataset.delete()
+print("drawn", len(operators))
+"""
+
+
+def test_forms_are_drawn_without_what_is_slow_to_import(fo, repository, tmp_path):
+    shutil.copytree(repository, tmp_path / "plugins" / "promerge")
+    done = subprocess.run(
+        [sys.executable, "-c", FORMS, str(tmp_path / "plugins")], cwd=tmp_path,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"drawn {len(NAMES)}" in done.stdout
+
+
 def test_it_is_downloaded_as_an_archive(fo, repository, tmp_path):
     archive = tmp_path / "served" / "promerge-fo.zip"
     archive.parent.mkdir()

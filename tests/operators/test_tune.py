@@ -76,7 +76,7 @@ def test_wrong_input_is_refused_with_words(operator, form, labelled, params, wor
 
 
 def test_the_form_says_how_much_there_is_to_do(operator, form, labelled, fo):
-    from promerge_fo.dataset.experiments.tuning import SEARCH, search_space
+    from promerge_fo.dataset.experiments.settings import SEARCH, search_space
 
     tune = operator("tune")
     for kind, searched in SEARCH.items():

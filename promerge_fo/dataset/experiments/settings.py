@@ -6,9 +6,18 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from promerge_fo.config import METHODS, Config
+from promerge_fo.config import METHODS, Config, MaskCutConfig, ProMergeConfig, TokenCutConfig
 
-__all__ = ["changes_between", "grid", "settings_of", "sweep", "values_of"]
+__all__ = [
+    "SEARCH", "changes_between", "grid", "search_space", "settings_of", "sweep", "values_of",
+]  # fmt: skip
+
+SEARCH: dict[type[Config], dict[str, list[float]]] = {
+    ProMergeConfig: {"stride": [2, 4], "tau_b": [0.1, 0.2, 0.3, 0.4], "tau_f_merge": [0, 0.1, 0.3]},
+    MaskCutConfig: {"cuts": [1, 2, 3, 5], "tau": [0.1, 0.15, 0.2, 0.3]},
+    TokenCutConfig: {"tau": [0.05, 0.1, 0.2, 0.3, 0.4]},
+}
+"""The values that are tried by default. For ProMerge, those that matter in the paper's Fig. 6."""
 
 
 def grid(config: Config, **values: Sequence[Any]) -> dict[str, Config]:
@@ -37,6 +46,25 @@ def grid(config: Config, **values: Sequence[Any]) -> dict[str, Config]:
     combinations = [dict(zip(values, each, strict=True)) for each in product(*values.values())]
     configs = [config.replace(**changes) for changes in combinations]
     return {_name_of(each, list(values)): each for each in configs}
+
+
+def search_space(config: Config, **values: Any) -> dict[str, Config]:
+    """Settings to choose from: a configuration as it is, and a grid around it.
+
+    Args:
+        config: the first setting, named ``"as given"``.
+        values: the values to try, by parameter; by default those of :data:`SEARCH`.
+
+    Raises:
+        TypeError: the method has no such parameter.
+        ValueError: a value is out of the parameter's range, or there are no values for it.
+
+    Examples:
+        >>> list(search_space(TokenCutConfig(), tau=[0.1, 0.2, 0.3]))
+        ['as given', 'tau=0.1', 'tau=0.3']
+    """
+    around = grid(config, **(values or SEARCH[type(config)]))
+    return {"as given": config, **{name: c for name, c in around.items() if c != config}}
 
 
 def sweep(config: Config, **values: Sequence[Any]) -> dict[str, Config]:

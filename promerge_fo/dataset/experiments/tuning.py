@@ -10,43 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promerge_fo.calibration import Calibration
-from promerge_fo.config import Config, MaskCutConfig, ProMergeConfig, TokenCutConfig
+from promerge_fo.config import Config, ProMergeConfig
 from promerge_fo.dataset.evaluation.coco_metrics import METRICS, RankedPredictions, bootstrap
 from promerge_fo.dataset.experiments.ablation import ablate
-from promerge_fo.dataset.experiments.settings import grid
+from promerge_fo.dataset.experiments.settings import search_space
 from promerge_fo.dataset.experiments.tuning_result import Tuning, mean_interval
 from promerge_fo.dataset.samples import images_of, require_objects
 from promerge_fo.encoder.base import Encoder
 from promerge_fo.pipeline import Pipeline
 from promerge_fo.progress import ShowProgress
 
-__all__ = ["SEARCH", "search_space", "tune"]
-
-SEARCH: dict[type[Config], dict[str, list[float]]] = {
-    ProMergeConfig: {"stride": [2, 4], "tau_b": [0.1, 0.2, 0.3, 0.4], "tau_f_merge": [0, 0.1, 0.3]},
-    MaskCutConfig: {"cuts": [1, 2, 3, 5], "tau": [0.1, 0.15, 0.2, 0.3]},
-    TokenCutConfig: {"tau": [0.05, 0.1, 0.2, 0.3, 0.4]},
-}
-"""The values that are tried by default. For ProMerge, those that matter in the paper's Fig. 6."""
-
-
-def search_space(config: Config, **values: Any) -> dict[str, Config]:
-    """Settings to choose from: a configuration as it is, and a grid around it.
-
-    Args:
-        config: the first setting, named ``"as given"``.
-        values: the values to try, by parameter; by default those of :data:`SEARCH`.
-
-    Raises:
-        TypeError: the method has no such parameter.
-        ValueError: a value is out of the parameter's range, or there are no values for it.
-
-    Examples:
-        >>> list(search_space(TokenCutConfig(), tau=[0.1, 0.2, 0.3]))
-        ['as given', 'tau=0.1', 'tau=0.3']
-    """
-    around = grid(config, **(values or SEARCH[type(config)]))
-    return {"as given": config, **{name: c for name, c in around.items() if c != config}}
+__all__ = ["tune"]
 
 
 def tune(

@@ -11,13 +11,8 @@ from PIL import Image
 from promerge_fo.config import MaskCutConfig, ProMergeConfig, TokenCutConfig
 from promerge_fo.dataset import tune
 from promerge_fo.dataset.evaluation.coco_metrics import ImageRecords, evaluate
-from promerge_fo.dataset.experiments.settings import grid
-from promerge_fo.dataset.experiments.tuning import (
-    SEARCH,
-    assign_folds,
-    cross_validate,
-    search_space,
-)
+from promerge_fo.dataset.experiments.settings import SEARCH, grid, search_space
+from promerge_fo.dataset.experiments.tuning import assign_folds, cross_validate
 from promerge_fo.dataset.experiments.tuning_result import mean_interval
 from promerge_fo.dataset.runs.model import load_model
 from promerge_fo.dataset.runs.segment import segment_dataset
