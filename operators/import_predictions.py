@@ -29,6 +29,8 @@ class ImportPredictions(LongOperator):
             "images with a coco_id, or predictions made on this dataset's own export",
             _require_file,
         )
+        about = "as the predictions say otherwise, or fg"
+        form.tick("class_names", "Name labels by the categories of that file", about)
         form.new_field("label_field", "predictions")
         form.share("min_score", "Lowest score")
         form.count("top_k", "At most so many an image")
@@ -43,6 +45,7 @@ class ImportPredictions(LongOperator):
             params["path"],
             params["label_field"],
             annotations=params.get("annotations") or None,
+            class_names="annotations" if params.get("class_names") else None,
             **filled(params, "min_score", "top_k", "overwrite", "drop_decisions"),
         )
         return Outcome(str(report).replace("\n", "\n\n"), {"label_field": params["label_field"]})

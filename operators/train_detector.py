@@ -72,6 +72,7 @@ class TrainDetector(LongOperator):
                 config_of(params),
                 weights=params.get("weights") if params.get("start") != "scratch" else None,
                 image_root=params.get("image_root") or None,
+                classes=bool(params.get("classes")),
                 rounds=params.get("rounds", 1),
                 gpus=0 if params.get("device") == "cpu" else min(1, torch.cuda.device_count()),
                 num_workers=None if ctx.delegated else 0,
@@ -102,6 +103,8 @@ def _ask_paths(form: Form) -> None:
         "Say where the pseudo-labels are.",
         last_settings(form.ctx, "@promerge/promerge/export_pseudo_labels").get("path"),
     )
+    about = "the categories of an export with classes; all masks are of one class otherwise"
+    form.tick("classes", "Learn classes", about)
     about = "empty for an export, which knows its own"
     form.path("image_root", "Folder of the images", about)
     form.path(

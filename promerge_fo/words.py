@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TypeGuard
 
 import humanize
 
-__all__ = ["duration", "markdown_table", "reason_of"]
+__all__ = ["duration", "is_text", "markdown_table", "reason_of"]
 
 
 def duration(seconds: float) -> str:
@@ -64,3 +65,17 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("|" + "".join(f" {cell}".rstrip() + " |" for cell in line) for line in lines)
+
+
+def is_text(value: object) -> TypeGuard[str]:
+    """Whether a value is text that can be stored and printed.
+
+    JSON and Python's reading of paths may give lone surrogates, which cannot.
+    """
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -2,7 +2,7 @@
 
 import pytest
 
-from promerge_fo.words import duration
+from promerge_fo.words import duration, is_text
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,9 @@ from promerge_fo.words import duration
 )
 def test_durations(seconds, words):
     assert duration(seconds) == words
+
+
+def test_text_that_can_be_stored():
+    assert [is_text(value) for value in ("", "dög", "\ud800", None, 7, b"a")] == [
+        True, True, False, False, False, False,
+    ]  # fmt: skip

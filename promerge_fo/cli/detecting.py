@@ -21,6 +21,7 @@ def add_commands(commands: Commands) -> None:
     add(start, "--weights", "FILE", "DINO's ResNet-50 (dino_resnet50_pretrain.pth)")
     add(start, "--from-scratch", bool, "start from random weights")
     add(made, "--image-root")
+    add(made, "--classes", bool, "learn the categories apart; all is one class otherwise")
     text = "2 trains again, on the detector's confident predictions as well"
     add(made, "--rounds", positive, text, default=1)
     add(made, "--gpus", int, "how many GPUs; 0 is the CPU (all)")
@@ -53,9 +54,14 @@ def train(annotations: str, output: str, from_scratch: bool, **options: Any) -> 
     batches by the linear scaling rule; other settings that are given beside it are taken as they
     are. Losses and sample predictions: tensorboard --logdir DIR
 
+    All masks are of one class, whatever their categories. With --classes, the categories of the
+    export (promerge export --classes) are the detector's classes, and what it predicts has their
+    names.
+
       promerge train pseudo.json --output detector/ --weights dino_resnet50_pretrain.pth
       promerge train train/ --output detector/ --weights dino_resnet50_pretrain.pth \
         --batch-size 4 --gpus 1 --rounds 2
+      promerge train named/ --output detector/ --weights dino_resnet50_pretrain.pth --classes
     """
     from promerge_fo.detector.training import train as run
 
@@ -74,9 +80,10 @@ def predict(detector: str, images: str, output: str, **options: Any) -> int:
     """Run a trained detector over images (needs detectron2).
 
     The images are those of a dataset, or of a COCO annotation file. What the detector finds is
-    written as coco_instances_results.json, for promerge import. DETECTOR is the folder of a
-    training, whose last round is taken, or a checkpoint: one of its own, or CutLER's (.pth). Where
-    images cannot be read, they are listed, the others are done, and the exit status is 1.
+    written as coco_instances_results.json, for promerge import; the names of its classes, where it
+    was trained with some, are in it. DETECTOR is the folder of a training, whose last round is
+    taken, or a checkpoint: one of its own, or CutLER's (.pth). Where images cannot be read, they
+    are listed, the others are done, and the exit status is 1.
 
       promerge predict detector/ my-dataset
       promerge import my-dataset coco_instances_results.json --label-field promerge_plus

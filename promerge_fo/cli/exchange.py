@@ -46,7 +46,7 @@ def add_commands(commands: Commands) -> None:
     add(made, "--annotations", "JSON", "COCO file with the images that the ids are of")
     add(made, "--min-score", float, "lowest score to take")
     add(made, "--top-k", positive, "only the best predictions of an image")
-    text = 'name labels by the categories of --annotations; all are "fg" otherwise'
+    text = "name labels by the categories of --annotations, and not as the predictions say"
     add(made, "--class-names", bool, text)
     add(made, "--overwrite", bool, "replace the labels that the field has")
     text = "replace labels that people worked on, too; their run keeps what they did"

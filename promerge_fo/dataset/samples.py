@@ -24,6 +24,7 @@ from promerge_fo.dataset.database import (
     root_dataset,
 )
 from promerge_fo.files import KINDS, find_images
+from promerge_fo.words import is_text
 
 __all__ = [
     "all_images",
@@ -378,7 +379,7 @@ def _is_name(source: str) -> bool:
     Raises:
         ValueError: it may mean either.
     """
-    if not _is_utf8(source) or not fo.dataset_exists(source):
+    if not is_text(source) or not fo.dataset_exists(source):
         return False
     images = find_images(Path(source).expanduser()).images
     if source not in _datasets_in(source) and images and _images_of(source):
@@ -393,7 +394,7 @@ def _is_name(source: str) -> bool:
 def _datasets_in(folder: str) -> list[str]:
     """The names of the datasets with images in a folder, whether or not links were followed."""
     path = fos.normalize_path(folder)
-    if not _is_utf8(path):
+    if not is_text(path):
         return []
     return datasets_with_images(path, str(Path(path).resolve()))
 
@@ -405,9 +406,9 @@ def _storable(paths: Iterable[str]) -> list[str]:
         ValueError: it can hold none.
     """
     paths = list(paths)
-    kept = [path for path in paths if _is_utf8(path)]
+    kept = [path for path in paths if is_text(path)]
     if len(kept) < len(paths):
-        others = [os.fsencode(path) for path in paths if not _is_utf8(path)]
+        others = [os.fsencode(path) for path in paths if not is_text(path)]
         shown = ", ".join(path.decode(errors="backslashreplace") for path in others[:_NAMED])
         more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
         text = f"{len(others)} images have paths that are not UTF-8 ({shown}{more}); rename them"
@@ -415,15 +416,6 @@ def _storable(paths: Iterable[str]) -> list[str]:
             raise ValueError(text)
         logger.warning("promerge: %s. They are left out", text)
     return kept
-
-
-def _is_utf8(path: str) -> bool:
-    """Whether a path can be stored; Python reads other bytes of a path as lone surrogates."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _images_of(name: str) -> set[str] | None:

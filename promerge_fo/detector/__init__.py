@@ -1,4 +1,4 @@
-"""ProMerge+: a class-agnostic Cascade Mask R-CNN, trained on pseudo-labels with detectron2.
+"""ProMerge+: a Cascade Mask R-CNN, trained on pseudo-labels with detectron2.
 
 detectron2 is imported when something is trained or predicted, and not before.
 """

@@ -147,12 +147,14 @@ class Layout:
         box_convolutions: convolutions of each box head, each followed by normalisation.
         box_layers: fully connected layers of each box head.
         mask_norm: whether the mask head's convolutions are followed by normalisation.
+        classes: how many classes are told apart.
     """
 
     pyramid_norm: bool = True
     box_convolutions: int = 0
     box_layers: int = 2
     mask_norm: bool = False
+    classes: int = 1
 
 
 def detectron2_config(
@@ -195,7 +197,7 @@ def detectron2_config(
     model.RPN.update(NMS_THRESH=config.rpn_nms, POST_NMS_TOPK_TRAIN=config.proposals)
     model.ROI_HEADS.update(
         NAME="DropLossCascadeROIHeads",
-        NUM_CLASSES=1,
+        NUM_CLASSES=layout.classes,
         BATCH_SIZE_PER_IMAGE=config.regions,
         SCORE_THRESH_TEST=0.0,
         DROP_LOSS=CfgNode({"IOU": config.drop_loss_iou}),

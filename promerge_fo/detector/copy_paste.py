@@ -24,7 +24,7 @@ def copy_paste(
     source_masks: NDArray[np.bool_],
     rng: np.random.Generator,
     scale: tuple[float, float] = (0.3, 1.0),
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.int64]]:
     """An image with objects of another pasted into it.
 
     Each object of the source is taken with probability 1/2, and at least one of them. Each is
@@ -41,12 +41,13 @@ def copy_paste(
         scale: the smallest and largest factor.
 
     Returns:
-        The new image (H, W, 3) uint8, and (k, H, W) bool masks: what is still to be seen of the
+        The new image (H, W, 3) uint8; (k, H, W) bool masks: what is still to be seen of the
         image's own objects, in their order, then of those pasted; no two of these overlap. Masks of
-        no pixel are left out.
+        no pixel are left out. And (k,) int64, where each came from: the index of the image's own
+        mask, or n plus that of the source's.
     """
     if len(source_masks) == 0:
-        return image, masks
+        return image, masks, np.arange(len(masks))
     chosen = np.flatnonzero(rng.random(len(source_masks)) < 0.5)
     if len(chosen) == 0:
         chosen = rng.integers(len(source_masks), size=1)
@@ -70,4 +71,6 @@ def copy_paste(
         pasted[window][visible] = np.asarray(crop)[visible]
         owner[window][visible] = place
     seen = np.concatenate([masks & (owner < 0), owner == np.arange(len(chosen))[:, None, None]])
-    return pasted, seen[seen.any(axis=(1, 2))]
+    origins = np.concatenate([np.arange(len(masks)), len(masks) + chosen])
+    kept = seen.any(axis=(1, 2))
+    return pasted, seen[kept], origins[kept]

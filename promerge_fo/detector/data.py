@@ -39,10 +39,12 @@ class Picture:
     Attributes:
         image: (H, W, 3) uint8 RGB.
         masks: (n, H, W) bool, each with at least one pixel.
+        classes: (n,) int64, from 0.
     """
 
     image: NDArray[np.uint8]
     masks: NDArray[np.bool_]
+    classes: NDArray[np.int64]
 
 
 class Batches:
@@ -100,15 +102,16 @@ class Batches:
         config = self._config
         number = iteration * config.batch_size + place
         index = draw(len(self._indices), number, config.seed)
-        image, masks = self._read(index)
+        read = self._read(index)
         rng = np.random.default_rng((_AUGMENT, config.seed, iteration, place))
         short = int(rng.integers(config.short_side_low, config.short_side_high + 1))
         mirrored = bool(rng.random() < 0.5)
-        size = target_size(image.shape[:2], short, config.long_side)
-        image, masks = resized(image, size), resized_masks(masks, size)
+        size = target_size(read.image.shape[:2], short, config.long_side)
+        image, masks = resized(read.image, size), resized_masks(read.masks, size)
         if mirrored:
             image, masks = image[:, ::-1], masks[:, :, ::-1]
-        return Picture(image, masks[masks.any(axis=(1, 2))])
+        kept = masks.any(axis=(1, 2))
+        return Picture(image, masks[kept], read.classes[kept])
 
     def _with_objects(self, own: Picture, other: Picture, iteration: int, place: int) -> Picture:
         config = self._config
@@ -116,9 +119,12 @@ class Batches:
         if rng.random() >= config.copy_paste:
             return own
         scale = config.paste_scale_low, config.paste_scale_high
-        return Picture(*copy_paste(own.image, own.masks, other.image, other.masks, rng, scale))
+        image, masks, origins = copy_paste(
+            own.image, own.masks, other.image, other.masks, rng, scale
+        )
+        return Picture(image, masks, np.concatenate([own.classes, other.classes])[origins])
 
-    def _read(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    def _read(self, index: int) -> Picture:
         """An image and its masks; one that cannot be read is replaced by the next one that can."""
         for step in range(len(self._indices)):
             k = int(self._indices[(index + step) % len(self._indices)])
@@ -135,7 +141,7 @@ class Batches:
                     f"is shown), but the annotations say {expected[1]} x {expected[0]}; they are "
                     "of another image, or of other tools that ignore its EXIF orientation"
                 )
-            return image, self._annotations.masks(k)
+            return Picture(image, self._annotations.masks(k), self._annotations.classes(k))
         raise ValueError(
             f"none of the {len(self._indices)} images can be read, such as "
             f"{self._annotations.path(int(self._indices[0]))}; check image_root"
@@ -197,7 +203,7 @@ def resized_masks(masks: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np
 def to_detectron2(picture: Picture) -> dict[str, Any]:
     """What detectron2's models take: ``image`` (3, H, W) uint8 and ``instances``.
 
-    Boxes are the masks' tight boxes, and the one class is 0.
+    Boxes are the masks' tight boxes.
     """
     import torch
     from detectron2.structures import BitMasks, Boxes, Instances
@@ -205,7 +211,7 @@ def to_detectron2(picture: Picture) -> dict[str, Any]:
     instances = Instances(picture.image.shape[:2])
     boxes = torch.from_numpy(mask_boxes(picture.masks).astype(np.float32))
     instances.gt_boxes = Boxes(boxes)
-    instances.gt_classes = torch.zeros(len(boxes), dtype=torch.int64)
+    instances.gt_classes = torch.from_numpy(picture.classes)
     instances.gt_masks = BitMasks(torch.from_numpy(np.ascontiguousarray(picture.masks)))
     image = torch.from_numpy(np.ascontiguousarray(picture.image.transpose(2, 0, 1)))
     return {"image": image, "instances": instances}

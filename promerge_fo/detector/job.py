@@ -36,6 +36,7 @@ class Job:
         pictures_every: iterations between two looks at sample predictions.
         say: takes lines of progress.
         progress: how to show a bar of the iterations; with one process only.
+        classes: whether the labels' categories are learned apart.
     """
 
     labels: Path
@@ -50,3 +51,4 @@ class Job:
     pictures_every: int
     say: Callable[[str], Any]
     progress: ShowProgress = False
+    classes: bool = False

@@ -18,7 +18,7 @@ from detectron2.utils.events import TensorboardXWriter
 
 from promerge_fo.detector.annotations import read_annotations
 from promerge_fo.detector.checkpoints import SafeCheckpointer
-from promerge_fo.detector.config import detectron2_config
+from promerge_fo.detector.config import Layout, detectron2_config
 from promerge_fo.detector.data import Batches
 from promerge_fo.detector.heads import build
 from promerge_fo.detector.job import FINAL, Job
@@ -38,9 +38,10 @@ def run(job: Job) -> None:
     """
     config, main = job.config, comm.is_main_process()
     rank, processes = comm.get_rank(), comm.get_world_size()
-    annotations = read_annotations(job.labels, job.root)
+    annotations = read_annotations(job.labels, job.root, job.classes)
     batches = Batches(annotations, config, rank, processes)
-    cfg = detectron2_config(config, job.device, processes=processes)
+    layout = Layout(classes=len(annotations.categories))
+    cfg = detectron2_config(config, job.device, layout, processes)
     torch.manual_seed(config.seed)
     network = build(cfg)
     optimizer = build_optimizer(cfg, network)
@@ -50,6 +51,7 @@ def run(job: Job) -> None:
     trainer = kind(model, None, optimizer)
 
     checkpointer = SafeCheckpointer(network, str(job.place), trainer=trainer)
+    checkpointer.categories = annotations.categories
     made: list[Any] = [
         hooks.CallbackHook(before_step=partial(_key_randomness, config.seed)),
         hooks.IterationTimer(warmup_iter=0),
@@ -76,10 +78,12 @@ def run(job: Job) -> None:
             checkpointer.save(Path(FINAL).stem)
             return
     elif job.start is not None and job.whole:
-        load_detector(network, read_detector(job.start), job.start)
+        load_detector(network, read_detector(job.start).state, job.start)
     elif job.start is not None:
         load_backbone(network, job.start)
     if main:
+        if said := annotations.said():
+            job.say(said)
         if start:
             job.say(f"going on at iteration {start:,}")
             _keep_only(Path(last))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promerge_fo.annotations.json_stream import read_elements
-from promerge_fo.detector.annotations import find_annotations
+from promerge_fo.detector.annotations import CLASS_AGNOSTIC, find_annotations
 from promerge_fo.detector.config import DetectorConfig, detectron2_config
 from promerge_fo.detector.data import resized, target_size
 from promerge_fo.detector.job import FINAL, RECORD
@@ -72,11 +72,12 @@ def predict(
 
     The file is a list of ``image_id``, ``category_id`` (1), ``bbox`` (XYWH in pixels), ``score``
     and ``segmentation`` (compressed RLE at the image's size), the best of an image first; it is
-    written as a stream, and appears when it is whole.
+    written as a stream, and appears when it is whole. Of a detector that was trained with classes,
+    ``category_id`` is that of the labels it learned from, and ``category_name`` stands beside it.
     :func:`~promerge_fo.dataset.import_predictions` takes it into a dataset.
 
     Args:
-        detector: a checkpoint (``.pth``) of a class-agnostic Cascade Mask R-CNN with ResNet-50 (of
+        detector: a checkpoint (``.pth``) of a Cascade Mask R-CNN with ResNet-50 (of
             :func:`~promerge_fo.detector.train`, or CutLER's), or the folder of a training, whose
             last round is taken.
         images: a COCO annotation file or the folder of an export, whose ``images`` are taken with
@@ -106,7 +107,7 @@ def predict(
     checkpoint = find_detector(detector)
     listed = _listed(images, image_root)
     config = config or _config_beside(checkpoint)
-    model = load_trained(checkpoint, config, device)
+    model, categories = load_trained(checkpoint, config, device)
     loader: Any = torch.utils.data.DataLoader(
         _Images([path for _, path in listed]),  # type: ignore[arg-type]
         batch_size=batch_size,
@@ -114,6 +115,7 @@ def predict(
         collate_fn=list,
     )
     failed: list[str] = []
+    named = [_category(*each) for each in categories.items()]
 
     def found() -> Iterator[dict[str, Any]]:
         for batch in loader:
@@ -121,7 +123,7 @@ def predict(
             readable = [(k, item) for k, item in batch if not isinstance(item, str)]
             results = detect(model, [image for _, image in readable], config)
             for (k, _), result in zip(readable, results, strict=True):
-                yield from _entries(listed[k][0], result, min_score)
+                yield from _entries(listed[k][0], result, min_score, named)
             bar.update(len(batch))
 
     target = Path(output).expanduser().absolute()
@@ -151,8 +153,8 @@ def find_detector(detector: str | os.PathLike[str]) -> Path:
 
 def load_trained(
     checkpoint: str | os.PathLike[str], config: DetectorConfig, device: str | None = None
-) -> torch.nn.Module:
-    """A detector ready to predict.
+) -> tuple[torch.nn.Module, Mapping[int, str]]:
+    """A detector ready to predict, and the names of its classes by category id, in their order.
 
     Args:
         checkpoint: a ``.pth`` file.
@@ -166,10 +168,11 @@ def load_trained(
     from promerge_fo.encoder.device import resolve_device
 
     place = resolve_device(device)
-    state = read_detector(checkpoint)
-    model = build(detectron2_config(config, str(place), layout_of(state, checkpoint)))
+    state, categories = read_detector(checkpoint)
+    layout = layout_of(state, checkpoint, len(categories))
+    model = build(detectron2_config(config, str(place), layout))
     load_detector(model, state, checkpoint)
-    return model.eval()
+    return model.eval(), categories
 
 
 def detect(
@@ -200,13 +203,25 @@ def detect(
         return [output["instances"].to("cpu") for output in model(inputs)]
 
 
-def _entries(number: int, found: Any, min_score: float) -> list[dict[str, Any]]:
+def _category(number: int, name: str) -> dict[str, Any]:
+    """What a prediction says of its class."""
+    category: dict[str, Any] = {"category_id": number}
+    return category if name == CLASS_AGNOSTIC.get(number) else {**category, "category_name": name}
+
+
+def _entries(
+    number: int, found: Any, min_score: float, categories: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """One image's predictions as COCO's tools exchange them, without masks of no pixel."""
     from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 
     kept = found[(found.scores >= min_score) & found.pred_masks.flatten(1).any(dim=1)]
     return [
-        {**entry, "category_id": 1, "bbox": [round(x, 2) for x in entry["bbox"]]}
+        {
+            **entry,
+            **categories[entry["category_id"]],
+            "bbox": [round(x, 2) for x in entry["bbox"]],
+        }
         for entry in instances_to_coco_json(kept, number)
     ]
 

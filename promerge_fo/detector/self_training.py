@@ -7,6 +7,7 @@ replaced by it, and the other old labels stay.
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -50,6 +51,7 @@ def merge_labels(
     *,
     min_score: float = 0.7,
     iou: float = 0.5,
+    classes: bool = False,
 ) -> dict[str, int]:
     """Write the labels of the next round, in the layout of the old ones.
 
@@ -59,7 +61,8 @@ def merge_labels(
             :func:`~promerge_fo.detector.predict` writes them.
         output: the file to write.
         min_score: the lowest score of a prediction that becomes a label.
-        iou: IoU with such a prediction above which an old label is replaced.
+        iou: IoU with such a prediction above which an old label is replaced, whatever its class.
+        classes: whether the labels' categories were learned apart; the new labels have them, too.
 
     Returns:
         ``images``, ``predicted`` (new labels), ``kept`` and ``replaced`` (old ones).
@@ -67,7 +70,8 @@ def merge_labels(
     Raises:
         ValueError: the predictions are not of these images in this order.
     """
-    labels = read_annotations(annotations, "")
+    labels = read_annotations(annotations, "", classes)
+    numbers = list(labels.categories)
     groups = _by_image(predictions, min_score)
     counts = Counter(images=len(labels), predicted=0, kept=0, replaced=0)
 
@@ -80,8 +84,12 @@ def merge_labels(
                 number, found = next(groups, (None, []))
             old = labels.rles(k)
             replaced = same_objects(old, [entry["segmentation"] for entry in new], iou)
-            entries = [{"score": entry["score"], **_mask(entry["segmentation"])} for entry in new]
-            entries += [_mask(rle) for rle, gone in zip(old, replaced, strict=True) if not gone]
+            entries = [
+                {"score": entry["score"], **_mask(entry["segmentation"], entry["category_id"])}
+                for entry in new
+            ]
+            kept = zip(old, labels.classes(k).tolist(), replaced, strict=True)
+            entries += [_mask(rle, numbers[place]) for rle, place, gone in kept if not gone]
             for entry in entries:
                 counts["predicted" if "score" in entry else "kept"] += 1
                 yield {"image_id": image_id, **entry}
@@ -97,7 +105,8 @@ def merge_labels(
         write_json_list(out, (_image(labels, k) for k in range(len(labels))))
         out.write(', "annotations": ')
         write_json_list(out, ({"id": k, **entry} for k, entry in enumerate(merged(), start=1)))
-        out.write(', "categories": [{"id": 1, "name": "fg"}]}\n')
+        named = [{"id": number, "name": name} for number, name in labels.categories.items()]
+        out.write(f', "categories": {json.dumps(named)}}}\n')
     return dict(counts)
 
 
@@ -114,11 +123,11 @@ def _image(labels: Annotations, k: int) -> dict[str, Any]:
     return {"id": number, "file_name": name, "height": height, "width": width}
 
 
-def _mask(rle: dict[str, Any]) -> dict[str, Any]:
+def _mask(rle: dict[str, Any], category: int) -> dict[str, Any]:
     """What COCO's JSON says of a mask."""
     counts = rle["counts"]
     return {
-        "category_id": 1,
+        "category_id": category,
         "iscrowd": 0,
         "area": int(coco_mask.area(rle)),
         "bbox": coco_mask.toBbox(rle).tolist(),

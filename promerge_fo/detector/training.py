@@ -32,6 +32,7 @@ def train(
     *,
     weights: str | os.PathLike[str] | None = None,
     image_root: str | os.PathLike[str] | None = None,
+    classes: bool = False,
     rounds: int = 1,
     gpus: int | None = None,
     num_workers: int | None = None,
@@ -41,6 +42,9 @@ def train(
     progress: ShowProgress = False,
 ) -> Path:
     """Train the detector on pseudo-labels; on those of ProMerge it becomes ProMerge+.
+
+    All labels are of one class, as in the paper, whatever the categories of the file; ``classes``
+    learns them apart, and predictions have their names.
 
     The same call goes on where an earlier one was stopped, with the same batches and so with the
     same losses. Every round has a folder in the output::
@@ -62,6 +66,7 @@ def train(
         weights: the ResNet-50 to start from: DINO's ``dino_resnet50_pretrain.pth``, as in the
             paper. None starts from random weights.
         image_root: the folder that file names are relative to; an export's manifest knows it.
+        classes: whether the file's categories are the detector's classes.
         rounds: how often to train; more than one is self-training.
         gpus: how many to use; None is all, 0 the CPU.
         num_workers: processes for each GPU that make batches; None is a share of the CPU cores, 8
@@ -82,7 +87,8 @@ def train(
         WeightsError: weights that cannot be read, or are of another network.
         FileNotFoundError: no annotation file.
         ValueError: the folder holds another training, nothing has a mask, images and annotations
-            do not fit together, or arguments are out of their range.
+            do not fit together, ``classes`` and no categories with names, or arguments are out of
+            their range.
         RuntimeError: the loss became infinite.
         KeyboardInterrupt: Ctrl-C, or the bar's.
     """
@@ -103,7 +109,7 @@ def train(
     file, root = find_annotations(annotations, image_root)
     folder = Path(output).expanduser().absolute()
     start = None if weights is None else require_backbone(weights)
-    _keep_record(folder, config, file, start)
+    _keep_record(folder, config, file, start, classes)
     share = available_cpus() // max(1, processes) if num_workers is None else num_workers
     job = Job(
         labels=file,
@@ -118,6 +124,7 @@ def train(
         pictures_every=pictures_every,
         say=say,
         progress=progress if processes <= 1 else False,
+        classes=classes,
     )
     for number in range(1, rounds + 1):
         job = replace(job, place=folder / f"round{number}", whole=number > 1)
@@ -146,7 +153,9 @@ def require_folder(output: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def _keep_record(folder: Path, config: DetectorConfig, file: Path, weights: Path | None) -> None:
+def _keep_record(
+    folder: Path, config: DetectorConfig, file: Path, weights: Path | None, classes: bool
+) -> None:
     """Write down the settings and what is trained on; refuse a folder of another training.
 
     Raises:
@@ -156,10 +165,11 @@ def _keep_record(folder: Path, config: DetectorConfig, file: Path, weights: Path
         "config": config.to_dict(),
         "annotations": sha256_of(file),
         "weights": None if weights is None else sha256_of(weights),
+        "classes": classes,
     }
     path = require_folder(folder) / RECORD
     if path.is_file():
-        known = json.loads(path.read_text(encoding="utf-8"))
+        known = {"classes": False, **json.loads(path.read_text(encoding="utf-8"))}
         others = [name for name in record if known.get(name) != record[name]]
         if others and any(folder.glob("round*/*.pth")):
             raise ValueError(
@@ -202,7 +212,9 @@ def _next_labels(job: Job) -> Path:
     )
     job.say(str(report))
     iou = job.config.same_object_iou
-    counts = merge_labels(job.labels, predictions, labels, min_score=sure, iou=iou)
+    counts = merge_labels(
+        job.labels, predictions, labels, min_score=sure, iou=iou, classes=job.classes
+    )
     job.say(
         f"{labels}: {counts['predicted']} predictions and {counts['kept']} old labels; "
         f"{counts['replaced']} were replaced"

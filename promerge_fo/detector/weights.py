@@ -6,15 +6,18 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from promerge_fo.detector.annotations import CLASS_AGNOSTIC
 from promerge_fo.detector.config import Layout
 from promerge_fo.encoder.weights import WeightsError, plain_state, read_checkpoint
+from promerge_fo.words import is_text
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "Detector",
     "layout_of",
     "load_backbone",
     "load_detector",
@@ -31,8 +34,8 @@ DINO_RESNET50 = (
 """Where the authors of DINO publish its ResNet-50."""
 
 _DETECTORS = (
-    "Give a class-agnostic Cascade Mask R-CNN with ResNet-50: one that promerge train has made "
-    "(model_final.pth), or CutLER's"
+    "Give a class-agnostic Cascade Mask R-CNN with ResNet-50, such as CutLER's, or any that "
+    "promerge train has made (model_final.pth)"
 )
 _BACKBONE = "backbone.bottom_up."
 _PART = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
@@ -50,14 +53,26 @@ _UNUSED = ("fc.", "head.")
 _CONSTANTS = re.compile(r"\.num_batches_tracked$|^pixel_(mean|std)$|anchor_generator\.cell_anchors")
 
 
-def read_detector(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    """The tensors of a detector's checkpoint, read without executing anything in it.
+class Detector(NamedTuple):
+    """What a checkpoint holds.
+
+    Attributes:
+        state: tensors by name.
+        categories: the names of the classes by category id, in the order of the classes.
+    """
+
+    state: dict[str, torch.Tensor]
+    categories: Mapping[int, str]
+
+
+def read_detector(path: str | os.PathLike[str]) -> Detector:
+    """A detector's checkpoint, read without executing anything in it.
 
     Args:
         path: a ``.pth`` file that ``promerge train`` or detectron2 wrote.
 
     Returns:
-        Tensors by name.
+        Its tensors and classes; one that names none is class-agnostic.
 
     Raises:
         WeightsError: the file is missing, broken, without tensors, or a pickle.
@@ -67,13 +82,23 @@ def read_detector(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     path = Path(path).expanduser()
     refuse_pickle(path)
     content = read_checkpoint(path)
+    named = content.get("categories") if isinstance(content, Mapping) else None
+    categories = _categories(named)
     if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
         content = content["model"]
     tensors = content.items() if isinstance(content, Mapping) else ()
     state = {str(k).removeprefix("module."): v for k, v in tensors if isinstance(v, torch.Tensor)}
     if not state:
         raise WeightsError(f"checkpoint {path} holds no weights. {_DETECTORS}")
-    return state
+    return Detector(state, categories)
+
+
+def _categories(given: Any) -> Mapping[int, str]:
+    """The classes that a checkpoint names; where it names none, or not as ours do, one."""
+    if not isinstance(given, Mapping) or not given:
+        return CLASS_AGNOSTIC
+    named = all(type(number) is int and is_text(name) for number, name in given.items())
+    return dict(given) if named else CLASS_AGNOSTIC
 
 
 def require_backbone(path: str | os.PathLike[str]) -> Path:
@@ -168,30 +193,35 @@ def load_backbone(model: torch.nn.Module, path: str | os.PathLike[str]) -> None:
     model.load_state_dict(renamed, strict=False)
 
 
-def layout_of(state: Mapping[str, torch.Tensor], path: Any) -> Layout:
+def layout_of(state: Mapping[str, torch.Tensor], path: Any, classes: int = 1) -> Layout:
     """The layout of a detector's network, which the names in its checkpoint tell.
 
     Args:
         state: what :func:`read_detector` gives.
         path: for messages.
+        classes: how many classes have names.
 
     Raises:
-        WeightsError: it is no Cascade Mask R-CNN of detectron2, or one that knows classes.
+        WeightsError: it is no Cascade Mask R-CNN of detectron2, or has classes without names.
     """
 
     def count(pattern: str) -> int:
         return sum(re.fullmatch(pattern, name) is not None for name in state)
 
-    classes = state.get("roi_heads.box_predictor.0.cls_score.weight")
-    if classes is None or "backbone.bottom_up.stem.conv1.weight" not in state:
+    scores = state.get("roi_heads.box_predictor.0.cls_score.weight")
+    if scores is None or "backbone.bottom_up.stem.conv1.weight" not in state:
         raise WeightsError(f"checkpoint {path} is of another network. {_DETECTORS}")
-    if len(classes) != 2:
-        raise WeightsError(f"checkpoint {path} knows {len(classes) - 1} classes. {_DETECTORS}")
+    if len(scores) != classes + 1:
+        raise WeightsError(
+            f"checkpoint {path} knows {len(scores) - 1} classes, but has names of {classes}. "
+            f"{_DETECTORS}"
+        )
     return Layout(
         pyramid_norm="backbone.fpn_lateral2.norm.weight" in state,
         box_convolutions=count(r"roi_heads\.box_head\.0\.conv\d+\.weight"),
         box_layers=count(r"roi_heads\.box_head\.0\.fc\d+\.weight"),
         mask_norm="roi_heads.mask_head.mask_fcn1.norm.weight" in state,
+        classes=classes,
     )
 
 

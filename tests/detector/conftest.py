@@ -21,13 +21,15 @@ def decoded(segmentation: dict) -> np.ndarray:
     return coco_mask.decode(segmentation).astype(bool)
 
 
-def write_coco(path, images: list[dict], masks: list[tuple[int, np.ndarray]], **more) -> None:
-    """A COCO file of masks (image id, (H, W) bool)."""
+def write_coco(path, images, masks, categories=(), of=None) -> None:
+    """A COCO file of masks (image id, (H, W) bool), and categories (id, name); ``of`` has ids."""
     annotations = [
-        {"id": k + 1, "image_id": i, "category_id": 1, "iscrowd": 0, "segmentation": rle(m), **more}
-        for k, (i, m) in enumerate(masks)
+        {"id": k + 1, "image_id": i, "category_id": c, "iscrowd": 0, "segmentation": rle(m)}
+        for k, ((i, m), c) in enumerate(zip(masks, of or [1] * len(masks), strict=True))
     ]
-    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": []}))
+    named = [{"id": number, "name": name} for number, name in categories]
+    content = {"images": images, "annotations": annotations, "categories": named}
+    path.write_text(json.dumps(content))
 
 
 @pytest.fixture(scope="session")

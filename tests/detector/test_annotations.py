@@ -53,7 +53,7 @@ def test_images_masks_and_what_is_left_out(tmp_path):
         ({"annotations": [{"segmentation": {}}]}, "annotation 0 .* has no 'image_id'"),
         (
             {"annotations": [{"image_id": 1, "segmentation": {"size": [6, 4], "counts": "0"}}]},
-            r"annotation 0 .*size \[6, 4\]",
+            r"annotation 0 .*image of 4 x 6 pixels \(width x height\), but its image has 6 x 4",
         ),
         (
             {"annotations": [{"image_id": 1, "segmentation": {"size": [4, 6], "counts": [2]}}]},
@@ -67,6 +67,53 @@ def test_what_cannot_be_right_is_named(tmp_path, change, message):
     path.write_text(json.dumps({"images": [image], "annotations": [], **change}))
     with pytest.raises(ValueError, match=message):
         read_annotations(path, tmp_path)
+
+
+IMAGES = [{"id": i, "file_name": f"{i}.png", "height": 4, "width": 6} for i in (1, 2)]
+WHOLE = np.ones((4, 6), dtype=bool)
+
+
+def test_categories_are_one_class_or_classes_in_the_order_of_their_ids(tmp_path):
+    path = tmp_path / "a.json"
+    masks = [(2, WHOLE), (1, WHOLE), (2, WHOLE), (1, WHOLE)]
+    write_coco(path, IMAGES, masks, [(9, "dog"), (4, "cat"), (7, "fg")], of=[9, 4, 4, 7])
+    one = read_annotations(path, tmp_path)
+    assert (one.categories, one.merged) == ({1: "fg"}, ("dog", "cat", "fg"))
+    assert one.said() == "one class of 3 categories (dog, cat, fg); --classes learns them apart"
+    assert [one.classes(k).tolist() for k in range(2)] == [[0, 0], [0, 0]]
+    apart = read_annotations(path, tmp_path, classes=True)
+    assert list(apart.categories.items()) == [(4, "cat"), (7, "fg"), (9, "dog")]
+    assert [apart.classes(k).tolist() for k in range(2)] == [[0, 1], [2, 0]]  # by image, as masks
+    assert (apart.merged, apart.said()) == ((), "3 classes: cat, fg, dog")
+
+
+def test_of_many_classes_ten_are_named(tmp_path):
+    path = tmp_path / "a.json"
+    for count, said in ((1, ""), (11, "11 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...")):
+        write_coco(path, IMAGES, [(1, WHOLE)], [(k + 1, str(k)) for k in range(count)])
+        assert read_annotations(path, tmp_path, classes=True).said() == said
+
+
+@pytest.mark.parametrize(
+    ("categories", "of", "message"),
+    [
+        ([], 1, "has no categories with names to learn apart; export with classes"),
+        ([(1, "fg")], 1, "has no categories with names"),
+        ([(1, "cat")], 2, "has masks of category 2, which is none of its 1 categories"),
+        ([(1, "cat")], None, r"annotation 0 .* its category_id None is no whole number"),
+        ([(1, "cat")], 2**70, r"annotation 0 .* is no whole number"),
+        ([("1", "cat")], 1, r"category 0 \(from 0\) .* has no id of its own, or no name"),
+        ([(1, "cat"), (1, "dog")], 1, r"category 1 \(from 0\) .* no id of its own"),
+        ([(1, "")], 1, "no name"),
+        ([(1, "\ud800")], 1, "no name"),
+    ],
+)
+def test_classes_without_names_are_refused(tmp_path, categories, of, message):
+    path = tmp_path / "a.json"
+    write_coco(path, IMAGES, [(1, WHOLE)], categories, of=[of])
+    with pytest.raises(ValueError, match=message):
+        read_annotations(path, tmp_path, classes=True)
+    assert read_annotations(path, tmp_path).categories == {1: "fg"}  # where it does not matter
 
 
 def test_an_id_twice(tmp_path):

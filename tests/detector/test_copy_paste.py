@@ -38,7 +38,7 @@ def test_an_object_is_scaled_and_put_where_it_was_drawn():
     source = np.zeros((6, 8, 3), dtype=np.uint8)
     source[1:5, 2:8] = 9  # 4 x 6 pixels become 2 x 3
     own = rectangle((6, 8), 0, 0, 3, 4)
-    made, masks = copy_paste(
+    made, masks, origins = copy_paste(
         image,
         own[None],
         source,
@@ -49,6 +49,7 @@ def test_an_object_is_scaled_and_put_where_it_was_drawn():
     assert (made == np.where(pasted[:, :, None], 9, 0)).all()
     assert (masks == [own & ~pasted, pasted]).all()
     assert masks[0].sum() == 11  # of 12
+    assert origins.tolist() == [0, 1]
     assert not image.any()  # what was given stays
 
 
@@ -57,7 +58,7 @@ def test_later_objects_cover_earlier_ones_and_what_is_covered_wholly_goes():
     source = np.full((4, 4, 3), 7, dtype=np.uint8)
     small, large = rectangle((4, 4), 0, 0, 1, 1), rectangle((4, 4), 0, 0, 2, 2)
     hidden, seen = rectangle((4, 4), 1, 1, 2, 2), rectangle((4, 4), 3, 3, 4, 4)
-    _, masks = copy_paste(
+    _, masks, origins = copy_paste(
         image,
         np.array([hidden, seen]),
         source,
@@ -66,13 +67,14 @@ def test_later_objects_cover_earlier_ones_and_what_is_covered_wholly_goes():
     )
     # the small one, at (2, 2), lies under the large one, at (1, 1) to (2, 2)
     assert (masks == [seen, rectangle((4, 4), 1, 1, 3, 3)]).all()
+    assert origins.tolist() == [1, 3]  # the second of the image's two, and the source's second
 
 
 def test_one_object_at_least_is_taken():
     image = np.zeros((4, 4, 3), dtype=np.uint8)
     source = np.full((4, 4, 3), 7, dtype=np.uint8)
     objects = np.array([rectangle((4, 4), 0, 0, 2, 2), rectangle((4, 4), 2, 2, 3, 4)])
-    made, masks = copy_paste(
+    made, masks, origins = copy_paste(
         image,
         np.zeros((0, 4, 4), dtype=bool),
         source,
@@ -81,28 +83,31 @@ def test_one_object_at_least_is_taken():
     )
     assert (masks == [rectangle((4, 4), 0, 0, 1, 2)]).all()
     assert made[:, :, 0].sum() == 14
+    assert origins.tolist() == [1]
 
 
 def test_an_object_larger_than_the_image_is_made_to_fit():
     image = np.zeros((4, 10, 3), dtype=np.uint8)
     source = np.full((40, 20, 3), 7, dtype=np.uint8)
     whole = np.ones((1, 40, 20), dtype=bool)
-    _, masks = copy_paste(
+    _, masks, origins = copy_paste(
         image,
         np.zeros((0, 4, 10), dtype=bool),
         source,
         whole,
         Script(random=[0.0], uniform=[0.9], integers=[8, 0]),  # 40 x 20 at 1/10: 4 x 2
     )
+    assert origins.tolist() == [0]
     assert (masks == [rectangle((4, 10), 0, 8, 4, 10)]).all()
 
 
 def test_nothing_to_paste():
     image = np.zeros((4, 4, 3), dtype=np.uint8)
     own = np.ones((1, 4, 4), dtype=bool)
-    made, masks = copy_paste(image, own, image, np.zeros((0, 4, 4), dtype=bool), Script())
+    made, masks, origins = copy_paste(image, own, image, np.zeros((0, 4, 4), dtype=bool), Script())
     assert made is image
     assert masks is own
+    assert origins.tolist() == [0]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -113,7 +118,7 @@ def test_masks_are_what_is_to_be_seen(seed):
     source = np.full((25, 15, 3), 200, dtype=np.uint8)
     objects = np.array([rectangle((25, 15), *(0, k, 5 + k, 6 + 2 * k)) for k in range(4)])
     own = np.array([rectangle((20, 30), 2 * k, 3 * k, 2 * k + 6, 3 * k + 8) for k in range(5)])
-    made, masks = copy_paste(image, own, source, objects, np.random.default_rng(seed))
+    made, masks, origins = copy_paste(image, own, source, objects, np.random.default_rng(seed))
     shown = (made == 200).all(axis=2)
     assert (made[~shown] == image[~shown]).all()
     of_objects = masks[[bool(shown[m].all()) for m in masks]]
@@ -123,3 +128,5 @@ def test_masks_are_what_is_to_be_seen(seed):
     assert len(kept) + len(of_objects) == len(masks)
     expected = own & ~shown
     assert (kept == expected[expected.any(axis=(1, 2))]).all()
+    assert origins[: len(kept)].tolist() == np.flatnonzero(expected.any(axis=(1, 2))).tolist()
+    assert (origins[len(kept) :] >= 5).all()

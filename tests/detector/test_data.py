@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 
 from promerge_fo.detector import DetectorConfig
 from promerge_fo.detector.annotations import read_annotations
-from promerge_fo.detector.data import Batches, draw, target_size
+from promerge_fo.detector.data import Batches, draw, target_size, to_detectron2
 from tests.detector.conftest import write_coco
 
 CONFIG = DetectorConfig(batch_size=4, short_side_low=24, short_side_high=48, long_side=80)
@@ -21,7 +22,7 @@ def batches(path, config=CONFIG, rank=0, processes=1):
 
 def same(a, b):
     return len(a) == len(b) and all(
-        np.array_equal(x.image, y.image) and np.array_equal(x.masks, y.masks)
+        all(np.array_equal(a, b) for a, b in zip(vars(x).values(), vars(y).values(), strict=True))
         for x, y in zip(a, b, strict=True)
     )
 
@@ -89,6 +90,24 @@ def test_objects_of_the_next_image_are_pasted(squares):
     assert set(greens) == {80, 120, 160}
 
 
+def test_masks_keep_their_classes(squares):
+    """Resized, mirrored, pasted and covered: the green of an object tells its class."""
+    content = json.loads(squares.read_text())
+    for entry in content["annotations"]:
+        entry["category_id"] = entry["image_id"]
+    content["categories"] = [{"id": 10 * k, "name": str(k)} for k in (3, 1, 2)]
+    squares.write_text(json.dumps(content))
+    made = Batches(read_annotations(squares, squares.parent, classes=True), CONFIG)
+    pictures = [picture for k in range(8) for picture in made.pictures(k)]
+    pasted = [p for p in pictures if len(set(p.classes.tolist())) > 1]
+    assert len(pasted) > 5
+    for picture in pictures:
+        assert len(picture.classes) == len(picture.masks)
+        for mask, number in zip(picture.masks, picture.classes, strict=True):
+            green = np.median(picture.image[mask][:, 1])
+            assert abs(green - (80 + 40 * number)) <= 10
+
+
 def test_an_image_that_cannot_be_read_makes_way_for_the_next(squares, caplog):
     (squares.parent / "1.png").write_bytes(b"no image")
     config = CONFIG.replace(copy_paste=0)
@@ -147,3 +166,7 @@ def test_as_detectron2_takes_them(detectron2, squares):
         assert (instances.gt_masks.tensor.numpy() == picture.masks).all()
         assert (instances.gt_boxes.tensor == instances.gt_masks.get_bounding_boxes().tensor).all()
         assert instances.gt_classes.tolist() == [0] * len(picture.masks)
+    classes = np.arange(len(picture.masks))[::-1] + 4
+    assert to_detectron2(replace(picture, classes=classes))["instances"].gt_classes.tolist() == (
+        classes.tolist()
+    )

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -48,7 +49,8 @@ def batch(masks):
     from promerge_fo.detector.data import Picture, to_detectron2
 
     pixels = torch.randint(0, 255, (96, 96, 3), generator=torch.Generator().manual_seed(1))
-    return [to_detectron2(Picture(pixels.numpy().astype("uint8"), masks))]
+    classes = np.zeros(len(masks), dtype=np.int64)
+    return [to_detectron2(Picture(pixels.numpy().astype("uint8"), masks, classes))]
 
 
 def losses(network, masks, monkeypatch):
@@ -135,7 +137,13 @@ def test_dinos_resnet_gives_the_same_features(network, tmp_path, wrapped):
 
 
 @pytest.mark.parametrize(
-    "layout", [Layout(), Layout(False), Layout(box_convolutions=4, box_layers=1, mask_norm=True)]
+    "layout",
+    [
+        Layout(),
+        Layout(False),
+        Layout(box_convolutions=4, box_layers=1, mask_norm=True),
+        Layout(classes=3),
+    ],
 )
 def test_a_network_is_told_by_its_tensors(detectron2, layout):
     from promerge_fo.detector.heads import build
@@ -143,7 +151,7 @@ def test_a_network_is_told_by_its_tensors(detectron2, layout):
 
     made = build(detectron2_config(SMALL, "cpu", layout))
     state = {k: v + 1 for k, v in made.state_dict().items()}
-    assert layout_of(state, "x") == layout
+    assert layout_of(state, "x", layout.classes) == layout
     load_detector(made, state, "x")
     name = "roi_heads.box_head.2.fc1.weight"
     assert (made.state_dict()[name] == state[name]).all()

@@ -56,6 +56,24 @@ def test_confident_predictions_and_the_labels_they_do_not_replace(tmp_path):
     assert [a.get("score") for a in new["annotations"]] == [0.9, None, 0.7, None]
 
 
+def test_new_labels_have_the_classes_of_what_they_are(tmp_path):
+    """A prediction brings its own, also where it replaces a label of another."""
+    image = {"id": 5, "file_name": "5.jpg", "height": 2, "width": 10}
+    masks = [(5, row(0, 4)), (5, row(6, 10))]
+    write_coco(tmp_path / "old.json", [image], masks, [(7, "dog"), (3, "cat")], of=[7, 7])
+    found = [{**prediction(5, row(0, 3), 0.9), "category_id": 3}]
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    for classes, of, names in (
+        (True, [3, 7], [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]),
+        (False, [3, 1], [{"id": 1, "name": "fg"}]),
+    ):
+        new = tmp_path / f"{classes}.json"
+        merge_labels(tmp_path / "old.json", tmp_path / "found.json", new, classes=classes)
+        content = json.loads(new.read_text())
+        assert [entry["category_id"] for entry in content["annotations"]] == of
+        assert content["categories"] == names
+
+
 def test_predictions_of_other_images_are_refused(tmp_path):
     image = {"id": 5, "file_name": "5.jpg", "height": 2, "width": 10}
     write_coco(tmp_path / "old.json", [image], [(5, row(0, 4))])

@@ -89,6 +89,15 @@ def test_checkpoints_without_weights(tmp_path):
         read_detector(path)
 
 
+def test_classes_are_named_in_the_checkpoint(tmp_path):
+    path, state = tmp_path / "named.pth", {"a": torch.zeros(1)}
+    torch.save({"model": state, "categories": {4: "cat", 2: "dog"}}, path)
+    assert list(read_detector(path).categories.items()) == [(4, "cat"), (2, "dog")]
+    for other in ({}, {"categories": {}}, {"categories": {"1": 1}}, {"categories": ["cat"]}):
+        torch.save({"model": state, **other}, path)
+        assert read_detector(path).categories == {1: "fg"}
+
+
 def detector_names(stages=3, fpn_norm=True, convolutions=0, layers=2, classes=1):
     names = ["backbone.bottom_up.stem.conv1.weight", "roi_heads.mask_head.mask_fcn1.weight"]
     names += ["backbone.fpn_lateral2.norm.weight"] * fpn_norm
@@ -111,5 +120,8 @@ def test_the_layout_is_read_from_the_names():
 def test_detectors_of_other_kinds_are_refused():
     with pytest.raises(WeightsError, match="x knows 80 classes.*class-agnostic"):
         layout_of(detector_names(classes=80), "x")
+    with pytest.raises(WeightsError, match="x knows 1 classes, but has names of 2"):
+        layout_of(detector_names(), "x", 2)
+    assert layout_of(detector_names(classes=80), "x", 80).classes == 80
     with pytest.raises(WeightsError, match="x is of another network"):
         layout_of({"conv1.weight": torch.zeros(1)}, "x")

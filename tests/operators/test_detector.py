@@ -68,7 +68,7 @@ def training(tmp_path):
     return folder
 
 
-MISSING = "the detector needs detectron2. detectron2 is not on PyPI"
+MISSING = "the detector needs detectron2. Run, for Python "
 
 
 def test_forms_say_how_to_get_detectron2(absent, operator, form, segmented, pseudo, tmp_path):
@@ -81,7 +81,7 @@ def test_forms_say_how_to_get_detectron2(absent, operator, form, segmented, pseu
         said = form(operator(name), segmented, **params).error_message
         assert said.startswith(MISSING)
         assert said.count("pip install --no-build-isolation") == 1
-        assert said.endswith("Nothing but training and prediction needs it")  # nothing else wrong
+        assert said.endswith("docs/detector.md says more")  # nothing else wrong
         with pytest.raises(Exception, match="the detector needs detectron2"):
             operator(name)(segmented, **params)
     assert not output.exists()
@@ -133,7 +133,9 @@ def test_wrong_predictions_are_refused_with_words(
 def test_settings_follow_the_batch(present, operator, form, segmented, pseudo, tmp_path):
     params = {"annotations": str(pseudo), "output": str(tmp_path / "out"), "start": "scratch"}
     train = operator("train_detector")
-    assert not form(train, segmented, **params).invalid
+    asked = form(train, segmented, **params)
+    assert not asked.invalid
+    assert asked.type.properties["classes"].default is False
     made = form(train, segmented, batch_size=4, show_settings=True, **params)
     settings = made.type.properties["settings"].type.properties
     names = {record["name"] for record in DetectorConfig.describe()}
@@ -186,6 +188,7 @@ def test_a_training_is_stopped_and_goes_on_by_the_same_form(
         "device": "cpu",
         "batch_size": 8,
         "rounds": 2,
+        "classes": True,
         "settings": {"drop_loss_iou": 0.02, "iterations": None, "seed": None},
     }
     made = operator("train_detector")
@@ -204,6 +207,7 @@ def test_a_training_is_stopped_and_goes_on_by_the_same_form(
         "config": DetectorConfig().scaled(8).replace(drop_loss_iou=0.02),
         "weights": None,
         "image_root": None,
+        "classes": True,
         "rounds": 2,
         "gpus": 0,
         "num_workers": 0,

@@ -24,6 +24,23 @@ def test_masks_are_exported_and_imported_again(operator, segmented, tmp_path):
     assert any(key.startswith("again") for key in list_runs(segmented))
 
 
+def test_predictions_are_named_by_categories_or_by_themselves(operator, form, segmented, tmp_path):
+    sample = segmented.first()
+    sample.promerge.detections[0].label = "cat"
+    sample.save()
+    path, results = tmp_path / "a.json", tmp_path / "results.json"
+    params = {"label_field": "promerge", "path": str(path), "min_area": 0.0, "classes": "dog, cat"}
+    operator("export_pseudo_labels")(segmented, **params)
+    (entry,) = json.loads(path.read_text())["annotations"]
+    results.write_text(json.dumps([{**entry, "category_name": "lion"}]))
+    take = operator("import_predictions")
+    params = {"path": str(results), "annotations": str(path)}
+    assert form(take, segmented, **params).type.properties["class_names"].default is False
+    for ticked, name in ((False, "lion"), (True, "cat")):
+        take(segmented, class_names=ticked, label_field=name, **params)
+        assert segmented.distinct(f"{name}.detections.label") == [name]
+
+
 def test_export_filters_and_splits(operator, form, segmented, tmp_path):
     labels = segmented.first().promerge.detections
     labels[0]["review"] = "rejected"

@@ -25,6 +25,7 @@ from promerge_fo.dataset.labels import LABEL
 from promerge_fo.dataset.sizes import image_size
 from promerge_fo.dataset.stored_labels import LARGEST, label_document
 from promerge_fo.images import ImageError
+from promerge_fo.words import is_text
 
 __all__ = ["Images", "ImportReport", "Intake"]
 
@@ -138,7 +139,8 @@ class Intake:
 
     Args:
         images: the images that the predictions may be of.
-        names: label names by ``category_id``; None names all labels "fg".
+        names: label names by ``category_id``; None takes those of the entries (``category_name``),
+            or else "fg".
         min_score: leave out predictions with a lower score.
         top_k: keep at most this many predictions per image, those with the highest scores.
         scratch: an empty temporary file, open for reading and writing.
@@ -210,7 +212,7 @@ class Intake:
                 self._unmatched_ids[image_id] = None
             return
         confidence = _confidence(entry.get("score"))
-        label = self._label_name(entry.get("category_id"))
+        label = self._label_name(entry.get("category_id"), entry.get("category_name"))
         score = 1.0 if confidence is None else confidence
         if score < self._min_score:
             self._below_min_score += 1
@@ -240,11 +242,15 @@ class Intake:
             raise EntryError("id", f"an entry before it has the same id, {entry_id!a:.40}")
         self._ids.add(key)
 
-    def _label_name(self, category: object) -> str:
+    def _label_name(self, category: object, name: object) -> str:
         if category is not None and type(category) is not int:
             raise EntryError("category_id", "its category_id is no whole number")
-        if self._names is None:
+        if self._names is None and name in (None, ""):
             return LABEL
+        if self._names is None:
+            if not is_text(name) or len(name) > _MAX_ID_LENGTH:
+                raise EntryError("category_name", "its category_name is no short text")
+            return name
         if category is None or category not in self._names:
             raise EntryError("category_id", f"its category_id {category!a:.40} has no name")
         return self._names[category]

@@ -13,6 +13,7 @@ from typing import Any
 
 from promerge_fo.annotations.json_stream import read_elements
 from promerge_fo.dataset.stored_labels import coco_id_field, image_ids
+from promerge_fo.words import is_text
 
 __all__ = ["ImageIndex"]
 
@@ -128,7 +129,7 @@ class ImageIndex:
 
     def _add_category(self, value: dict[str, Any]) -> None:
         number, name = value.get("id"), value.get("name")
-        if type(number) is int and isinstance(name, str) and _is_storable(name):
+        if type(number) is int and is_text(name):
             self.categories[number] = name
 
 
@@ -141,15 +142,6 @@ def _image_record(value: object, index: int, path: str | os.PathLike[str]) -> tu
             f"{path}: image {index} has no whole number as id, or no file_name; it needs both"
         )
     return number, name
-
-
-def _is_storable(name: str) -> bool:
-    """Whether the database can store a text: JSON may contain lone surrogates, which it cannot."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _common_start(a: Sequence[str], b: Sequence[str]) -> int:

@@ -72,9 +72,9 @@ def import_predictions(
     not with the size of the file or of its masks. If writing fails or is interrupted by Ctrl-C, the
     field is restored.
 
-    The labels look like those of a segmentation: "fg", ``confidence``, the tight box of the mask,
-    ``mask``, ``area`` and ``touches_border``. Images without predictions get empty Detections. The
-    import is recorded as one of the dataset's runs.
+    The labels look like those of a segmentation: ``label``, ``confidence``, the tight box of the
+    mask, ``mask``, ``area`` and ``touches_border``. Images without predictions get empty
+    Detections. The import is recorded as one of the dataset's runs.
 
     Args:
         samples: a dataset or a view of images.
@@ -84,8 +84,9 @@ def import_predictions(
         min_score: the lowest score to import, in [0, 1].
         top_k: import at most this many labels per image, those with the highest scores.
         class_names: label names by ``category_id``, or "annotations" for the names in the
-            annotation file's ``categories``. Entries of other categories are left out. None names
-            all labels "fg".
+            annotation file's ``categories``. Entries of other categories are left out. None takes
+            the entries' ``category_name``, which detectors that were trained with classes here
+            write; entries without one are "fg".
         overwrite: replace the labels that the field already has on these samples. What people did
             to them goes to the new ones that nearly equal them (IoU over 0.9).
         drop_decisions: go on where none does; see :func:`~promerge_fo.dataset.segment_dataset`.

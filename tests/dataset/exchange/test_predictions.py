@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import Counter
 from pathlib import Path
 
 import bson
@@ -390,6 +391,20 @@ def test_classes(scenes, results, store, tmp_path):
         store(entries, class_names="annotations")
     with pytest.raises(ValueError, match="class_names is 'names', but must be"):
         store(entries, class_names="names")
+
+
+def test_predictions_bring_the_names_of_their_classes(scenes, results, store):
+    names = ["cat", "dög", "", None, 7, "\ud800", "x" * 5000]
+    entries = [{**e, "category_name": names[k % 7]} for k, e in enumerate(results)]
+    report = store(entries)
+    counts = Counter(names[k % 7] for k in range(len(results)))
+    assert scenes.count_values("found.detections.label") == {
+        "cat": counts["cat"], "dög": counts["dög"], "fg": counts[""] + counts[None],
+    }  # fmt: skip
+    assert report.skipped == {"category_name": sum(counts[name] for name in names[4:])}
+    assert report.problems[0] == "entry 4: its category_name is no short text"
+    store([{**e, "category_id": 2} for e in entries], class_names={2: "bird"})  # what is given wins
+    assert scenes.distinct("found.detections.label") == ["bird"]
 
 
 def test_malformed_entries_are_named_and_the_others_stored(scenes, results, store):
