@@ -178,6 +178,39 @@ def test_what_is_written_to_frames_reaches_their_videos(fo, frames):
     assert videos.values("frames.found.detections.sure") == [[[True]] * 3]
 
 
+def test_stored_frames_are_read_and_updated_and_objects_follow(frames):
+    videos = database.root_dataset(frames)
+    (video,) = videos.values("id")
+    held = videos.first().frames[2]
+    later = {"frame_number": {"$gt": 1}}
+    found = list(database.frames_of(videos, [video], later, "frame_number"))
+    assert [(str(f["_sample_id"]), f["frame_number"]) for f in found] == [(video, 2), (video, 3)]
+    assert list(database.frames_of(videos, [], {})) == []
+    assert database.update_frames(videos, [video], later, {"$set": {"found": None}}) == 2
+    assert held.found is None
+    assert [f is None for f in videos.values("frames.found", unwind=True)] == [False, True, True]
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_labels_are_added_to_those_that_a_frame_was_loaded_with(fo, frames, forgotten):
+    videos = database.root_dataset(frames)
+    sample = videos.first()
+    if forgotten:
+        database.forget_loaded(sample.frames[1], "found")
+    new = fo.Detection(label="new", bounding_box=[0, 0, 1, 1])
+    sample.add_labels({1: fo.Detections(detections=[new])}, label_field="found")
+    sample.save()
+    labels = videos.values("frames.found.detections.label")[0][0]
+    assert labels == (["new"] if forgotten else ["fg", "new"])
+
+
+def test_fields_of_frames_are_declared(fo, frames):
+    videos = database.root_dataset(frames)
+    database.add_fields(videos, {"frames.kind": fo.StringField, "kind": fo.IntField})
+    assert isinstance(videos.get_field("frames.kind"), fo.StringField)
+    assert isinstance(videos.get_field("kind"), fo.IntField)
+
+
 def test_a_store_of_a_dataset_and_one_of_all(labelled):
     database.store(labelled).set("a", 1)
     assert database.store(labelled).get("a") == 1
