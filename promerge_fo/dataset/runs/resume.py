@@ -14,7 +14,7 @@ from pymongo import UpdateOne
 
 from promerge_fo.dataset.database import aggregate, bulk_update, is_generated, set_all
 from promerge_fo.dataset.runs.frames import frame_counts, frame_failures
-from promerge_fo.dataset.samples import settled
+from promerge_fo.dataset.samples import all_images, settled, videos_of
 
 __all__ = [
     "Failure",
@@ -191,10 +191,14 @@ def failures(samples: Any, label_field: str, run: str) -> Iterator[Failure]:
     """The images, or frames of videos, that a run could not segment, with the reasons.
 
     Args:
-        samples: a dataset or a view of images, or of videos.
+        samples: a dataset or a view of images, or of videos; or a dataset of groups of these.
         label_field: the field with the masks.
         run: the run hash.
     """
+    if samples.media_type == fom.GROUP:
+        for part in filter(None, (all_images(samples), videos_of(samples))):
+            yield from failures(part, label_field, run)
+        return
     if samples.media_type == fom.VIDEO:
         for path, reason in frame_failures(samples, label_field, run):
             yield Failure(path, reason)

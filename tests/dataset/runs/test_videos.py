@@ -263,3 +263,22 @@ def test_slices_of_groups_by_their_names(fo, dataset, paths, photographs, model)
     arguments = ["segment", dataset.name, "--encoder", "texture", "--image-size", "96"]
     assert main([*arguments, "--group-slice", "left"]) == 0
     assert None not in dataset.select_group_slices("left").values("promerge.status")
+
+
+def test_what_failed_in_any_slice_is_told(fo, dataset, model, tmp_path, capsys):
+    dataset.add_group_field("group", default="left")
+    group, broken = fo.Group(), {"left": tmp_path / "left.png", "film": tmp_path / "film.mp4"}
+    for name, path in broken.items():
+        path.write_bytes(b"neither image nor video")
+        dataset.add_sample(fo.Sample(filepath=str(path), group=group.element(name)))
+    for name in broken:
+        assert pfo.segment_dataset(dataset, model, group_slice=name).counts == {"failed": 1}
+    dataset.persistent = True
+    assert main(["status", dataset.name, "--failed"]) == 0
+    said = capsys.readouterr().out
+    assert f"{broken['left']} is not an image" in said
+    assert f"{broken['film']}, frame 1: " in said
+    dataset.delete_samples(dataset.select_group_slices("left"))
+    dataset.delete_group_slice("left")
+    assert main(["status", dataset.name, "--failed"]) == 0
+    assert f"{broken['film']}, frame 1: " in capsys.readouterr().out
