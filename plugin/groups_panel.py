@@ -21,7 +21,14 @@ ORDERS = {
 }
 NEAREST = 50  # masks without a name that are shown before they are named
 PAGE = 12  # groups that are shown at once
-EMPTY = "No masks are grouped yet. **Group** does it, once they have embeddings."
+NOTHING = (
+    "Nothing is selected: click masks in the grid, or draw a lasso around them in the Embeddings "
+    "panel. Text that is typed here ends a lasso: leave the name empty, and you are asked for it"
+)
+EMPTY = (
+    "No masks are grouped yet. **Group** does it, once they have embeddings: **Embed** gives them "
+    "theirs."
+)
 
 
 def told(method: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
@@ -45,7 +52,8 @@ class GroupsPanel(Panel):
     icon = "bubble_chart"
     help = (
         "Masks that look alike. Open a group, name it, or name the masks that you select in the "
-        "grid. The least typical masks are where a group may be wrong."
+        "grid or by a lasso in the Embeddings panel. The least typical masks are where a group may "
+        "be wrong."
     )
 
     def on_load(self, ctx: Any) -> None:
@@ -84,6 +92,9 @@ class GroupsPanel(Panel):
     def show_more(self, ctx: Any) -> None:
         ctx.panel.set_state("shown", ctx.panel.get_state("shown") + PAGE)
         self.count(ctx)
+
+    def embed(self, ctx: Any) -> None:
+        ctx.prompt("@promerge/promerge/embed_instances")
 
     def find_groups(self, ctx: Any) -> None:
         ctx.prompt("@promerge/promerge/group_instances")
@@ -133,7 +144,11 @@ class GroupsPanel(Panel):
 
         name, chosen = _name(ctx), review.selected(ctx, _field(ctx))
         if chosen is None:
-            raise ValueError("Nothing is selected: click masks in the grid, or draw around them")
+            raise ValueError(NOTHING)
+        if not name:  # a change of the panel's own input ends a lasso
+            params = {"label_field": chosen.label_field, "scope": "selected"}
+            ctx.prompt("@promerge/promerge/name_instances", params, on_success=self.count)
+            return
         count = name_instances(chosen.samples, str(chosen.label_field), name, chosen.ids)
         self._changed(ctx, f"{count:,} masks are named {name!r}")
 
@@ -200,26 +215,28 @@ class GroupsPanel(Panel):
         add_menu(panel, "label_field", fields, "Field", default=_field(ctx),
                  on_change=self.change_field)  # fmt: skip
         row = panel.h_stack("buttons_0", gap=1)
+        add_button(row, "embed", "Embed", "scatter_plot", self.embed)
         add_button(row, "find_groups", "Group", "bubble_chart", self.find_groups)
         add_button(row, "count", "Look again", "refresh", self.count)
-        add_button(row, "take_back", "Undo naming", "undo", self.take_back)
         groups = ctx.panel.get_state("groups") or []
+        self._add_naming(ctx, panel, bool(groups))
         if not groups:
             panel.md(EMPTY, name="empty")
-        else:
-            self._add_tools(ctx, panel, [each["name"] for each in groups])
-            for each in groups[: ctx.panel.get_state("shown")]:
-                self._add_group(panel, each)
-            left = len(groups) - ctx.panel.get_state("shown")
-            if left > 0:
-                add_button(panel, "show_more", f"{left} more groups", "expand_more", self.show_more)
+            return
+        self._add_changes(ctx, panel, [each["name"] for each in groups])
+        for each in groups[: ctx.panel.get_state("shown")]:
+            self._add_group(panel, each)
+        left = len(groups) - ctx.panel.get_state("shown")
+        if left > 0:
+            add_button(panel, "show_more", f"{left} more groups", "expand_more", self.show_more)
 
-    def _add_tools(self, ctx: Any, panel: types.Object, names: list[str]) -> None:
+    def _add_naming(self, ctx: Any, panel: types.Object, has_groups: bool) -> None:
         group, found = ctx.panel.get_state("group"), ctx.panel.get_state("found")
         panel.str("name", label="Name")
         row = panel.h_stack("buttons_1", gap=1)
-        add_button(row, "name_group", f"Name group {group}", "label", self.name_group)
-        add_button(row, "name_selected", "Name selected", "check_box", self.name_selected)
+        if has_groups:
+            add_button(row, "name_group", f"Name group {group}", "label", self.name_group)
+        add_button(row, "name_selected", "Name selected", "highlight_alt", self.name_selected)
         add_button(row, "show_nearest", f"{NEAREST} nearest unnamed", "radar", self.show_nearest)
         if found is not None:
             count = len(found["ids"])
@@ -232,6 +249,11 @@ class GroupsPanel(Panel):
             label = f"Name these {count}, but what is selected"
             add_button(row, "propagate", label, "done_all", self.propagate)
             add_button(row, "forget", "Name none", "close", self.forget_nearest)
+        row = panel.h_stack("buttons_4", gap=1)
+        add_button(row, "take_back", "Undo naming", "undo", self.take_back)
+
+    def _add_changes(self, ctx: Any, panel: types.Object, names: list[str]) -> None:
+        group = ctx.panel.get_state("group")
         add_menu(panel, "first", ORDERS, "First", default=ctx.panel.get_state("first"),
                  on_change=self.reopen)  # fmt: skip
         others = [name for name in names if name != group]

@@ -26,6 +26,7 @@ DEFAULTS: dict[str, Any] = {
     "reviewer": "",
 }
 _KEY = "review"
+_LASSO = ("Select", "SelectBy", "Mongo")  # stages that a lasso makes; by ids, or by the points
 
 
 class Chosen(NamedTuple):
@@ -90,6 +91,8 @@ def select_from(ctx: Any, ids: Any) -> Any:
 def selected(ctx: Any, label_field: str | None) -> Chosen | None:
     """What is selected in the App: labels, or else patches, or else all labels of samples.
 
+    Where nothing is clicked, that is what a lasso in the Embeddings panel was drawn around.
+
     Args:
         ctx: of an operator or a panel.
         label_field: of the labels of selected samples, and of selected labels if these are of
@@ -106,6 +109,18 @@ def selected(ctx: Any, label_field: str | None) -> Chosen | None:
         return Chosen(samples, field, [label["label_id"] for label in labels])
     if ctx.selected and label_field is not None:
         return Chosen(ctx.view.select(ctx.selected), label_field, None)
+    return _lassoed(ctx, label_field)
+
+
+def _lassoed(ctx: Any, label_field: str | None) -> Chosen | None:
+    """What is inside a lasso: the App then shows its view with one more stage."""
+    more = ctx.request_params.get("extended") or {}
+    stages = {name.rpartition(".")[2]: given for name, given in more.items()}
+    labels = stages.get("MatchLabels")  # of a map of labels, while samples are shown
+    if labels:
+        return Chosen(ctx.view, labels["fields"][0], labels["ids"])
+    if label_field is not None and not stages.keys().isdisjoint(_LASSO):
+        return Chosen(ctx.view, label_field, None)
     return None
 
 

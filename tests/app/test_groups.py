@@ -1,11 +1,18 @@
-"""The panel of groups: what a user does from groups to names."""
+"""From masks to classes: embeddings, their map, groups, names and an export with categories."""
+
+import io
+import json
+from collections import Counter
 
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as coco_mask
+from scipy import ndimage
 
 from promerge_fo import dataset as pfo
 from tests.app.page import wait_until
+from tests.scenes import scenes_of_kinds
 
 FIELD = "promerge"
 
@@ -53,3 +60,155 @@ def test_groups_are_opened_named_spread_and_taken_back(app, grouped):
     assert pfo.list_names(grouped, FIELD) == {"cat": 1}
     named.click()
     wait_until(lambda: pfo.list_names(grouped, FIELD).get("cat", 0) > 2, 30)
+
+
+@pytest.fixture
+def scenes(fo, dataset, plugin, tmp_path):
+    """A dataset of images of four kinds of object, and the kinds of their pixels by file."""
+    truth = {}
+    for number, (image, masks, kinds) in enumerate(scenes_of_kinds(5, images=24)):
+        path = tmp_path / f"{number:02d}.png"
+        Image.fromarray(image).save(path)
+        dataset.add_sample(fo.Sample(filepath=str(path)))
+        truth[path.name] = (masks, kinds)
+    return dataset, truth
+
+
+def kind_of(mask, masks, kinds):
+    """The kind of the object that has most of a mask; None where that is the background."""
+    shares = [(mask & each).sum() / max(mask.sum(), 1) for each in masks]
+    by_kind = {kind: sum(np.array(shares)[kinds == kind]) for kind in set(kinds.tolist())}
+    kind, share = max(by_kind.items(), key=lambda item: item[1])
+    return kind if share > 0.5 else None
+
+
+def clumps(page):
+    """The boxes (left, top, right, bottom) in the page of what lies together on the map."""
+    box = page["panel-content-Embeddings"].locator("canvas").last.bounding_box()
+    png = page.page.screenshot(clip=box)
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+    points = pixels[..., 0] - pixels[..., 2] > 60  # they are orange on black
+    labels, _ = ndimage.label(ndimage.distance_transform_edt(~points) < 30)
+    return [
+        (box["x"] + x.start, box["y"] + y.start, box["x"] + x.stop, box["y"] + y.stop)
+        for y, x in ndimage.find_objects(labels)
+    ]
+
+
+def draw_lasso(page, left, top, right, bottom):
+    mouse = page.page.mouse
+    mouse.move(left, top)
+    mouse.down()
+    for corner in ((right, top), (right, bottom), (left, bottom), (left, top + 2)):
+        mouse.move(*corner, steps=8)
+    mouse.up()
+
+
+def test_from_images_to_an_export_with_categories(app, scenes, tmp_path):
+    dataset, truth = scenes
+    page = app(dataset)
+    page.page.set_viewport_size({"width": 1600, "height": 900})
+    page.operator("ProMerge: segment instances")
+    page.fill("Encoder", "texture")
+    page.form.get_by_text("Embed the masks").click()
+    page.settle()
+    page.execute("Segment")
+    page.finish("images/s", close=True)
+    dataset.reload()
+    total = dataset.count(f"{FIELD}.detections")
+    assert total > 40
+
+    page.operator("ProMerge: embed and map instances")
+    page.choose("Map", "tsne")
+    page.execute("Embed")
+    assert "0 masks of 0 images embedded" in page.finish("A map of", close=True)
+    page.operator("ProMerge: group instances")
+    page.execute("Group")
+    page.finish("groups", close=True)
+    panel = page["panel-content-promerge_groups"]
+    panel.get_by_text("Group 1:").wait_for(timeout=30_000)
+
+    # the map: a part of each clump is named, each by a lasso
+    page.page.get_by_text("promerge_map").first.click()
+    page["panel-content-Embeddings"].get_by_text(f"{total} points").wait_for(timeout=30_000)
+    page.page.get_by_text("Select", exact=True).last.click()
+    wait_until(lambda: len(clumps(page)) == 4, 30)
+    found = clumps(page)
+    lassoed = page["panel-tab-embeddings"]
+    for number, (left, top, right, bottom) in enumerate(found):
+        draw_lasso(page, left, top, (left + right) / 2, bottom)
+        page["panel-content-Embeddings"].get_by_text("selected ·").wait_for(timeout=30_000)
+        page.settle()
+        count = int(lassoed.inner_text().split()[-1])
+        assert 0 < count < total / 3
+        panel.get_by_text("Name selected", exact=True).click()
+        page.form.wait_for(timeout=30_000)
+        page.settle()
+        page.fill("Name", f"clump {number}")
+        page.execute("Name")
+        page.form.wait_for(state="detached", timeout=30_000)
+        wait_until(lambda n=number: f"clump {n}" in pfo.list_names(dataset, FIELD), 30)
+        assert pfo.list_names(dataset, FIELD)[f"clump {number}"] == count
+        page.settle()
+    named = kinds_of_names(dataset, truth)
+    assert all(len(kinds) == 1 for kinds in named.values())
+    meaning = {name: next(iter(kinds)) for name, kinds in named.items()}
+    assert len(set(meaning.values())) == 4
+
+    # the nearest masks without a name are shown, then named, until none is near
+    before = []
+    for _ in range(8):
+        before.append(sum(pfo.list_names(dataset, FIELD).values()))
+        if before[-1] == total or before[-1] == sum(before[-2:-1]):
+            break
+        panel.get_by_text("50 nearest unnamed", exact=True).click()
+        page.settle()
+        button = panel.get_by_text("but what is selected")
+        if not button.count():
+            break  # nothing is near enough
+        assert sum(pfo.list_names(dataset, FIELD).values()) == before[-1]
+        button.click()
+        wait_until(lambda b=before[-1]: sum(pfo.list_names(dataset, FIELD).values()) > b, 30)
+        page.settle()
+    assert len(before) > 1
+    last = sum(pfo.list_names(dataset, FIELD).values())
+    panel.get_by_text("Undo naming", exact=True).click()
+    wait_until(lambda: sum(pfo.list_names(dataset, FIELD).values()) < last, 30)
+    page.settle()
+    panel.get_by_text("50 nearest unnamed", exact=True).click()
+    page.settle()
+    panel.get_by_text("but what is selected").click()
+    wait_until(lambda: sum(pfo.list_names(dataset, FIELD).values()) == last, 30)
+    page.settle()
+
+    page.open()
+    page.operator("ProMerge: export pseudo-labels")
+    page.fill("Where to", str(tmp_path / "out.json"))
+    page.fill("Smallest mask", "0")
+    page.fill("Names that become classes", "labels")
+    page.execute("Export")
+    page.finish("out.json")
+    right, exported = 0, json.loads((tmp_path / "out.json").read_text())
+    files = {each["id"]: each["file_name"].rpartition("/")[2] for each in exported["images"]}
+    names = {each["id"]: each["name"] for each in exported["categories"]}
+    assert sorted(names.values()) == sorted(meaning)
+    for each in exported["annotations"]:
+        mask = coco_mask.decode(each["segmentation"]).astype(bool)
+        kind = kind_of(mask, *truth[files[each["image_id"]]])
+        right += kind == meaning[names[each["category_id"]]]
+    assert right >= 0.95 * total
+
+
+def kinds_of_names(dataset, truth):
+    """How many masks of each kind have which name."""
+    dataset.reload()
+    dataset.compute_metadata()
+    found = {}
+    for sample in dataset:
+        for label in sample[FIELD].detections:
+            if label.label != "fg":
+                size = (sample.metadata.width, sample.metadata.height)
+                mask = label.to_segmentation(frame_size=size).mask > 0
+                kind = kind_of(mask, *truth[sample.filename])
+                found.setdefault(label.label, Counter())[kind] += 1
+    return found

@@ -174,6 +174,35 @@ def test_the_panel_names_groups_and_selected_masks_and_takes_it_back(panel, fo, 
     assert said(panel(PANEL, "take_back", view)) == "There is no name to take back"
 
 
+def test_what_a_lasso_is_drawn_around_is_named(panel, operator, context, grouped):
+    stage = "fiftyone.core.stages."
+    ids = list(members(grouped, "2"))
+    panel(PANEL, "on_load", grouped)
+    panel.state["name"] = "cat"
+    lasso = {"ids": ids[:5], "fields": [FIELD], "bool": True}
+    ctx = panel(PANEL, "name_selected", grouped, extended={f"{stage}MatchLabels": lasso})
+    assert said(ctx) == "5 masks are named 'cat'"
+    assert {i for i, label in members(grouped, "2").items() if label.label == "cat"} == {*ids[:5]}
+    panel.state["name"] = "dog"
+    patches, lasso = grouped.to_patches(FIELD), {"sample_ids": ids[5:9]}
+    ctx = panel(PANEL, "name_selected", patches, extended={f"{stage}Select": lasso})
+    assert said(ctx) == "4 masks are named 'dog'"
+    sort = {"query": ids[0], "brain_key": "no_key"}
+    with pytest.raises(ValueError, match="nothing is selected"):
+        operator("name_instances").execute(
+            context(
+                grouped,
+                {"name": "cow", "label_field": FIELD},
+                extended={f"{stage}SortBySimilarity": sort},
+            )
+        )
+    accepted = operator("accept").execute(
+        context(patches, {"label_field": FIELD}, extended={f"{stage}Select": lasso})
+    )
+    assert accepted == {"decided": 4}
+    assert pfo.list_names(grouped, FIELD) == {"cat": 5, "dog": 4}
+
+
 def test_the_panel_shows_the_nearest_unnamed_before_it_names_them(panel, fo, grouped):
     panel(PANEL, "on_load", grouped)
     assert "no mask of 'promerge'" in said(panel(PANEL, "show_nearest", grouped))
