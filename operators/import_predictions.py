@@ -16,6 +16,7 @@ class ImportPredictions(LongOperator):
     label = "ProMerge: import predictions"
     description = "What a detector found, as a field: COCO's JSON, or torchvision's tensors"
     icon = "upload"
+    makes_masks = True
     button = "Import"
 
     def ask(self, form: Form) -> None:

@@ -19,6 +19,7 @@ class Predict(LongOperator):
     label = "ProMerge: predict with a detector"
     description = "What a trained detector finds, as a field; its file may be kept"
     icon = "center_focus_strong"
+    makes_masks = True
     heading = "ProMerge: predict with a trained detector"
     button = "Predict"
 

@@ -7,6 +7,7 @@ from typing import Any
 from fiftyone.operators import types
 
 from ..forms import Form, detection_fields
+from ..places import open_panel
 from ..review import DEFAULTS, add_order, open_page, settings_of
 from ..review_operator import ReviewOperator
 
@@ -59,6 +60,6 @@ class ReviewInstances(ReviewOperator):
         given = {name: ctx.params[name] for name in DEFAULTS if name in ctx.params}
         settings = {**settings_of(ctx), "other_field": None, **given}
         page = open_page(ctx, **settings)
-        ctx.ops.open_panel("promerge_review", layout="horizontal")
+        open_panel(ctx, "promerge_review")
         progress = str(review_progress(ctx.dataset, settings["label_field"]))
         return {"shown": len(page), "progress": progress}

@@ -48,6 +48,7 @@ class SegmentInstances(LongOperator):
     label = "ProMerge: segment instances"
     description = "Give unlabelled images instance masks, without any human label"
     icon = "auto_awesome"
+    makes_masks = True
     heading = "ProMerge: instance masks without labels"
     button = "Segment"
     place = types.Places.SAMPLES_GRID_SECONDARY_ACTIONS

@@ -24,6 +24,7 @@ class ShowRun(LongOperator):
     label = "ProMerge: show a run"
     description = "What made the masks of a field; run it again with the same settings"
     icon = "history"
+    makes_masks = True
     heading = "ProMerge: runs"
     button = "Run again"
     needs_images = False

@@ -17,10 +17,9 @@ from promerge_fo.dataset.samples import require_images
 from .forms import CannotRunError, Form, is_from_app
 from .jobs import Job, Outcome, submit
 from .memory import keep_settings, last_settings
+from .places import RUNS_PANEL, open_panel
 
 logger = logging.getLogger("fiftyone.promerge")
-
-RUNS_PANEL = "promerge_runs"  #: the panel that shows jobs
 
 
 class BaseOperator(foo.Operator):  # type: ignore[misc]  # FiftyOne has no types
@@ -176,9 +175,13 @@ class LongOperator(Operator):
 
     The panel "ProMerge: runs" shows how far it is, what it has done or what went wrong, and stops
     it. From Python, and where it was scheduled, it is done before :meth:`execute` returns.
+
+    Attributes:
+        makes_masks: whether the dataset gets masks, which the App is to tell apart by colour.
     """
 
     delegable = True
+    makes_masks: ClassVar[bool] = False
 
     def about(self, ctx: Any) -> str:
         """What the work is done to, for the panel."""
@@ -200,8 +203,12 @@ class LongOperator(Operator):
 
         if not in_app:
             return run()
+        from promerge_fo.dataset.labels import colour_by_instance
+
+        if self.makes_masks and colour_by_instance(ctx.dataset):
+            ctx.trigger("set_color_scheme", {"color_by": "instance"})  # of the page that is open
         submit(run)
-        ctx.ops.open_panel(RUNS_PANEL, layout="horizontal")
+        open_panel(ctx, RUNS_PANEL)
         return {}
 
 

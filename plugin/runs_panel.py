@@ -12,7 +12,7 @@ from promerge_fo.dataset.runs.status import run_statuses, stop_runs
 
 from . import jobs
 from .look import Panel, add_button
-from .operator import RUNS_PANEL
+from .places import RUNS_PANEL, open_panel
 
 BUSY_MS, IDLE_MS = 1000, 4000  # between two looks at the records
 NEWS_S = 10.0  # for which a job that has ended is news to a panel that has just been opened
@@ -63,7 +63,7 @@ class RunsPanel(Panel):
                 variant = {"done": "success", "failed": "error"}.get(each["state"], "info")
                 ctx.ops.notify(f"{each['label']}: {each['state']}", variant=variant)
                 if each["panel"] and each["state"] == "done":
-                    ctx.ops.open_panel(each["panel"], layout="horizontal", force=True)
+                    open_panel(ctx, each["panel"])
 
     def stop(self, ctx: Any) -> None:
         """Stop the job, or the run elsewhere, whose button was clicked."""
@@ -88,7 +88,7 @@ class RunsPanel(Panel):
         )
         if not shown:
             panel.md(
-                "### Nothing has run yet\n\nWhat ProMerge's operators do is shown here, such as "
+                "**Nothing has run yet.** What ProMerge's operators do is shown here, such as "
                 "**ProMerge: segment instances**.",
                 name="empty",
             )

@@ -30,6 +30,7 @@ from promerge_fo.instances import Instances
 
 __all__ = [
     "LABEL",
+    "colour_by_instance",
     "declare_field",
     "mask_of",
     "masks_of",
@@ -269,8 +270,8 @@ def declare_field(collection: Any, label_field: str, with_levels: bool = False) 
     else:
         with changed_schema(collection):
             _list_in_sidebar(dataset_of(collection), label_field)
-            if not is_generated(collection):
-                _colour_by_instance(dataset_of(collection))
+        if not is_generated(collection):
+            colour_by_instance(dataset_of(collection))
 
 
 def _list_in_sidebar(dataset: fo.Dataset, label_field: str) -> None:
@@ -292,12 +293,20 @@ def _list_in_sidebar(dataset: fo.Dataset, label_field: str) -> None:
     dataset.save()
 
 
-def _colour_by_instance(dataset: fo.Dataset) -> None:
-    """Let the App tell neighbours apart: once, and where nobody has chosen other colours."""
+def colour_by_instance(dataset: fo.Dataset) -> bool:
+    """Let the App tell neighbours apart: once, and where nobody has chosen other colours.
+
+    Returns:
+        Whether the colours were chosen by this call. An App in which the dataset is open does not
+        see it.
+    """
     known = store(dataset)
     if known.get(_COLOURED):
-        return
-    known.set(_COLOURED, True)
-    if dataset.app_config.color_scheme is None:
+        return False
+    with changed_schema(dataset):
+        known.set(_COLOURED, True)
+        if dataset.app_config.color_scheme is not None:
+            return False
         dataset.app_config.color_scheme = fo.ColorScheme(color_by="instance")
         dataset.save()
+    return True

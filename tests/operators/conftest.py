@@ -59,8 +59,8 @@ def from_app():
         jobs = sys.modules[operator.execute.__module__.rpartition(".")[0] + ".jobs"]
         before = {record.id for record in jobs.jobs_of(ctx.dataset)}
         assert operator.execute(ctx) == {}
-        opened = [each.params.get("name") for each in ctx.executor._requests]
-        assert opened == ["promerge_runs"]
+        *run.told, opened = ctx.executor._requests
+        assert opened.params["name"] == "promerge_runs"
 
         (new,) = {record.id for record in jobs.jobs_of(ctx.dataset)} - before
 

@@ -262,6 +262,20 @@ def test_settings_are_remembered_in_the_app_alone(operator, form, from_app, imag
     assert images.has_field("promerge")
 
 
+def test_the_open_page_is_told_once_that_masks_have_colours_of_their_own(
+    operator, from_app, images
+):
+    segment = operator("segment_instances")
+    from_app(segment, images, **RUN, label_field="mine")
+    (told,) = from_app.told
+    assert told.operator_uri.endswith("set_color_scheme")
+    assert told.params == {"color_by": "instance"}
+    images.reload()
+    assert images.app_config.color_scheme.color_by == "instance"
+    from_app(segment, images, **RUN, label_field="another")
+    assert from_app.told == []
+
+
 @pytest.mark.parametrize(
     ("params", "words"),
     [
