@@ -154,3 +154,18 @@ def write_clips(folder, count, frames):
         command = ["ffmpeg", "-v", "error", *given, "-pix_fmt", "yuv420p", paths[-1]]
         subprocess.run(command, input=clip.tobytes(), check=True)
     return paths
+
+
+def kind_of(mask: np.ndarray, masks: np.ndarray, kinds: np.ndarray) -> int | None:
+    """The kind of object that a mask (H, W) shows most of.
+
+    Args:
+        mask: of an image.
+        masks: (n, H, W) the objects of the image.
+        kinds: (n,) theirs.
+
+    Returns:
+        None where half of the mask and more is background.
+    """
+    pixels = np.bincount(kinds, (masks & mask).sum(axis=(1, 2)))
+    return int(pixels.argmax()) if pixels.max() > mask.sum() / 2 else None

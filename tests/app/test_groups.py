@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from promerge_fo import dataset as pfo
 from tests.app.page import wait_until
-from tests.scenes import scenes_of_kinds
+from tests.scenes import kind_of, scenes_of_kinds
 
 FIELD = "promerge"
 
@@ -72,14 +72,6 @@ def scenes(fo, dataset, plugin, tmp_path):
         dataset.add_sample(fo.Sample(filepath=str(path)))
         truth[path.name] = (masks, kinds)
     return dataset, truth
-
-
-def kind_of(mask, masks, kinds):
-    """The kind of the object that has most of a mask; None where that is the background."""
-    shares = [(mask & each).sum() / max(mask.sum(), 1) for each in masks]
-    by_kind = {kind: sum(np.array(shares)[kinds == kind]) for kind in set(kinds.tolist())}
-    kind, share = max(by_kind.items(), key=lambda item: item[1])
-    return kind if share > 0.5 else None
 
 
 def clumps(page):

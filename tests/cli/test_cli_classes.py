@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
+import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
+from promerge_fo import dataset as pfo
 from promerge_fo.cli import main
+from tests.scenes import kind_of, scenes_of_kinds
 
 
 @pytest.fixture
@@ -64,6 +69,42 @@ def test_name_gives_spreads_lists_and_takes_back(photos, capsys):
     photos.reload()
     named = {label.id for s in photos for label in s.promerge.detections if label.label == "dog"}
     assert named == {ids[0], ids[3], *(line[:24] for line in lines)}
+
+
+def test_a_folder_of_images_becomes_a_yolo_dataset_with_classes(fo, tmp_path):
+    folder, truth = tmp_path / "objects", {}
+    folder.mkdir()
+    for number, (image, masks, kinds) in enumerate(scenes_of_kinds(31)):
+        Image.fromarray(image).save(folder / f"{number}.png")
+        truth[str(number)] = (masks, kinds)
+    small = ["--encoder", "texture", "--image-size", "240"]
+    assert main(["segment", str(folder), "--embed", *small]) == 0
+    assert main(["group", str(folder)]) == 0
+    dataset = fo.load_dataset("objects")
+    total = dataset.count("promerge.detections")
+    labels = {label.id: (s, label) for s in dataset for label in s.promerge.detections}
+    for group in pfo.list_groups(dataset, "promerge"):  # its four most typical masks are looked at
+        looks = Counter[int | None]()
+        for sample, label in map(labels.get, group.typical):
+            mask = label.to_segmentation(frame_size=(240, 240)).mask > 0
+            looks[kind_of(mask, *truth[sample.filename.removesuffix(".png")])] += 1
+        name = f"kind{looks.most_common(1)[0][0]}"
+        assert main(["name", "objects", name, "--ids", *group.typical]) == 0
+    near = ["--limit", str(total), "--max-distance", "2"]
+    assert main(["name", "objects", "--propagate", *near]) == 0
+    names = [f"kind{kind}" for kind in range(4)]
+    out = tmp_path / "yolo"
+    exporting = ["export", "objects", str(out), "--format", "yolo", "--images", "link"]
+    assert main([*exporting, "--min-area", "0", "--classes", *names]) == 0
+    right = 0
+    for path in out.rglob("*.txt"):
+        for line in path.read_text().splitlines() if path.stem in truth else ():
+            number, *corners = line.split()
+            canvas = Image.new("1", (240, 240))
+            polygon = (np.array(corners, dtype=float) * 240).tolist()
+            ImageDraw.Draw(canvas).polygon(polygon, fill=1)
+            right += kind_of(np.asarray(canvas), *truth[path.stem]) == int(number)
+    assert right >= 0.95 * total > 35
 
 
 def test_what_cannot_be_grouped_or_named_ends_with_a_reason(photos, capsys):
