@@ -266,6 +266,7 @@ def test_slices_of_groups_by_their_names(fo, dataset, paths, photographs, model)
 
 
 def test_what_failed_in_any_slice_is_told(fo, dataset, model, tmp_path, capsys):
+    need_command("ffmpeg", "apt-get install ffmpeg")
     dataset.add_group_field("group", default="left")
     group, broken = fo.Group(), {"left": tmp_path / "left.png", "film": tmp_path / "film.mp4"}
     for name, path in broken.items():
