@@ -5,12 +5,13 @@
     python docs/make_pictures.py ablations     # the paper's ablations and tuning, for ablations.md
     python docs/make_pictures.py app           # from images to masks in the App, for docs/app.md
     python docs/make_pictures.py review        # reviewing in the App, for docs/review.md
+    python docs/make_pictures.py classes       # from masks to classes in the App, for classes.md
     python docs/make_pictures.py animation     # the review in the App, moving, for README.md
     python docs/make_pictures.py quickstart    # what the cells of docs/quickstart.ipynb give
 
 The photographs are scikit-image's, the ground truth is the demo's, the encoder is the one without
-weights, and the database is one that goes with the process. `app`, `review` and
-`animation` need '.[dev,app-tests]' and chromium.
+weights, and the database is one that goes with the process; `classes` generates its images. `app`,
+`review`, `classes` and `animation` need '.[dev,app-tests]' and chromium.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ sys.path.insert(0, str(ROOT))  # for benchmarks and tests, which are not install
 
 
 def main() -> None:
-    every = (explain, comparison, ablations, app, review, animation, quickstart)
+    every = (explain, comparison, ablations, app, review, classes, animation, quickstart)
     makers = {f.__name__: f for f in every}
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -155,6 +156,72 @@ def review(folder: Path, encoder: str) -> None:
         app.page.get_by_text("fg", exact=True).first.click()
         app["brush"].click()
         photograph(app, folder / "review-annotate.png")
+
+
+def classes(folder: Path, encoder: str) -> None:
+    """Masks of five kinds of object: on the map, in groups, and named."""
+    from benchmarks.database import start
+
+    fo = start()
+    from promerge_fo import dataset as pfo
+    from promerge_fo.config import ProMergeConfig
+    from promerge_fo.install.plugin import install_plugin
+    from tests.app.test_groups import clumps, draw_lasso
+    from tests.scenes import kind_of, scenes_of_kinds
+
+    install_plugin()
+    names = ("stone", "coral", "lime", "leaf", "ink")
+    field, truth = "promerge", {}
+    dataset = fo.Dataset("objects")
+    for number, (pixels, masks, kinds) in enumerate(scenes_of_kinds(1, len(names), 48)):
+        path = folder / f"{number:02d}.png"
+        Image.fromarray(pixels).save(path)
+        dataset.add_sample(fo.Sample(filepath=str(path)))
+        truth[path.name] = (masks, kinds)
+    model = pfo.load_model(encoder=encoder, config=ProMergeConfig(image_size=240), embed=True)
+    pfo.segment_dataset(dataset, model, field)
+    dataset.app_config.color_scheme = fo.ColorScheme(color_by="value")
+    dataset.save()
+    with opened(dataset) as app:
+        app.page.set_viewport_size({"width": 1600, "height": 860})
+        app.operator("ProMerge: embed and map instances")
+        app.choose("Map", "tsne")
+        app.execute("Embed")
+        app.finish("A map of", close=True)
+        app.operator("ProMerge: group instances")
+        app.execute("Group")
+        app.finish("groups", close=True)
+        app.page.get_by_text("promerge_map").first.click()
+        app.page.get_by_text("Select", exact=True).last.click()
+        time.sleep(3)
+        left, top, right, bottom = max(clumps(app), key=lambda box: box[3])
+        draw_lasso(app, left, 0.4 * top + 0.6 * bottom, right, bottom)
+        photograph(app, folder / "classes-map.png", columns=1600)
+
+        app["panel-tab-embeddings"].get_by_title("Close").click()
+        groups = pfo.list_groups(dataset, field)
+        panel = app["panel-content-promerge_groups"]
+        panel.get_by_text("Open group 1", exact=True).click()
+        app.page.get_by_text(f"{groups[0].size} patches").first.wait_for(timeout=60_000)
+        time.sleep(5)
+        app.drawn()
+        photograph(app, folder / "classes-groups.png", columns=1600)
+
+        for group in groups:
+            sample, label = dataset[group.sample_ids[0]], group.typical[0]
+            mask = next(each for each in sample[field].detections if each.id == label)
+            pixels = mask.to_segmentation(frame_size=(240, 240)).mask > 0
+            kind = kind_of(pixels, *truth[sample.filename])
+            pfo.name_groups(dataset, field, names[kind], [group.name])
+        app["panel-tab-promerge_groups"].get_by_title("Close").click()
+        app["btn-clear-view-bar"].click()
+        app.open()
+        app.panel("Embeddings")
+        app.page.get_by_text("promerge_map").first.click()
+        app.page.get_by_text("Color by").first.click()
+        app.page.get_by_text("promerge.detections.label", exact=True).last.click()
+        app.settle()
+        photograph(app, folder / "classes-result.png", columns=1600)
 
 
 def animation(folder: Path, encoder: str) -> None:

@@ -74,7 +74,8 @@ class Group:
 
     def __str__(self) -> str:
         given = ", ".join(f"{count:,} {name}" for name, count in self.names.items())
-        return f"group {self.name}: {self.size:,} masks{given and f' ({given})'}"
+        masks = "1 mask" if self.size == 1 else f"{self.size:,} masks"
+        return f"group {self.name}: {masks}{given and f' ({given})'}"
 
 
 def group_instances(

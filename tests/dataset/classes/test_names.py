@@ -191,3 +191,22 @@ def test_masks_without_embeddings_can_be_named_but_not_spread(fo, dataset):
     embed(dataset, given)
     with pytest.raises(ValueError, match=r"no mask .* that has an embedding has a name"):
         pfo.nearest_unnamed(dataset, FIELD)
+
+
+def test_names_are_saved_as_views_and_tags_that_exports_take(fo, embedded, tmp_path):
+    from fiftyone import ViewField as F
+
+    kinds = kinds_of(embedded)
+    cats = [i for i, kind in kinds.items() if kind == "cat"]
+    pfo.name_instances(embedded, FIELD, "cat", cats[:4])
+    view = embedded.filter_labels(FIELD, F("label") == "cat")
+    embedded.save_view("cats", view)
+    view.tag_labels("animal", FIELD)
+    pfo.name_instances(embedded, FIELD, "cat", cats[4:6])
+    saved = embedded.load_saved_view("cats")
+    assert set(saved.values(f"{FIELD}.detections.id", unwind=True)) == {*cats[:6]}
+    options = {"min_area": 0, "classes": ["cat"]}
+    path = tmp_path / "cats.json"
+    assert pfo.export_pseudo_labels(saved, FIELD, path, **options)["annotations"] == 6
+    tagged = pfo.export_pseudo_labels(embedded, FIELD, path, tags=["animal"], **options)
+    assert tagged["annotations"] == 4
