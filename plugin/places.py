@@ -1,6 +1,8 @@
 """Where panels open: in one column beside the grid, the runs below the others.
 
 FiftyOne would halve the window for each panel. Panels that are open stay where their user put them.
+FiftyOne's own, such as the map of embeddings, stand above the others: it forgets a lasso on a map
+that is hidden.
 """
 
 from __future__ import annotations
@@ -38,11 +40,11 @@ def place_panel(spaces: fo.Space, name: str) -> bool:
         return False
     panel = fo.Panel(type=name)
     others = [s for s in ours if any(_is_ours(p) and p.type != RUNS_PANEL for p in s.children)]
-    if others and name != RUNS_PANEL:
+    if others and name != RUNS_PANEL and _is_ours(panel):
         others[0].children = [*others[0].children, panel]
         others[0].active_child = panel.component_id
         return True
-    place = ours[-1]
+    place = others[0] if others and name != RUNS_PANEL else ours[-1]
     new = fo.Space(children=[panel], active_child=panel.component_id)
     old = fo.Space(children=list(place.children), active_child=place.active_child)
     place.children = [old, new] if name == RUNS_PANEL else [new, old]

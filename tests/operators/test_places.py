@@ -65,6 +65,14 @@ def test_a_new_panel_is_in_front(opened):
     assert right[1] == ["promerge_training", "promerge_review", "promerge_groups"]
 
 
+def test_the_map_stays_in_view_beside_the_groups(opened):
+    both = ["Embeddings"], ["promerge_groups"]
+    columns = opened("promerge_runs", "promerge_groups", "Embeddings")
+    assert columns[2] == ["vertical", ["vertical", *both], ["promerge_runs"]]
+    columns = opened("promerge_runs", "Embeddings", "promerge_groups")
+    assert columns[2] == ["vertical", both[0], ["vertical", both[1], ["promerge_runs"]]]
+
+
 def test_what_is_open_is_brought_to_the_front_and_stays_where_it_is(opened, fo):
     panels = [fo.Panel(type="Samples", pinned=True), fo.Panel(type="promerge_runs")]
     tabs = ["Samples", "promerge_runs"]
