@@ -1,4 +1,4 @@
-"""Fill in what docs/speed.md, planning.md and encoders.md show of benchmarks/results.
+"""Fill in what the pages of PAGES show of benchmarks/results.
 
     python docs/make_speed.py            # write the pages and draw their pictures
     python docs/make_speed.py --check    # write nothing; the exit status is 1 if something is old
@@ -24,7 +24,8 @@ from pathlib import Path
 import speed_figures
 import speed_plots
 
-PAGES = [Path(__file__).parent / name for name in ("speed.md", "planning.md", "encoders.md")]
+NAMES = ("speed.md", "planning.md", "encoders.md", "classes.md")
+PAGES = [Path(__file__).parent / name for name in NAMES]
 BLOCK = re.compile(
     r"(<!-- made by docs/make_\w+\.py: (\w[\w.-]*)(?::\s(.*?))? -->\n)(.*?)(<!-- end -->)",
     re.DOTALL,

@@ -1,4 +1,4 @@
-"""The figures of docs/speed.md, planning.md and encoders.md, from the benchmarks' JSON.
+"""The figures of docs/speed.md, planning.md, encoders.md and classes.md, from the benchmarks' JSON.
 
 A figure is named by its place, such as ``crf.traffic.copy_gb_per_s``: a benchmark, then keys of its
 results, and indices of lists. What is calculated from several results has the name of a function of

@@ -122,13 +122,12 @@ def of_coco(settings: Settings, annotations: Path, images: Path) -> dict[str, An
     results: dict[str, Any] = {"images": len(dataset), "encoder": encoder.identity()}
     for given in features:
         loaded = load_encoder(settings.encoder, **base, **given)
-        name = " ".join(map(str, given.values())) or loaded.facet
+        name = f"{given['facet']} of block {given['block']}" if given else loaded.facet
         for field in truths:
             embed_instances(dataset, field, encoder=loaded, overwrite=True)
-            results.setdefault(field, {})[name] = _measure(
-                dataset, field, truths[field], colours[field], settings
-            )
-            print(name, field, results[field][name], flush=True)
+            measured = _measure(dataset, field, truths[field], colours[field], settings)
+            results.setdefault(field, []).append({"features": name, **measured})
+            print(name, field, measured, flush=True)
     return results
 
 
