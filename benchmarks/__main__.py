@@ -143,7 +143,7 @@ def _run(name: str, given: dict[str, Any], folder: Path) -> int:
     # Figures of a GPU lie beside those of a CPU, not in their place.
     path = folder / f"{name}{'-cuda' if settings.on_gpu and name != 'gpu' else ''}.json"
     if path.is_file():
-        settings = replace(settings, earlier=json.loads(path.read_text())["results"])
+        settings = replace(settings, earlier=json.loads(path.read_text()).get("results", {}))
     print(f"{name}: {BENCHMARKS[name].measures}", flush=True)
     try:
         results = _measure(name, settings)
