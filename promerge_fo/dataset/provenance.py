@@ -14,6 +14,7 @@ from fiftyone import ViewField as F
 from fiftyone.core.runs import Run
 
 from promerge_fo.dataset.database import (
+    changed_schema,
     frames_of,
     replaced_run,
     root_dataset,
@@ -63,7 +64,8 @@ def register(dataset: fo.Dataset, record: RunRecord) -> None:
     """
     key = run_key(str(record.label_field), record.run_hash)
     kept = kept_with_run(dataset, key)
-    with replaced_run(dataset, Run, key):
+    # another thread that reads the dataset's document again would drop what is not stored yet
+    with changed_schema(dataset), replaced_run(dataset, Run, key):
         dataset.register_run(key, dataset.init_run(**record.to_dict()))
         if kept:
             _keep(dataset, key, kept)

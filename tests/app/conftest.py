@@ -8,6 +8,7 @@ A test that fails leaves a screenshot and a trace (``playwright show-trace``) in
 
 from __future__ import annotations
 
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -38,7 +39,10 @@ class Browser:
         """The window, a Playwright context that is being traced."""
         if self._window is None:
             sync_api = need("playwright.sync_api", "pip install 'promerge-fo[app-tests]'")
-            chromium = need_command("chromium", "apt-get install chromium")
+            # without a window to draw, it takes less of the CPU than the whole browser
+            chromium = shutil.which("chromium-headless-shell") or need_command(
+                "chromium", "apt-get install chromium"
+            )
             playwright = self._open.enter_context(sync_api.sync_playwright())
             browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
             self._open.callback(browser.close)

@@ -183,7 +183,9 @@ def images(count):
         }
         ids = {field: [str(bson.ObjectId()) for _ in range(LABELS)] for field in records}
         places = {field: list(range(LABELS)) for field in records}
-        yield ImageLabels(str(bson.ObjectId()), number, (9, 99), records, ids, places, ids)
+        names = {field: ["fg"] * LABELS for field in records}
+        each = str(bson.ObjectId())
+        yield ImageLabels(each, number, (9, 99), records, ids, names, places, all_ids=ids)
 
 
 def test_some_bytes_are_kept_of_a_label(monkeypatch):
