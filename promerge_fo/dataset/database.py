@@ -513,6 +513,10 @@ def _add_fields(
 ) -> None:
     add = dataset.add_sample_field if kind == "sample_fields" else dataset.add_frame_field
     schema = dataset.get_field_schema if kind == "sample_fields" else dataset.get_frame_field_schema
+    if fields.keys() <= schema(flat=True).keys() & _stored_fields(dataset, kind):
+        for path, field in fields.items():
+            add(path, field, **kwargs)  # writes nothing, and refuses another type
+        return
     for attempt in range(_TRIES):
         try:
             with changed_schema(dataset):

@@ -268,10 +268,18 @@ def declare_field(collection: Any, label_field: str, with_levels: bool = False) 
         propagate(collection, label_field)
         add_fields(collection, fields)  # now also for the videos, which had no labels before
     else:
-        with changed_schema(collection):
-            _list_in_sidebar(dataset_of(collection), label_field)
+        dataset = dataset_of(collection)
+        if not _is_in_sidebar(dataset, label_field):
+            with changed_schema(collection):
+                _list_in_sidebar(dataset, label_field)
         if not is_generated(collection):
-            colour_by_instance(dataset_of(collection))
+            colour_by_instance(dataset)
+
+
+def _is_in_sidebar(dataset: fo.Dataset, label_field: str) -> bool:
+    groups = dataset.app_config.sidebar_groups or ()
+    listed = {path for group in groups for path in group.paths}
+    return listed >= {label_field, f"{label_field}.status", f"{label_field}.error"}
 
 
 def _list_in_sidebar(dataset: fo.Dataset, label_field: str) -> None:
