@@ -27,7 +27,7 @@ def add_commands(commands: Commands) -> None:
     plugin = commands.add_parser("plugin", help="the FiftyOne App's plugin")
     plugin_commands = plugin.add_subparsers(required=True, metavar="COMMAND")
     made = add_command(plugin_commands, install, name="install")
-    add(made, "--folder", "DIR", "a checkout or copy of the plugin (found by itself in a checkout)")
+    add(made, "--folder", "DIR", "a checkout or copy of the plugin (the library's own)")
 
 
 def doctor(install_mongod: bool) -> int:
