@@ -4,7 +4,7 @@
 # make oldest  the tests that use FiftyOne, with the oldest that is supported
 # make lint    ruff and mypy
 # make types   mypy alone
-# make coverage  the tests, and how much of the code they run: twice the time before Python 3.12
+# make coverage  the tests, and how much of the code they run; what CI runs
 # make release-check  sdist and wheel: checked, installed in empty environments (5 GB each), run
 # make clean   remove the environments and what was built
 #
