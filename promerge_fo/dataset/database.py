@@ -513,18 +513,26 @@ def _add_fields(
 ) -> None:
     add = dataset.add_sample_field if kind == "sample_fields" else dataset.add_frame_field
     schema = dataset.get_field_schema if kind == "sample_fields" else dataset.get_frame_field_schema
-    if fields.keys() <= schema(flat=True).keys() & _stored_fields(dataset, kind):
+
+    def declared() -> tuple[set[str], set[str]]:
+        """Those of the fields that are declared in memory, and in the database."""
+        stored = _stored_fields(dataset, kind)
+        return fields.keys() & schema(flat=True).keys(), fields.keys() & stored
+
+    def declare() -> None:
         for path, field in fields.items():
-            add(path, field, **kwargs)  # writes nothing, and refuses another type
-        return
+            add(path, field, **kwargs)  # writes nothing where it is, and refuses another type
+
     for attempt in range(_TRIES):
         try:
+            if all(found == fields.keys() for found in declared()):
+                declare()
+                return
             with changed_schema(dataset):
-                loaded = fields.keys() & schema(flat=True).keys()
-                if loaded != fields.keys() & _stored_fields(dataset, kind):
+                loaded, stored = declared()
+                if loaded != stored:
                     dataset.reload()  # another process changed them since they were loaded
-                for path, field in fields.items():
-                    add(path, field, **kwargs)
+                declare()
             return
         except ValueError:  # another thread, as of the App's server, loaded the dataset meanwhile
             if attempt == _TRIES - 1:

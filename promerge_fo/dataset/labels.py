@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -269,17 +269,18 @@ def declare_field(collection: Any, label_field: str, with_levels: bool = False) 
         add_fields(collection, fields)  # now also for the videos, which had no labels before
     else:
         dataset = dataset_of(collection)
-        if not _is_in_sidebar(dataset, label_field):
+        if _not_in_sidebar(dataset.app_config.sidebar_groups or (), label_field):
             with changed_schema(collection):
                 _list_in_sidebar(dataset, label_field)
         if not is_generated(collection):
             colour_by_instance(dataset)
 
 
-def _is_in_sidebar(dataset: fo.Dataset, label_field: str) -> bool:
-    groups = dataset.app_config.sidebar_groups or ()
+def _not_in_sidebar(groups: Iterable[Any], label_field: str) -> list[str]:
+    """What of a field belongs into the sidebar and is in none of its groups."""
     listed = {path for group in groups for path in group.paths}
-    return listed >= {label_field, f"{label_field}.status", f"{label_field}.error"}
+    wanted = (label_field, f"{label_field}.status", f"{label_field}.error")
+    return [path for path in wanted if path not in listed]
 
 
 def _list_in_sidebar(dataset: fo.Dataset, label_field: str) -> None:
@@ -287,10 +288,7 @@ def _list_in_sidebar(dataset: fo.Dataset, label_field: str) -> None:
     if groups is None:
         groups = fo.DatasetAppConfig.default_sidebar_groups(dataset)
     heading = "frame labels" if label_field.startswith(FRAMES) else "labels"
-    listed = [path for group in groups for path in group.paths]
-    new = [p for p in (f"{label_field}.status", f"{label_field}.error") if p not in listed]
-    if label_field not in listed:
-        new.insert(0, label_field)
+    new = _not_in_sidebar(groups, label_field)
     suitable = [group for group in groups if label_field in group.paths or group.name == heading]
     if not new or not suitable:
         return
