@@ -17,6 +17,8 @@ READY := $(VENV)/ready
 EXTRAS ?= dev
 # What is installed is compiled afterwards, on all cores: imports take half the time then.
 PIP := python -m pip install --quiet --disable-pip-version-check --no-compile
+# UV=1 lets uv install, in half of pip's time; it reads none of pip's settings.
+INSTALL = $(if $(UV),uv pip install --quiet --python $(BIN)/python,$(PIP))
 COMPILE := -m compileall -qq -j 0
 OLDEST := .venv-oldest
 # Operators and plugin are one package in FiftyOne; linked together, they are one for mypy, too.
@@ -36,7 +38,8 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 14) or sys.exit(f"Python 3.10 to 3.14 is wanted, $(PYTHON) is {v[0]}.{v[1]}: try make PYTHON=python3.12")'
 	@echo "Making the environment $(VENV): PyTorch and FiftyOne, some 5 GB, a few minutes the first time"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/$(PIP) -e '.[$(EXTRAS)]'
+	@$(if $(UV),$(BIN)/$(PIP) uv)
+	@$(BIN)/$(INSTALL) -e '.[$(EXTRAS)]'
 	@$(BIN)/python $(COMPILE) $(VENV)/lib || true
 	@echo "Looking for FiftyOne's database server"
 	@$(BIN)/promerge doctor --install-mongod

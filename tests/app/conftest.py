@@ -3,11 +3,13 @@
 One server and one browser serve all tests of a process. A test opens the page of its own dataset;
 where the dataset changes, FiftyOne's server closes the panels and forgets view and selection.
 
-A test that fails leaves a screenshot and a trace (``playwright show-trace``) in ``test-results``.
+A test that fails leaves screenshots in ``test-results``; with PROMERGE_TRACE=1 a trace, too, for
+``playwright show-trace``. To trace takes a quarter of the page's time.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ from tests.needs import need, need_command
 
 HERE = Path(__file__).parent
 RESULTS = Path("test-results")
+TRACE = os.environ.get("PROMERGE_TRACE", "0") != "0"
 BROWSER = pytest.StashKey()
 FAILED = pytest.StashKey()
 
@@ -36,7 +39,7 @@ class Browser:
         self._open = ExitStack()
 
     def window(self):
-        """The window, a Playwright context that is being traced."""
+        """The window, a Playwright context."""
         if self._window is None:
             sync_api = need("playwright.sync_api", "pip install 'promerge-fo[app-tests]'")
             # without a window to draw, it takes less of the CPU than the whole browser
@@ -47,7 +50,8 @@ class Browser:
             browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
             self._open.callback(browser.close)
             self._window = browser.new_context(viewport={"width": 1400, "height": 900})
-            self._window.tracing.start(snapshots=True)  # a film of each would take half the time
+            if TRACE:
+                self._window.tracing.start(snapshots=True, screenshots=True)
         return self._window
 
     def close(self):
@@ -101,10 +105,25 @@ def server(plugin) -> Iterator[str]:
 
 
 @pytest.fixture
+def segmented(fo, dataset, photographs, plugin):
+    """The photographs with masks."""
+    from promerge_fo import dataset as pfo
+    from promerge_fo.config import ProMergeConfig
+
+    model = pfo.load_model(
+        encoder="texture", config=ProMergeConfig(image_size=160, min_refined_iou=0)
+    )
+    dataset.add_samples([fo.Sample(filepath=path) for path in photographs])
+    dataset.apply_model(model, label_field="promerge", batch_size=4, num_workers=0)
+    return dataset
+
+
+@pytest.fixture
 def app(dataset, server, browser, request):
     """Opens the App on a dataset: ``app(dataset)`` gives the page."""
     window = browser.window()
-    window.tracing.start_chunk()
+    if TRACE:
+        window.tracing.start_chunk()
 
     def start(dataset):
         made = App(window.new_page(), f"{server}/datasets/{dataset.name}")
@@ -112,13 +131,13 @@ def app(dataset, server, browser, request):
         return made
 
     yield start
-    trace = None
-    if request.node.stash.get(FAILED, False):
+    failed = request.node.stash.get(FAILED, False)
+    if failed:
         RESULTS.mkdir(exist_ok=True)
-        trace = RESULTS / f"{request.node.name}.zip"
         for number, page in enumerate(window.pages):
             page.screenshot(path=RESULTS / f"{request.node.name}-{number}.png")
-    window.tracing.stop_chunk(path=trace)
+    if TRACE:
+        window.tracing.stop_chunk(path=RESULTS / f"{request.node.name}.zip" if failed else None)
     for page in window.pages:
         page.evaluate("localStorage.clear()")
         page.close()

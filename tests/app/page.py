@@ -78,23 +78,25 @@ class App:
         self.settle()
 
     def evaluation(self, key):
-        """Open an evaluation in FiftyOne's own panel, and return the text that is shown then.
-
-        The panel draws its list several times while it opens; a click between two of them goes
-        nowhere, and is made again, as a user would.
-        """
+        """Open an evaluation in FiftyOne's own panel, and return the text that is shown then."""
         self.panel("Model Evaluation")
         panel = self["panel-content-model_evaluation_panel_builtin"]
-        row = panel.get_by_text(key, exact=True).first
         table = self.page.get_by_text("AR100 (masks, %)", exact=True).first
-        clicked, until = 0.0, time.monotonic() + 60
-        while not table.is_visible():
-            assert time.monotonic() < until, f"the evaluation {key} did not open"
-            if row.is_visible() and time.monotonic() > clicked + 5:
-                row.click()
-                clicked = time.monotonic()
-            self.page.wait_for_timeout(100)
+        self.click_until(panel.get_by_text(key, exact=True).first, table)
         return self.page.locator("body").inner_text()
+
+    def click_until(self, button, shown):
+        """Click, and wait until something is shown.
+
+        A click between two drawings of a panel goes nowhere, and is made again, as a user would.
+        """
+        again, until = 0.0, time.monotonic() + 60
+        while not shown.is_visible():
+            assert time.monotonic() < until, f"{shown} is not shown after clicks on {button}"
+            if button.is_visible() and time.monotonic() > again:
+                button.click()
+                again = time.monotonic() + 10
+            self.page.wait_for_timeout(100)
 
     def operator(self, label):
         """Open an operator's form from the operator browser, and wait until it is complete."""

@@ -133,8 +133,7 @@ def test_from_images_to_an_export_with_categories(app, scenes, tmp_path):
         page.settle()
         count = int(lassoed.inner_text().split()[-1])
         assert 0 < count < total / 3
-        panel.get_by_text("Name selected", exact=True).click()
-        page.form.wait_for(timeout=30_000)
+        page.click_until(panel.get_by_text("Name selected", exact=True), page.form)
         page.settle()
         page.fill("Name", f"clump {number}")
         page.execute("Name")

@@ -9,21 +9,9 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from promerge_fo import dataset as pfo
-from promerge_fo.config import ProMergeConfig
 from tests.app.page import wait_until
 
 FIELD = "promerge"
-
-
-@pytest.fixture
-def segmented(fo, dataset, photographs, plugin):
-    """The photographs with masks."""
-    model = pfo.load_model(
-        encoder="texture", config=ProMergeConfig(image_size=160, min_refined_iou=0)
-    )
-    dataset.add_samples([fo.Sample(filepath=path) for path in photographs])
-    dataset.apply_model(model, label_field=FIELD, batch_size=4, num_workers=0)
-    return dataset
 
 
 def mark(page, number, *modifiers):
@@ -265,6 +253,7 @@ def test_a_decision_in_an_open_image_outlives_the_brush(app, segmented):
     said.get_by_text("rejected").first.wait_for(timeout=60_000)
     assert decisions(segmented) == {(label.id, "rejected", None)}
     page["panel-tab-fo-sample-modal-plugin"].click()
+    page.settle()  # the image is drawn again, and takes no stroke before
     with page.page.expect_response(lambda r: r.request.method == "PATCH" and r.ok):
         stroke(page, size, row + 10, columns)
     assert decisions(segmented) == {(label.id, "rejected", None)}

@@ -2,35 +2,14 @@
 
 import re
 
-import numpy as np
 import timm
 import torch
 
 from tests.app.page import wait_until
 
 
-def test_masks_are_made_by_the_operator_and_seen(app, plugin, dataset, photographs, fo):
-    assert (plugin / "fiftyone.yml").exists()
-    dataset.add_samples([fo.Sample(filepath=path) for path in photographs])
-    page = app(dataset)
-    before = page.grid()
-
-    page.operator("ProMerge: segment instances")
-    page.fill("Encoder", "texture")
-    page.execute("Segment")
-    page.finish("images/s", close=True)
-    dataset.reload()
-    statuses = dataset.values("promerge.status")
-    assert len(statuses) == 4
-    assert set(statuses) <= {"ok", "no_background", "background_too_small", "all_filtered"}
-    masks = dataset.count("promerge.detections")
-    assert masks >= 2
-
-    page.open()
-    assert page["sidebar-field-promerge"].count() == 1
-    drawn = (np.abs(page.grid().astype(int) - before).max(axis=2) > 20).mean()
-    assert drawn > 0.01, f"{masks} masks, but only {drawn:.2%} of the grid changed"
-
+def test_an_image_is_explained(app, segmented):
+    page = app(segmented)
     page["looker"].click(position={"x": 12, "y": 12})
     page.operator("ProMerge: explain this image")
     page.execute("Explain")
@@ -54,15 +33,16 @@ def test_a_run_goes_on_while_the_page_is_loaded_again_and_is_stopped_and_continu
     assert "images/s" in page.finish("Stopped; what was done is kept.")
     dataset.reload()
     kept = {s: ids for s, ids in zip(*ids_of(dataset), strict=True) if ids is not None}
-    assert before < len(kept) < 160
+    assert before < len(kept) < 152
+    dataset.delete_samples([sample for sample in dataset.values("id") if sample not in kept][8:])
 
     segment(page)
     said = page.finish("images/s")
-    assert f"{160 - len(kept)} images in" in said
+    assert "8 images in" in said
     assert f"{len(kept)} images were done before" in said
     dataset.reload()
     now = dict(zip(*ids_of(dataset), strict=True))
-    assert len(now) == 160
+    assert len(now) == len(kept) + 8
     assert None not in now.values()
     assert kept.items() <= now.items(), "masks that were there were made again"
 

@@ -163,7 +163,8 @@ def _reduced(vectors: Vectors) -> Vectors:
     count = min(max(few, min(len(vectors) // 20, many)), *vectors.shape)
     components = PCA(count, svd_solver="full").fit(vectors)
     scale = np.maximum(components.explained_variance_, 1e-9) ** 0.25
-    reduced: Vectors = components.transform(vectors) / scale
+    different, which = np.unique(vectors, axis=0, return_inverse=True)  # equal ones stay equal
+    reduced: Vectors = (components.transform(different) / scale)[which.ravel()]
     return reduced
 
 
