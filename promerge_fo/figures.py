@@ -178,7 +178,7 @@ def save(figure: Figure, path: str | Path | IO[bytes]) -> None:
 def _panels(row: Any, title: str, count: int) -> NDArray[Any]:
     """(count,) axes side by side, without ticks, below the title of their row."""
     _head(row, title)
-    axes = np.atleast_1d(row.subplots(1, count))
+    axes: NDArray[Any] = np.atleast_1d(row.subplots(1, count))
     for axis in axes:
         axis.set_axis_off()
     return axes
