@@ -23,9 +23,8 @@ COMPILE := -m compileall -qq -j 0
 OLDEST := .venv-oldest
 # Operators and plugin are one package in FiftyOne; linked together, they are one for mypy, too.
 PLUGIN := build/mypy/promerge_plugin
-# Processes that run tests side by side, each with a database of its own; the one in the browser waits
-# half of its time.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() + 1, 4))')
+# Processes that run tests side by side, each with a database of its own.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count(), 4))')
 PYTEST = -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
