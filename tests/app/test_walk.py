@@ -41,6 +41,7 @@ def test_from_images_to_a_comparison(app, photographed, fo, tmp_path):
     dataset.reload()
     assert set(dataset.values("promerge.status")) == {"ok"}
     page.open()
+    assert page["sidebar-field-promerge"].count() == 1
     page.picture("walk-2-masks")
     drawn = (np.abs(page.grid().astype(int) - before).max(axis=2) > 20).mean()
     assert drawn > 0.05, f"only {drawn:.1%} of the grid changed"
