@@ -15,11 +15,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 EXTRAS ?= dev
-# What is installed is compiled afterwards, on all cores: imports take half the time then.
+# What is imported is compiled then, and once; most of what is installed never is.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := python -m pip install --quiet --disable-pip-version-check --no-compile
 # UV=1 lets uv install, in half of pip's time; it reads none of pip's settings.
 INSTALL = $(if $(UV),uv pip install --quiet --python $(BIN)/python,$(PIP))
-COMPILE := -m compileall -qq -j 0
 OLDEST := .venv-oldest
 # Operators and plugin are one package in FiftyOne; linked together, they are one for mypy, too.
 PLUGIN := build/mypy/promerge_plugin
@@ -39,7 +39,6 @@ $(READY): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(if $(UV),$(BIN)/$(PIP) uv)
 	@$(BIN)/$(INSTALL) -e '.[$(EXTRAS)]'
-	@$(BIN)/python $(COMPILE) $(VENV)/lib || true
 	@echo "Looking for FiftyOne's database server"
 	@$(BIN)/promerge doctor --install-mongod
 	@echo "Compiling the kernels, once, and looking at what works here"
@@ -76,7 +75,6 @@ oldest:
 	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
 	@$(OLDEST)/bin/$(PIP) \
 		-e '.[dev,app-tests]' 'fiftyone==1.18.0' 'graphql-core<3.3' 'protobuf>=7.35'
-	@$(OLDEST)/bin/python $(COMPILE) $(OLDEST)/lib || true
 	@$(OLDEST)/bin/promerge doctor --install-mongod
 	@$(OLDEST)/bin/python $(PYTEST) tests/dataset tests/operators tests/app $(ARGS)
 

@@ -220,6 +220,9 @@ def explain(image: str, output: str | None, **options: Any) -> int:
     what filtering kept and dropped and why, the merged masks, and the masks before and after
     refinement. For an encoder that wants a calibration, it is made on the images beside this one.
     """
+    from promerge_fo.images import read_header
+
+    read_header(image)  # says what is wrong with it before anything large is loaded
     from promerge_fo.figures import explain_image, save
     from promerge_fo.files import image_files
 

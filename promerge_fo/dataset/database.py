@@ -511,7 +511,6 @@ def add_fields(samples: Any, fields: Mapping[str, type[fo.Field]], **kwargs: Any
 def _add_fields(
     dataset: fo.Dataset, kind: str, fields: Mapping[str, type[fo.Field]], **kwargs: Any
 ) -> None:
-    add = dataset.add_sample_field if kind == "sample_fields" else dataset.add_frame_field
     schema = dataset.get_field_schema if kind == "sample_fields" else dataset.get_frame_field_schema
 
     def declared() -> tuple[set[str], set[str]]:
@@ -520,8 +519,7 @@ def _add_fields(
         return fields.keys() & schema(flat=True).keys(), fields.keys() & stored
 
     def declare() -> None:
-        for path, field in fields.items():
-            add(path, field, **kwargs)  # writes nothing where it is, and refuses another type
+        declare_at_once(dataset, fields, kind, **kwargs)
 
     for attempt in range(_TRIES):
         try:
@@ -538,6 +536,30 @@ def _add_fields(
             if attempt == _TRIES - 1:
                 raise
             dataset.reload()
+
+
+def declare_at_once(
+    dataset: fo.Dataset,
+    fields: Mapping[str, type[fo.Field]],
+    kind: str = "sample_fields",
+    **kwargs: Any,
+) -> None:
+    """Declare fields while :func:`changed_schema` is held; those that are there cost nothing.
+
+    FiftyOne's ``add_sample_field`` writes the list of all fields and reads it again for each.
+
+    Args:
+        dataset: whose fields they are.
+        fields: the type of each, by its path; what a path lies in is declared before.
+        kind: "sample_fields" or "frame_fields".
+        kwargs: arguments for ``add_sample_field``.
+
+    Raises:
+        ValueError: a field is already declared with another type.
+    """
+    of_samples = kind == "sample_fields"
+    add = dataset._merge_sample_field_schema if of_samples else dataset._merge_frame_field_schema
+    add({path: foo.create_field(path.split(".")[-1], t, **kwargs) for path, t in fields.items()})
 
 
 def _stored_fields(dataset: fo.Dataset, kind: str) -> set[str]:

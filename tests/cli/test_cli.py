@@ -241,7 +241,6 @@ def test_interrupted_runs_keep_what_is_done(fo, folder, capsys, monkeypatch):
             "--tau-b is no parameter of maskcut; its parameters are: --image-size, --cuts, --tau,",
         ),
         (["segment", "nowhere", "--method", "tokencut", "--preset", "paper"], "no preset 'paper'"),
-        (["explain", "missing.png", "--encoder", "resnet50"], "resnet50"),
         (["explain", "missing.png", "--encoder", "texture"], "missing.png"),
     ],
 )
@@ -251,6 +250,11 @@ def test_errors_are_one_line_and_exit_with_2(fo, capsys, arguments, words):
     assert error.startswith("promerge: ")
     assert words in error
     assert "Traceback" not in error
+
+
+def test_an_encoder_that_is_none_is_named(photographs, capsys):
+    assert main(["explain", photographs[0], "--encoder", "resnet50"]) == 2
+    assert "resnet50" in capsys.readouterr().err
 
 
 def test_a_missing_file_is_named_without_a_number_of_the_system(fo, folder, capsys):
@@ -384,22 +388,17 @@ def test_demo_falls_back_loudly(fo, tmp_path, capsys, monkeypatch):
     assert main(["demo", "--folder", str(tmp_path), "--encoder", "vit_tiny_patch16_224.none"]) == 2
 
 
-def test_doctor_says_what_works(fo, capsys):
-    main(["doctor"])
-    printed = capsys.readouterr().out
-    for subject in ("Python", "PyTorch", "device", "weights", "CRF", "database", "FiftyOne"):
-        assert re.search(rf"^ +(ok|note|problem)  {subject}: ", printed, re.MULTILINE)
-
-
-def test_doctor_names_the_remedy(monkeypatch, tmp_path, capsys):
+def test_doctor_says_what_works_and_names_the_remedy(fo, monkeypatch, tmp_path, capsys):
     from promerge_fo.install import mongod
 
     monkeypatch.setattr(mongod, "mongod_location", lambda: tmp_path / "mongod")
     monkeypatch.delenv("FIFTYONE_DATABASE_URI", raising=False)
-    findings = {f.subject: f for f in doctor.examine()}
-    assert findings["database"].state == "problem"
-    assert "--install-mongod" in findings["database"].remedy
     assert main(["doctor"]) == 1
+    printed = capsys.readouterr().out
+    for subject in ("Python", "PyTorch", "device", "weights", "CRF", "FiftyOne"):
+        assert re.search(rf"^ +(ok|note|problem)  {subject}: ", printed, re.MULTILINE)
+    database = printed.split("problem  database: ")[1]
+    assert "-> promerge doctor --install-mongod" in database.splitlines()[1]
 
 
 def test_doctor_notes_a_fiftyone_that_nobody_has_tested(fo, monkeypatch):

@@ -149,9 +149,11 @@ def test_faults_of_the_package_keep_their_traceback(monkeypatch):
 
 def test_names_that_cannot_be_shown_are_shown_as_bytes(tmp_path):
     odd = os.fsencode(tmp_path) + b"/caf\xe9.png"
-    command = [sys.executable, "-m", "promerge_fo", "explain", odd, "--encoder", "texture"]
-    done = subprocess.run(command, capture_output=True)
+    command = [sys.executable, "-X", "importtime", "-m", "promerge_fo", "explain", odd]
+    done = subprocess.run([*command, "--encoder", "texture"], capture_output=True)
     assert done.returncode == 2
+    assert b" PIL.Image\n" in done.stderr
+    assert b" torch\n" not in done.stderr
     assert b"caf\\udce9.png does not exist; check the path" in done.stderr
     assert b"Traceback" not in done.stderr
 

@@ -81,15 +81,17 @@ def dino_checkpoint(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("facet", ["key", "query", "value"])
-def test_features_are_those_of_dinos_own_code(dino_checkpoint, facet):
+@pytest.mark.parametrize(("facet", "other"), [("key", None), ("query", "value")])
+def test_features_are_those_of_dinos_own_code(dino_checkpoint, facet, other):
     data = pytest.importorskip("skimage.data")
     golden = np.load(Path(__file__).parents[1] / "data/golden/vits8_seed3_features.npz")
-    encoder = load_encoder("vit_small_patch8_224.dino", dino_checkpoint, facet, device="cpu")
-    features = encoder([data.chelsea()])
-    assert features.shape == (1, 384, 60, 60)
-    ours = features[0].flatten(1).T[::9]
-    assert relative(ours, torch.from_numpy(golden[facet[0]].astype(np.float32))) < 1e-3
+    options = {"device": "cpu", "embed_facet": other}
+    encoder = load_encoder("vit_small_patch8_224.dino", dino_checkpoint, facet, **options)
+    features, _, others = encoder.encode_for_both([encoder.transform(data.chelsea())])
+    for name, found in {facet: features, other or facet: others}.items():
+        assert found.shape == (1, 384, 60, 60)
+        ours = found[0].flatten(1).T[::9]
+        assert relative(ours, torch.from_numpy(golden[name[0]].astype(np.float32))) < 1e-3
 
 
 def test_dinos_positions_are_untouched_at_the_size_of_pretraining(checkpoint):

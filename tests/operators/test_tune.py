@@ -65,14 +65,14 @@ def test_the_choice_is_a_preset_of_the_segmenting_form(operator, form, labelled,
         (values(tau_b="0.1, 3"), "tau_b is 3.0, but must lie in"),
         (values(), "Give a parameter two values or more"),
         (values(tau_b="0.2"), "Give a parameter two values or more"),  # the preset's own
-        ({"folds": 5}, "8 images have objects in 'ground_truth', but 5 folds want 10"),
+        ({"folds": 5}, "4 images have objects in 'ground_truth', but 5 folds want 10"),
     ],
 )
-def test_wrong_input_is_refused_with_words(operator, form, labelled, params, words):
+def test_wrong_input_is_refused_with_words(operator, form, segmented, params, words):
     tune = operator("tune")
-    assert words in form(tune, labelled, **params).error_message
+    assert words in form(tune, segmented, **params).error_message
     with pytest.raises(Exception, match=words):
-        tune(labelled, **{"encoder": "texture", **params})
+        tune(segmented, **{"encoder": "texture", **params})
 
 
 def test_the_form_says_how_much_there_is_to_do(operator, form, labelled, fo):

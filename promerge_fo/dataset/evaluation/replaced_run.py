@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 import bson
+import fiftyone as fo
 import fiftyone.core.utils as fou
 from fiftyone.utils.eval.detection import DetectionEvaluation
 from pymongo import UpdateOne
@@ -17,6 +18,7 @@ from promerge_fo.dataset.database import (
     bulk_update,
     changed_schema,
     dataset_of,
+    declare_at_once,
     documents,
     is_generated,
     propagate,
@@ -30,7 +32,7 @@ logger = logging.getLogger("fiftyone.promerge")
 
 _BATCH = 1000  # images that are written to the database together
 _COUNTS = ("_tp", "_fp", "_fn")  # of a sample
-_MATCH = ("", "_id", "_iou")  # of a label
+_MATCH = {"": fo.StringField, "_id": fo.StringField, "_iou": fo.FloatField}  # of a label
 
 
 @contextmanager
@@ -65,8 +67,14 @@ def _declare(samples: Any, method: DetectionEvaluation, eval_key: str, afresh: b
     with changed_schema(samples):
         if afresh:
             method.cleanup(samples, eval_key)
-        method.register_samples(samples, eval_key)
         fields = method.config.pred_field, method.config.gt_field
+        of_labels = [f"{field}.detections.{eval_key}" for field in fields]
+        declare_at_once(
+            dataset_of(samples),
+            {f"{eval_key}{suffix}": fo.IntField for suffix in _COUNTS}
+            | {f"{path}{suffix}": kind for path in of_labels for suffix, kind in _MATCH.items()},
+        )
+        method.register_samples(samples, eval_key)  # which would declare them one by one
         method.add_fields_to_sidebar_group(samples, eval_key, omit_fields=fields)
 
 
