@@ -84,6 +84,7 @@ def mongod(root: Path) -> tuple[list[str], str]:
         str(find_mongod()), "--dbpath", str(root / "db"), "--logpath", str(root / "mongod.log"),
         "--bind_ip", "127.0.0.1", "--port", str(port), "--nounixsocket",
         "--wiredTigerCacheSizeGB", CACHE_GB,
+        "--setParameter", "diagnosticDataCollectionEnabled=false",
     ]  # fmt: skip
     return command, f"mongodb://127.0.0.1:{port}"
 

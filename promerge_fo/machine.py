@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from threading import Condition
 
@@ -21,6 +22,11 @@ _PACKAGES = ("torch", "timm", "numpy", "fiftyone")
 
 def package_versions() -> dict[str, str]:
     """Versions of this package, of Python and of the packages that influence results."""
+    return dict(_package_versions())
+
+
+@cache
+def _package_versions() -> dict[str, str]:
     found = {"promerge_fo": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:

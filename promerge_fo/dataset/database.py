@@ -518,24 +518,14 @@ def _add_fields(
         stored = _stored_fields(dataset, kind)
         return fields.keys() & schema(flat=True).keys(), fields.keys() & stored
 
-    def declare() -> None:
+    if all(found == fields.keys() for found in declared()):
+        declare_at_once(dataset, fields, kind, **kwargs)  # refuses another type
+        return
+    with changed_schema(dataset):
+        loaded, stored = declared()
+        if loaded != stored:
+            dataset.reload()  # another process changed them since they were loaded
         declare_at_once(dataset, fields, kind, **kwargs)
-
-    for attempt in range(_TRIES):
-        try:
-            if all(found == fields.keys() for found in declared()):
-                declare()
-                return
-            with changed_schema(dataset):
-                loaded, stored = declared()
-                if loaded != stored:
-                    dataset.reload()  # another process changed them since they were loaded
-                declare()
-            return
-        except ValueError:  # another thread, as of the App's server, loaded the dataset meanwhile
-            if attempt == _TRIES - 1:
-                raise
-            dataset.reload()
 
 
 def declare_at_once(
@@ -557,9 +547,23 @@ def declare_at_once(
     Raises:
         ValueError: a field is already declared with another type.
     """
-    of_samples = kind == "sample_fields"
-    add = dataset._merge_sample_field_schema if of_samples else dataset._merge_frame_field_schema
-    add({path: foo.create_field(path.split(".")[-1], t, **kwargs) for path, t in fields.items()})
+    add = dataset._merge_sample_field_schema
+    if kind == "frame_fields":
+        add = dataset._merge_frame_field_schema
+    for attempt in range(_TRIES):
+        try:
+            add({p: foo.create_field(p.split(".")[-1], t, **kwargs) for p, t in fields.items()})
+            lost = fields.keys() - _stored_fields(dataset, kind)
+            if not lost:
+                return
+            raise ValueError(
+                f"the fields {sorted(lost)} are not in the database, though they were declared: "
+                "another thread loads the dataset all the time; run the same again"
+            )
+        except ValueError:  # another thread, as of the App's server, loaded the dataset meanwhile
+            if attempt == _TRIES - 1:
+                raise
+            dataset.reload()
 
 
 def _stored_fields(dataset: fo.Dataset, kind: str) -> set[str]:

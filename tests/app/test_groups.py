@@ -172,7 +172,6 @@ def test_from_images_to_an_export_with_categories(app, scenes, tmp_path):
     wait_until(lambda: sum(pfo.list_names(dataset, FIELD).values()) == last, 30)
     page.settle()
 
-    page.open()
     page.operator("ProMerge: export pseudo-labels")
     page.fill("Where to", str(tmp_path / "out.json"))
     page.fill("Smallest mask", "0")

@@ -61,14 +61,6 @@ def test_from_images_to_a_comparison(app, photographed, fo, tmp_path):
     said.get_by_text("Decide by thumbs").click()
     said.get_by_text(f"4 of {total}, 75 % accepted", exact=True).wait_for(timeout=60_000)
     assert sorted(state for _, state, _ in decisions(dataset)) == ["accepted"] * 3 + ["rejected"]
-    said.get_by_text("Undo", exact=True).click()
-    said.get_by_text(f"0 of {total}", exact=True).wait_for(timeout=60_000)
-    assert not decisions(dataset)
-    for number in range(3):
-        mark(page, number)
-    mark(page, 3, "Alt")
-    said.get_by_text("Decide by thumbs").click()
-    said.get_by_text(f"4 of {total}, 75 % accepted", exact=True).wait_for(timeout=60_000)
     page["btn-clear-view-bar"].click()
     page["entry-counts"].get_by_text("6 samples").wait_for(timeout=60_000)
 

@@ -113,6 +113,22 @@ def test_a_process_that_declares_a_field_loses_none_of_another(fo, dataset, befo
     assert_whole(fo, dataset, "mine", "theirs")
 
 
+def test_a_field_is_kept_though_another_thread_loads_the_dataset(fo, dataset, monkeypatch):
+    """As an App's page does; FiftyOne then saves a document that the field was not added to."""
+    kind, real, loaded = fo.core.odm.DatasetDocument, fo.core.odm.DatasetDocument.reload, []
+
+    def reload(self, *fields, **options):
+        done = real(self, *fields, **options)
+        if fields and len(loaded) < 2:  # as a schema is about to be changed
+            loaded.append(fo.load_dataset(dataset.name, reload=True))
+        return done
+
+    monkeypatch.setattr(kind, "reload", reload)
+    declare_field(dataset, "mine")
+    assert len(loaded) == 2
+    assert_whole(fo, dataset, "mine")
+
+
 def test_fields_that_others_have_overwritten_come_back(fo, dataset):
     declare_field(dataset, "mine")
     everything = fo.core.odm.get_db_conn()["datasets"]
