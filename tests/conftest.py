@@ -92,6 +92,21 @@ def dataset(fo):
 
 
 @pytest.fixture
+def copy_of(fo):
+    """Copies of a dataset that was made once, deleted afterwards: ``copy_of(made)``."""
+    copies = []
+
+    def copy(made):
+        copies.append(made.clone())
+        return copies[-1]
+
+    yield copy
+    for each in copies:
+        if not each.deleted:
+            each.delete()
+
+
+@pytest.fixture
 def fill_up(fo):
     """Fills the document of a sample but for some bytes: ``fill_up(dataset, sample, room)``."""
     import bson

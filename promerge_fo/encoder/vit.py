@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from promerge_fo.encoder.base import Encoder, Facet, Precision, Resize, ResizeMode
 from promerge_fo.encoder.blocks import POST_NORM, PRE_NORM, Facets, Trunk, dino_positions
@@ -380,8 +381,26 @@ def require_model(name: str) -> None:
         )
 
 
+class _Unfilled(TorchFunctionMode):
+    """Layers are made without random values, which take longer than the weights that follow."""
+
+    _RANDOM = frozenset(
+        {
+            torch.Tensor.uniform_, torch.Tensor.normal_, torch.Tensor.erfinv_,
+            nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_,
+        }
+    )  # fmt: skip
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in self._RANDOM:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def _create(name: str) -> Any:
-    """A timm vision transformer with random weights, for images of any size."""
+    """A timm vision transformer, for images of any size; its weights are still to be loaded."""
     require_model(name)
     timm = import_timm()
     from timm.layers import PatchEmbed
@@ -389,7 +408,8 @@ def _create(name: str) -> Any:
     from timm.models.vision_transformer import VisionTransformer
 
     try:
-        model = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True)
+        with _Unfilled():
+            model = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True)
     except TypeError:  # an argument that only vision transformers take
         model = None
     if not isinstance(model, (VisionTransformer, Eva)):

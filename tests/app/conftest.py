@@ -111,22 +111,29 @@ def server(plugin) -> Iterator[str]:
     service.stop()
 
 
-@pytest.fixture
-def segmented(fo, dataset, photographs, plugin):
-    """The photographs with masks."""
+@pytest.fixture(scope="session")
+def made(fo, photographs):
+    """What ``segmented`` copies."""
     from promerge_fo import dataset as pfo
     from promerge_fo.config import ProMergeConfig
 
     model = pfo.load_model(
         encoder="texture", config=ProMergeConfig(image_size=160, min_refined_iou=0)
     )
+    dataset = fo.Dataset()
     dataset.add_samples([fo.Sample(filepath=path) for path in photographs])
     dataset.apply_model(model, label_field="promerge", batch_size=4, num_workers=0)
     return dataset
 
 
 @pytest.fixture
-def app(dataset, server, browser, request):
+def segmented(made, copy_of, plugin):
+    """The photographs with masks."""
+    return copy_of(made)
+
+
+@pytest.fixture
+def app(dataset, copy_of, server, browser, request):
     """Opens the App on a dataset: ``app(dataset)`` gives the page."""
     window = browser.window()
     if TRACE:

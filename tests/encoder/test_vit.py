@@ -94,6 +94,13 @@ def test_features_are_those_of_dinos_own_code(dino_checkpoint, facet, other):
         assert relative(ours, torch.from_numpy(golden[name[0]].astype(np.float32))) < 1e-3
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_no_random_weights_are_made_for_those_that_are_loaded(checkpoint, name):
+    path, before = checkpoint(name), torch.get_rng_state()
+    load(lambda _: path, name)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_dinos_positions_are_untouched_at_the_size_of_pretraining(checkpoint):
     name = "vit_small_patch16_224.dino"
     encoder = load(checkpoint, name, image_size=224)

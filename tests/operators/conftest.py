@@ -126,16 +126,23 @@ def launch():
     return do
 
 
-@pytest.fixture
-def segmented(fo, dataset, photographs):
-    """Photographs with masks of two settings and a ground truth, which is one of them."""
+@pytest.fixture(scope="session")
+def made(fo, photographs):
+    """What ``segmented`` copies."""
     from promerge_fo.config import ProMergeConfig
     from promerge_fo.dataset.runs.model import load_model
     from promerge_fo.dataset.runs.segment import segment_dataset
 
+    dataset = fo.Dataset()
     dataset.add_samples([fo.Sample(filepath=path) for path in photographs])
     for field, config in (("promerge", {}), ("unfiltered", {"filtering": "none"})):
         model = load_model(config=ProMergeConfig(image_size=96, **config), encoder="texture")
         segment_dataset(dataset, model, field)
     dataset.clone_sample_field("promerge", "ground_truth")
     return dataset
+
+
+@pytest.fixture
+def segmented(made, copy_of):
+    """Photographs with masks of two settings and a ground truth, which is one of them."""
+    return copy_of(made)
