@@ -183,7 +183,7 @@ def test_memory_does_not_grow_with_the_number_of_images(images):
 
     peak(50)
     # a busy machine may have more images under way at once in one of the runs; growth is in each
-    assert min(peak(400) / peak(50) for _ in range(3)) < 1.3
+    assert any(peak(400) < 1.3 * peak(50) for _ in range(3))
 
 
 def test_a_gpu_refines_batches_and_gives_the_same_masks(pipeline, images, tmp_path, monkeypatch):
