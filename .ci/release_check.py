@@ -133,9 +133,12 @@ def _python(folder: Path) -> Path:
 
 def build(place: Path) -> list[Path]:
     """An sdist, and a wheel that is built from it, whose metadata are in order."""
+    source = place / "source"  # a copy: the tree may be installed in the meantime
+    no_source = shutil.ignore_patterns(".*venv*", ".git", "build", "*.egg-info", ".*_cache")
+    shutil.copytree(ROOT, source, ignore=no_source)
     python = _python(place / "tools")
     _run(python, "-m", "pip", "install", "--quiet", "build", "twine")
-    _run(python, "-m", "build", "--outdir", place / "dist", ROOT)
+    _run(python, "-m", "build", "--outdir", place / "dist", source)
     made = sorted((place / "dist").iterdir())
     _run(python, "-m", "twine", "check", "--strict", *made)
     return made

@@ -14,7 +14,9 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from promerge_fo import dataset as pfo
+from promerge_fo.dataset.exchange.entries import Images
 from promerge_fo.dataset.exchange.image_index import ImageIndex
+from tests.dataset.exchange.test_predictions_fuzz import take_in
 
 
 def results_of(samples, path: Path) -> list[dict]:
@@ -446,13 +448,17 @@ def test_malformed_entries_are_named_and_the_others_stored(scenes, results, stor
     assert "19 malformed (" in str(report)
 
 
-def test_values_of_every_depth(scenes, results, store):
-    good = json.dumps(results[0])
-    for depth in (*range(1, 1200, 37), *range(850, 1000)):
+def test_values_of_every_depth(scenes, results, store, tmp_path):
+    good, stored = json.dumps(results[0]), range(1, 1200, 37)
+    path, images = tmp_path / "deep.json", Images(scenes, None)
+    for depth in (*stored, *range(850, 1000)):
         deep = "[" * depth + "]" * depth
         entry = f'{{"image_id": 1, "score": {deep}, "bbox": [0, 0, 1, 1], "other": {deep}}}'
+        path.write_text(f"[{good}, {entry}]")
         try:
-            report = store(f"[{good}, {entry}]")
+            report = (
+                store(path.read_text()) if depth in stored else take_in(path, images, scenes)[0]
+            )
         except ValueError as error:
             assert depth > 500 and "nested too deep" in str(error)
         else:
