@@ -45,7 +45,7 @@ def cloud(n, d, spread, seed=0):
     return (np.random.default_rng(seed).standard_normal((d, n)) * spread).astype(np.float32)
 
 
-@pytest.mark.parametrize("d", [2, 3, 5])  # two of them are the CRF's; each is compiled apart
+@pytest.mark.parametrize("d", [1, 2, 3, 5, 7])
 def test_every_point_lies_in_its_simplex(d):
     lattice = build_lattice(cloud(500, d, 4))
     assert lattice.vertices.shape == lattice.weights.shape == (500, d + 1)
