@@ -146,10 +146,10 @@ def _measure(
     seconds = time.perf_counter() - started
     masks = read_masks(dataset, field)
     group_of = dict(zip(masks.ids.tolist(), masks.groups.tolist(), strict=True))
-    matched = sorted(truth)
+    matched = list(truth)  # as the images come: ids, which are random, order nothing
     classes = np.array([truth[i] for i in matched])
     found = np.array([str(group_of[i]) for i in matched])
-    usable = sorted(colours)
+    usable = list(colours)
     clusters = KMeans(len(groups), n_init=10, random_state=0).fit_predict(
         np.array([colours[i] for i in usable])
     )
