@@ -57,13 +57,17 @@ class GroupsPanel(Panel):
     )
 
     def on_load(self, ctx: Any) -> None:
-        ctx.panel.set_state("label_field", review.settings_of(ctx)["label_field"])
-        ctx.panel.set_state("first", next(iter(ORDERS)))
-        ctx.panel.set_state("found", None)
-        ctx.panel.set_state("shown", PAGE)
+        """Begin with a dataset; or go on with it, where another tab had hidden the panel."""
+        dataset = getattr(ctx.dataset, "name", None)
+        if ctx.panel.get_state("dataset") != dataset:
+            ctx.panel.set_state("dataset", dataset)
+            ctx.panel.set_state("label_field", review.settings_of(ctx)["label_field"])
+            ctx.panel.set_state("first", next(iter(ORDERS)))
+            ctx.panel.set_state("found", None)
+            ctx.panel.set_state("shown", PAGE)
         self.count(ctx)
 
-    on_change_dataset = on_load
+    on_change_dataset = on_load  # which FiftyOne calls for a panel that comes back, too
 
     def count(self, ctx: Any) -> None:
         """List the groups again, with pictures of their typical masks."""
@@ -103,12 +107,14 @@ class GroupsPanel(Panel):
     def open_group(self, ctx: Any) -> None:
         """Show the masks of a group in the grid."""
         ctx.panel.set_state("group", ctx.params["group"])
-        self._open(ctx)
+        self._show(ctx)
+        ctx.ops.open_panel("Samples")  # the grid, where the panel hides it
 
     @told
     def reopen(self, ctx: Any) -> None:
         """Another order was chosen."""
-        self._open(ctx)
+        self._show(ctx)
+        ctx.ops.open_panel("Samples")
 
     @told
     def split(self, ctx: Any) -> None:
@@ -116,7 +122,7 @@ class GroupsPanel(Panel):
 
         parts = split_group(ctx.dataset, _field(ctx), ctx.panel.get_state("group"))
         self._changed(ctx, " and ".join(map(str, parts)))
-        self._open(ctx)
+        self._show(ctx)
 
     @told
     def merge(self, ctx: Any) -> None:
@@ -127,7 +133,7 @@ class GroupsPanel(Panel):
             raise ValueError("Choose the other group to merge with")
         self._changed(ctx, str(merge_groups(ctx.dataset, _field(ctx), [group, other])))
         ctx.panel.set_state("other", None)
-        self._open(ctx)
+        self._show(ctx)
 
     @told
     def name_group(self, ctx: Any) -> None:
@@ -136,7 +142,6 @@ class GroupsPanel(Panel):
         name, group = _name(ctx), ctx.panel.get_state("group")
         count = name_groups(ctx.dataset, _field(ctx), name, [group])
         self._changed(ctx, f"{count:,} masks are named {name!r}")
-        self._open(ctx)
 
     @told
     def name_selected(self, ctx: Any) -> None:
@@ -193,7 +198,8 @@ class GroupsPanel(Panel):
             raise ValueError("There is no name to take back")
         self._changed(ctx, f"{count:,} masks have their former names")
 
-    def _open(self, ctx: Any) -> None:
+    def _show(self, ctx: Any) -> None:
+        """Show the masks of the group in the grid."""
         from promerge_fo.dataset.classes.groups import view_group
 
         group, first = ctx.panel.get_state("group"), ctx.panel.get_state("first")
@@ -201,7 +207,6 @@ class GroupsPanel(Panel):
             ctx.panel.set_state("found", None)
             ctx.ops.clear_selected_samples()
             ctx.ops.set_view(view_group(ctx.dataset, str(_field(ctx)), group, first))
-            ctx.ops.open_panel("Samples")  # the grid, where the panel hides it
 
     def _changed(self, ctx: Any, what: str) -> None:
         review.show_changed(ctx, what)

@@ -54,7 +54,7 @@ def test_groups_are_opened_named_spread_and_taken_back(app, grouped):
     wait_until(lambda: pfo.list_names(grouped, FIELD) == {}, 30)
     page.settle()
     pfo.name_instances(grouped, FIELD, "cat", pfo.list_groups(grouped, FIELD)[1].typical[:1])
-    panel.get_by_text("50 nearest unnamed", exact=True).click()
+    show_nearest(page)
     named = panel.get_by_text("but what is selected")
     named.wait_for(timeout=30_000)
     assert pfo.list_names(grouped, FIELD) == {"cat": 1}
@@ -75,16 +75,28 @@ def scenes(fo, dataset, plugin, tmp_path):
 
 
 def clumps(page):
-    """The boxes (left, top, right, bottom) in the page of what lies together on the map."""
+    """The boxes (left, top, right, bottom) in the page of four clumps on the map, if they show."""
     box = page["panel-content-Embeddings"].locator("canvas").last.bounding_box()
     png = page.page.screenshot(clip=box)
     pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
-    points = pixels[..., 0] - pixels[..., 2] > 60  # they are orange on black
-    labels, _ = ndimage.label(ndimage.distance_transform_edt(~points) < 30)
+    points = np.ptp(pixels, axis=2) > 60  # they are orange or blue, on black
+    if page.page.get_by_placeholder("Select brain key").count():
+        points[:60] = False  # FiftyOne 1.18 has its buttons over the map
+    away = ndimage.distance_transform_edt(~points)
+    parts = (ndimage.label(away < radius) for radius in range(30, 60, 5))
+    labels = next((labels for labels, count in parts if count == 4), np.zeros_like(pixels[..., 0]))
+    found = ndimage.find_objects(labels * points)
+    x, y = box["x"], box["y"]
     return [
-        (box["x"] + x.start, box["y"] + y.start, box["x"] + x.stop, box["y"] + y.stop)
-        for y, x in ndimage.find_objects(labels)
+        (x + across.start - 12, y + down.start - 12, x + across.stop + 12, y + down.stop + 12)
+        for down, across in found
     ]
+
+
+def show_nearest(page):
+    page["panel-content-promerge_groups"].get_by_text("50 nearest unnamed", exact=True).click()
+    page.settle()
+    page["panel-tab-promerge_groups"].click()  # FiftyOne 1.18 has it behind the grid
 
 
 def draw_lasso(page, left, top, right, bottom):
@@ -121,15 +133,21 @@ def test_from_images_to_an_export_with_categories(app, scenes, tmp_path):
     panel.get_by_text("Group 1:").wait_for(timeout=30_000)
 
     # the map: a part of each clump is named, each by a lasso
-    page.page.get_by_text("promerge_map").first.click()
-    page["panel-content-Embeddings"].get_by_text(f"{total} points").wait_for(timeout=30_000)
-    page.page.get_by_text("Select", exact=True).last.click()
+    keys = page.page.get_by_placeholder("Select brain key")
+    if keys.count():  # FiftyOne 1.18
+        keys.click()
+        page.page.get_by_text("promerge_map").first.click()
+        page.page.get_by_title("Select (s)").click()
+    else:
+        page.page.get_by_text("promerge_map").first.click()
+        page["panel-content-Embeddings"].get_by_text(f"{total} points").wait_for(timeout=30_000)
+        page.page.get_by_text("Select", exact=True).last.click()
     wait_until(lambda: len(clumps(page)) == 4, 30)
     found = clumps(page)
     lassoed = page["panel-tab-embeddings"]
     for number, (left, top, right, bottom) in enumerate(found):
         draw_lasso(page, left, top, (left + right) / 2, bottom)
-        page["panel-content-Embeddings"].get_by_text("selected ·").wait_for(timeout=30_000)
+        wait_until(lambda: lassoed.inner_text().split()[-1].isdigit(), 30)
         page.settle()
         count = int(lassoed.inner_text().split()[-1])
         assert 0 < count < total / 3
@@ -152,8 +170,7 @@ def test_from_images_to_an_export_with_categories(app, scenes, tmp_path):
         before.append(sum(pfo.list_names(dataset, FIELD).values()))
         if before[-1] == total or before[-1] == sum(before[-2:-1]):
             break
-        panel.get_by_text("50 nearest unnamed", exact=True).click()
-        page.settle()
+        show_nearest(page)
         button = panel.get_by_text("but what is selected")
         if not button.count():
             break  # nothing is near enough
@@ -166,8 +183,7 @@ def test_from_images_to_an_export_with_categories(app, scenes, tmp_path):
     panel.get_by_text("Undo naming", exact=True).click()
     wait_until(lambda: sum(pfo.list_names(dataset, FIELD).values()) < last, 30)
     page.settle()
-    panel.get_by_text("50 nearest unnamed", exact=True).click()
-    page.settle()
+    show_nearest(page)
     panel.get_by_text("but what is selected").click()
     wait_until(lambda: sum(pfo.list_names(dataset, FIELD).values()) == last, 30)
     page.settle()
