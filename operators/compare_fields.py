@@ -36,11 +36,10 @@ class CompareFields(LongOperator):
             "fields",
             types.String(),
             default=rest,
-            required=True,
             label="Compared with it",
             view=menu(types.DropdownView(multiple=True), rest),
         )
-        chosen = form.ctx.params.get("fields", rest)
+        chosen = form.ctx.params.setdefault("fields", rest)
         if not chosen or not set(chosen) <= set(rest):
             form.refuse(f"Choose one or more of {rest} to compare.", "fields_refused")
         about = "tables, plots and pictures side by side; none is written if empty"

@@ -34,7 +34,7 @@ class EvaluateInstances(LongOperator):
             form.refuse("Predictions and ground truth are the same field.", "same_refused")
         form.last.pop("eval_key", None)  # it follows the field
         about = "the run's name, and that of the fields with its matches"
-        key = form.text("eval_key", "Evaluation key", about, f"eval_{predicted}", required=True)
+        key = form.text("eval_key", "Evaluation key", about, f"eval_{predicted}")
         wrong = why_no_name(key, "run")
         if wrong:
             form.refuse(wrong, "key_refused")

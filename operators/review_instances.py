@@ -51,7 +51,7 @@ class ReviewInstances(ReviewOperator):
             )
         if settings["order"] == "typicality" and settings["label_field"] in fields:
             form.attempt("order", lambda: require_groups(form.ctx.dataset, settings["label_field"]))
-        form.count("limit", "Masks on a page", required=True)
+        form.count("limit", "Masks on a page", missing="Say how many masks a page shows.")
         form.text("reviewer", "Reviewer", "your name, kept with each decision")
 
     def work(self, ctx: Any) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def _path_of(samples: Any, field: str) -> str:
 def _ask_field(form: Form, samples: Any) -> None:
     """The field for the masks, and what happens to labels that it has."""
     about = "the field that takes the masks"
-    name = form.text("label_field", "Label field", about, "promerge", required=True)
+    name = form.text("label_field", "Label field", about, "promerge")
     path, dataset = _path_of(samples, name), form.ctx.dataset
     wrong = why_no_name(name, "field")
     if wrong:

@@ -53,7 +53,7 @@ class Tune(LongOperator):
         kind, preset, _ = ask_model(form, "kept unless the images show better", with_tuned=False)
         form.choose("metric", METRICS, "Chosen by", default="AP")
         about = "of the cross-validation that says how sure the choice is"
-        folds = form.count("folds", "Folds", about, 5, min=2)
+        folds = form.count("folds", "Folds", about, 5, least=2)
         _ask_values(form, kind)
         about = f"keeps features, results and reports; {_default_folder()} if empty"
         form.folder("folder", "Folder", about)

@@ -61,17 +61,43 @@ class Form:
         return target_of(self.ctx)
 
     def text(
-        self, name: str, label: str, description: str = "", default: Any = None, **more: Any
+        self,
+        name: str,
+        label: str,
+        description: str = "",
+        default: Any = None,
+        missing: str | None = None,
+        view: types.View | None = None,
     ) -> Any:
-        """A line of text; returns what it says now."""
-        return self._add(self.inputs.str, name, label, description, default, **more)
+        """A line of text; returns what it says now.
+
+        Args:
+            name: of the input.
+            label: above it.
+            description: what it is.
+            default: what it says at first.
+            missing: what to say where it is empty; without it, it may be.
+            view: FiftyOne's view of it.
+        """
+        said = self._add(self.inputs.str, name, label, description, default, view=view)
+        if missing is not None and not said:
+            self.miss(name, missing)
+        return said
 
     def count(
-        self, name: str, label: str, description: str = "", default: int | None = None, **more: Any
+        self,
+        name: str,
+        label: str,
+        description: str = "",
+        default: int | None = None,
+        missing: str | None = None,
+        least: int = 1,
     ) -> Any:
-        """A whole number, of at least 1 unless ``min`` is given; returns what it is now."""
-        more = {"min": 1, **more}
-        return self._add(self.inputs.int, name, label, description, default, **more)
+        """A whole number; returns what it is now. The arguments are those of :meth:`text`."""
+        count = self._add(self.inputs.int, name, label, description, default, min=least)
+        if missing is not None and count is None:
+            self.miss(name, missing)
+        return count
 
     def share(
         self, name: str, label: str, description: str = "", default: float | None = None
@@ -97,8 +123,8 @@ class Form:
         candidates = (self.last.get(name), default, *known)
         first = next((value for value in candidates if value in known), None)
         add_menu(self.inputs, name, choices, label, description, first)
-        if not is_from_app(self.ctx):  # nobody sees the menu: its first choice need not be given
-            self.ctx.params.setdefault(name, first)
+        if self.ctx.params.get(name) is None:  # called from Python, or before the App has it
+            self.ctx.params[name] = first
         chosen = self.ctx.params.get(name)
         return chosen if chosen in known else first
 
@@ -148,12 +174,11 @@ class Form:
         if path and check is not None:
             self.attempt(name, lambda: check(path))
         elif not path and missing is not None:
-            self.note(f"{name}_missing", missing)
-            self._missing.append(missing)
+            self.miss(name, missing)
 
     def new_field(self, name: str, default: str) -> None:
         """The name of a new field, or of one whose labels may be replaced (``overwrite``)."""
-        field = self.text(name, "Label field", default=default, required=True)
+        field = self.text(name, "Label field", default=default)
         wrong = why_no_name(field, "field")
         if wrong:
             self.refuse(wrong, "field_refused")
@@ -208,6 +233,14 @@ class Form:
         self.inputs.view(name, types.Error(label="This does not work yet", description=text))
         self._refusals.append(text)
 
+    def miss(self, name: str, text: str) -> None:
+        """Say what is not there yet; the operator cannot run until it is.
+
+        FiftyOne's own ``required`` has a form open red.
+        """
+        self.note(f"{name}_missing", text)
+        self._missing.append(text)
+
     def warn(self, name: str, text: str, description: str = "") -> None:
         """Say what should be known before it is too late."""
         self.inputs.view(name, types.Warning(label=text, description=description))
@@ -232,7 +265,9 @@ class Form:
     ) -> Any:
         first = self.last.get(name, default)
         kind(name, label=label, description=description, default=first, **more)
-        return self.ctx.params.get(name, first)
+        if first is not None:
+            self.ctx.params.setdefault(name, first)
+        return self.ctx.params.get(name)
 
 
 def result(name: str) -> types.Property:
@@ -275,7 +310,6 @@ def add_menu(
         name,
         known,
         default=default if default in known else None,
-        required=True,
         label=label,
         description=description,
         view=menu(types.DropdownView(), choices),
@@ -290,7 +324,7 @@ def add_parameter(
     name = record["name"]
     shared = {"default": default, "label": name, "description": description}
     if record["choices"]:
-        group.enum(name, record["choices"], required=True, **shared)
+        group.enum(name, record["choices"], **shared)
     elif record["type"] == "bool":
         group.bool(name, **shared)
     else:
@@ -304,12 +338,15 @@ def target_of(ctx: Any) -> Any:
 
 
 def detection_fields(samples: Any) -> list[str]:
-    """The fields of a collection of images that hold detections; of others, none."""
+    """The fields of a collection of images that hold detections, those that runs made first.
+
+    Of other collections, none.
+    """
     if samples.media_type != fom.IMAGE:
         return []
-    return list(
-        samples.get_field_schema(ftype=fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
-    )
+    kind = {"ftype": fo.EmbeddedDocumentField, "embedded_doc_type": fo.Detections}
+    fields = samples.get_field_schema(**kind)
+    return sorted(fields, key=lambda field: not samples.has_field(f"{field}.run"))
 
 
 def why_no_name(name: str, what: str) -> str | None:

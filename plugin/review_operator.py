@@ -39,6 +39,20 @@ class ReviewOperator(BaseOperator):
         return foo.execute_operator(self.uri, {"view": samples.view()}, params=params)
 
 
+def ask_scope(form: Form, scopes: dict[str, tuple[str, str]], what: str) -> str | None:
+    """Ask which masks; returns what is chosen now.
+
+    What is narrower than the whole view is chosen at first; the whole view has to be chosen.
+    """
+    first = next((scope for scope in scopes if scope != "view"), None)
+    view = menu(types.RadioGroup(), scopes)
+    form.inputs.enum("scope", list(scopes), default=first, label=f"What to {what}", view=view)
+    chosen = form.ctx.params.get("scope") or first
+    if chosen is None:
+        form.miss("scope", f"Choose what to {what}.")
+    return chosen
+
+
 class Decision(ReviewOperator):
     """Accepts or rejects what is selected, or everything in the current view.
 
@@ -66,15 +80,7 @@ class Decision(ReviewOperator):
         if form.ctx.current_sample:
             scopes["image"] = ("Every mask of this image", "")
         scopes["view"] = ("Every mask of the current view", "")
-        first = next(iter(scopes))
-        form.inputs.enum(
-            "scope",
-            list(scopes),
-            required=True,
-            default=None if first == "view" else first,
-            label=f"What to {self.what}",
-            view=menu(types.RadioGroup(), scopes),
-        )
+        ask_scope(form, scopes, self.what)
         form.choose("label_field", review.fields_of(form.ctx, form.ctx.view), "Field")
         form.text("reviewer", "Reviewer", "your name, kept with the decision")
         form.inputs.list("ids", types.String(), view=types.HiddenView())

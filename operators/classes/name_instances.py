@@ -7,8 +7,8 @@ from typing import Any
 from fiftyone.operators import types
 
 from ... import review
-from ...forms import Form, menu
-from ...review_operator import ReviewOperator
+from ...forms import Form
+from ...review_operator import ReviewOperator, ask_scope
 
 
 class NameInstances(ReviewOperator):
@@ -41,23 +41,15 @@ class NameInstances(ReviewOperator):
         super().ask(form)
         ctx = form.ctx
         field = form.choose("label_field", review.fields_of(ctx, ctx.view), "Field")
-        form.text("name", "Name", "what the masks are, such as cat", required=True)
+        form.text("name", "Name", "such as cat", missing="Say what the masks are.")
         scopes = {}
         if review.selected(ctx, field) is not None:
             scopes["selected"] = ("What is selected", "")
         if ctx.dataset.has_field(f"{field}.detections.group"):
             scopes["group"] = ("Groups", "all masks of them, also those that are not shown")
         scopes["view"] = ("Every mask of the current view", "")
-        form.inputs.enum(
-            "scope",
-            list(scopes),
-            required=True,
-            default=next(iter(scopes)) if len(scopes) > 1 else None,
-            label="What to name",
-            view=menu(types.RadioGroup(), scopes),
-        )
-        if "group" in scopes and form.ctx.params.get("scope") == "group":
-            form.text("group", "Groups", "their numbers, such as 1, 7", required=True)
+        if ask_scope(form, scopes, "name") == "group":
+            form.text("group", "Groups", "their numbers, such as 1, 7", missing="Say which groups.")
         form.inputs.list("ids", types.String(), view=types.HiddenView())
 
     def work(self, ctx: Any) -> dict[str, int]:

@@ -105,6 +105,7 @@ class App:
         self["operators-browser-search"].fill(label)
         self["operators-browser"].get_by_text(label, exact=True).click()
         self.form.wait_for(timeout=60_000)
+        assert "Required property" not in self.form.inner_text(), "a form opens red"
         self.settle()
 
     def settle(self):

@@ -158,9 +158,8 @@ def test_the_panel_names_groups_and_selected_masks_and_takes_it_back(panel, fo, 
     view = shown(panel(PANEL, "open_group", grouped, {"group": "1"}), fo)
     assert "not empty" in said(panel(PANEL, "name_group", view))
     panel.state["name"] = "cat"
-    ctx = panel(PANEL, "name_group", view)
-    assert said(ctx) == "20 masks are named 'cat'"
-    view = shown(ctx, fo)
+    assert said(panel(PANEL, "name_group", view)) == "20 masks are named 'cat'"
+    view = shown(panel(PANEL, "open_group", grouped, {"group": "1"}), fo)
     assert set(view.values(f"{FIELD}.label")) == {"cat"}
     assert panel.state["groups"][0]["text"] == "group 1: 20 masks (20 cat)"
     panel.state["name"] = "lynx"

@@ -1,6 +1,10 @@
 """Operators that evaluate and compare."""
 
+import asyncio
+
 import pytest
+
+from tests.app.page import wait_until
 
 
 def test_a_field_is_evaluated(operator, form, segmented):
@@ -21,6 +25,22 @@ def test_a_field_is_evaluated(operator, form, segmented):
     names = set(segmented.distinct("ground_truth.detections.label"))
     assert list_evaluations(segmented)["mine"].class_figures == result["classes"]
     assert result["classes"].keys() == names != set()
+
+
+def test_a_page_that_has_not_shown_the_defaults_yet_runs_with_them(operator, segmented):
+    from fiftyone.operators.executor import execute_or_delegate_operator
+
+    from promerge_fo.dataset.evaluation.evaluate import list_evaluations
+
+    request = {
+        "dataset_name": segmented.name,
+        "params": {},
+        "selected": [],
+        "selected_labels": [],
+        "query_performance": True,
+    }
+    asyncio.run(execute_or_delegate_operator(operator("evaluate_instances").uri, request))
+    wait_until(lambda: list(list_evaluations(segmented)) == ["eval_promerge"], 60)
 
 
 @pytest.mark.parametrize(

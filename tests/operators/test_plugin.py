@@ -45,6 +45,15 @@ def test_the_plugin_s_requirements_are_the_package_s():
     assert MANIFEST["fiftyone"]["version"] == fiftyone
 
 
+def test_no_form_opens_red(operator, context, segmented):
+    page = {"selected": [], "selected_labels": [], "query_performance": True}
+    for name in MANIFEST["operators"]:
+        form = operator(name).resolve_input(context(segmented, **page))
+        required = [key for key, each in form.type.properties.items() if each.required]
+        assert required == [], name
+        assert not form.invalid or form.error_message, name
+
+
 def test_what_takes_long_is_scheduled_by_default_where_the_app_can_schedule(operator):
     long = {n for n in MANIFEST["operators"] if operator(n).config.allow_delegated_execution}
     assert {"segment_instances", "tune", "train_detector", "export_pseudo_labels"} <= long
