@@ -217,7 +217,9 @@ def _tell_cost(form: Form, samples: Any, kind: Any, preset: str, encoder: str) -
     done = _count_done(form, samples, kind, preset, encoder)
     count = max(total - done, 0)
     rate = last_rate(kind.method, encoder)
-    if rate is None:
+    if done and not count:
+        known = "'Do finished images again' does them anew"
+    elif rate is None:
         known = "this machine has not run this method with this encoder yet"
     else:
         known = f"about {duration(count / rate)} at this machine's last {rate:.2f} {units} a second"

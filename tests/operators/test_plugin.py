@@ -49,6 +49,8 @@ def test_no_form_opens_red(operator, context, segmented):
     page = {"selected": [], "selected_labels": [], "query_performance": True}
     for name in MANIFEST["operators"]:
         form = operator(name).resolve_input(context(segmented, **page))
+        if form is None:  # it only asks where something is shown
+            continue
         required = [key for key, each in form.type.properties.items() if each.required]
         assert required == [], name
         assert not form.invalid or form.error_message, name

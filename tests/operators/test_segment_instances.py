@@ -183,7 +183,7 @@ def test_the_estimate_is_of_what_is_left_and_of_images_that_could_be_read(
     added = images.add_samples([fo.Sample(filepath=str(path)) for path in broken])
     segment(images.select(added), encoder="texture", label_field="all")
     assert last_rate("promerge", "texture") == rate
-    assert cost(label_field="all").startswith("0 images of 6, as 6 are done; about ")
+    assert cost(label_field="all").startswith("0 images of 6, as 6 are done; 'Do finished")
     assert cost(label_field="all", overwrite=True).startswith("6 images; about ")
     assert cost(label_field="all", retry_failed=True).startswith("2 images of 6, as 4 are done")
     assert cost(label_field="all", preset="official").startswith("6 images; about ")
