@@ -109,13 +109,15 @@ def _check(form: Form, path: str) -> None:
     """What the export would refuse, while the user can still mend it."""
     target = absolute(path)
     require_writable(target)
-    needs_folder = (
-        form.ctx.params.get("val_fraction")
-        or form.given("images", "refer") != "refer"
-        or form.given("format", "coco") == "yolo"
-    )
+    style, images = form.given("format", "coco"), form.given("images", "refer")
+    why = {
+        "YOLO's format": style == "yolo",
+        f"Images, below, is '{images}', which": images != "refer",
+        "A share for validation": form.ctx.params.get("val_fraction"),
+    }
+    needs_folder = next((what for what, holds in why.items() if holds), None)
     if target.suffix == ".json" and needs_folder:
-        raise ValueError("A split, images and YOLO need a folder: leave out '.json'.")
+        raise ValueError(f"{needs_folder} needs a folder: leave out '.json', or choose otherwise.")
     if target.suffix == ".json" and target.exists():
         form.warn("replaces", f"{target.name} exists and is replaced")
     elif target.is_dir() and any(target.iterdir()):

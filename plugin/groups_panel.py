@@ -121,8 +121,7 @@ class GroupsPanel(Panel):
         from promerge_fo.dataset.classes.groups import split_group
 
         parts = split_group(ctx.dataset, _field(ctx), ctx.panel.get_state("group"))
-        self._changed(ctx, " and ".join(map(str, parts)))
-        self._show(ctx)
+        self._regrouped(ctx, " and ".join(map(str, parts)))
 
     @told
     def merge(self, ctx: Any) -> None:
@@ -131,17 +130,17 @@ class GroupsPanel(Panel):
         group, other = ctx.panel.get_state("group"), ctx.panel.get_state("other")
         if not other:
             raise ValueError("Choose the other group to merge with")
-        self._changed(ctx, str(merge_groups(ctx.dataset, _field(ctx), [group, other])))
+        merged = merge_groups(ctx.dataset, _field(ctx), [group, other])
         ctx.panel.set_state("other", None)
-        self._show(ctx)
+        self._regrouped(ctx, str(merged))
 
     @told
     def name_group(self, ctx: Any) -> None:
         from promerge_fo.dataset.classes.names import name_groups
 
         name, group = _name(ctx), ctx.panel.get_state("group")
-        count = name_groups(ctx.dataset, _field(ctx), name, [group])
-        self._changed(ctx, f"{count:,} masks are named {name!r}")
+        count = name_groups(ctx.view, _field(ctx), name, [group])
+        self._named(ctx, f"{count:,} masks are named {name!r}")
 
     @told
     def name_selected(self, ctx: Any) -> None:
@@ -155,7 +154,7 @@ class GroupsPanel(Panel):
             ctx.prompt("@promerge/promerge/name_instances", params, on_success=self.count)
             return
         count = name_instances(chosen.samples, str(chosen.label_field), name, chosen.ids)
-        self._changed(ctx, f"{count:,} masks are named {name!r}")
+        self._named(ctx, f"{count:,} masks are named {name!r}")
 
     @told
     def show_nearest(self, ctx: Any) -> None:
@@ -181,9 +180,8 @@ class GroupsPanel(Panel):
         found = Nearest(**ctx.panel.get_state("found")).without(ctx.selected)
         count = propagate_names(ctx.dataset, str(_field(ctx)), found)
         ctx.panel.set_state("found", None)
-        self._changed(ctx, f"{count:,} masks are named")
-        if len(found):
-            ctx.ops.set_view(view_nearest(ctx.dataset, str(_field(ctx)), found))
+        named = view_nearest(ctx.dataset, str(_field(ctx)), found) if len(found) else None
+        self._named(ctx, f"{count:,} masks are named", named)
 
     def forget_nearest(self, ctx: Any) -> None:
         ctx.panel.set_state("found", None)
@@ -196,7 +194,7 @@ class GroupsPanel(Panel):
         count = undo_names(review.undo_scope(ctx, field), field)
         if not count:
             raise ValueError("There is no name to take back")
-        self._changed(ctx, f"{count:,} masks have their former names")
+        self._named(ctx, f"{count:,} masks have their former names")
 
     def _show(self, ctx: Any) -> None:
         """Show the masks of the group in the grid."""
@@ -208,8 +206,13 @@ class GroupsPanel(Panel):
             ctx.ops.clear_selected_samples()
             ctx.ops.set_view(view_group(ctx.dataset, str(_field(ctx)), group, first))
 
-    def _changed(self, ctx: Any, what: str) -> None:
-        review.show_changed(ctx, what)
+    def _regrouped(self, ctx: Any, what: str) -> None:
+        ctx.ops.notify(what, variant="success")
+        self.count(ctx)
+        self._show(ctx)
+
+    def _named(self, ctx: Any, what: str, view: Any = None) -> None:
+        review.show_named(ctx, what, view)
         self.count(ctx)
 
     def draw(self, ctx: Any, panel: types.Object) -> None:

@@ -231,6 +231,33 @@ def show_decided(ctx: Any, what: str, is_undone: bool = False) -> bool:
 def show_changed(ctx: Any, what: str) -> None:
     """After labels were changed: say so, and show them as they are now."""
     ctx.ops.notify(what, variant="success")
-    ctx.ops.clear_selected_samples()
-    ctx.ops.clear_selected_labels()
+    _select_nothing(ctx)
     ctx.ops.reload_samples()
+
+
+def show_named(ctx: Any, what: str, view: Any = None) -> None:
+    """After masks were named: say so, and show them with their names.
+
+    The grid keeps the patches that it has at the first reload of samples. A reload of the dataset
+    shows them anew, but forgets the sidebar's filters, and would close an open image.
+
+    Args:
+        ctx: of an operator or a panel.
+        what: was done, in words.
+        view: patches to show; None keeps those that are shown.
+    """
+    if is_patches(ctx.view) and not (ctx.current_sample or ctx.request_params.get("filters")):
+        ctx.ops.notify(what, variant="success")
+        _select_nothing(ctx)
+        ctx.ops.set_view(ctx.view if view is None else view)
+        ctx.ops.reload_dataset()
+    else:
+        show_changed(ctx, what)
+
+
+def _select_nothing(ctx: Any) -> None:
+    """What is drawn twice at once may lose its masks, so only where there is a need."""
+    if ctx.selected:
+        ctx.ops.clear_selected_samples()
+    if ctx.selected_labels:
+        ctx.ops.clear_selected_labels()

@@ -70,5 +70,5 @@ class NameInstances(ReviewOperator):
                     'the current view (scope "view")'
                 )
             count = name_instances(chosen.samples, str(chosen.label_field), name, chosen.ids)
-        review.show_changed(ctx, f"{count:,} masks are named {name.strip()!r}")
+        review.show_named(ctx, f"{count:,} masks are named {name.strip()!r}")
         return {"named": count}

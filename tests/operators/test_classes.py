@@ -158,7 +158,9 @@ def test_the_panel_names_groups_and_selected_masks_and_takes_it_back(panel, fo, 
     view = shown(panel(PANEL, "open_group", grouped, {"group": "1"}), fo)
     assert "not empty" in said(panel(PANEL, "name_group", view))
     panel.state["name"] = "cat"
-    assert said(panel(PANEL, "name_group", view)) == "20 masks are named 'cat'"
+    ctx = panel(PANEL, "name_group", view)
+    assert said(ctx) == "20 masks are named 'cat'"
+    assert "reload_dataset" in asked(ctx), "the patches that are shown keep their old names"
     view = shown(panel(PANEL, "open_group", grouped, {"group": "1"}), fo)
     assert set(view.values(f"{FIELD}.label")) == {"cat"}
     assert panel.state["groups"][0]["text"] == "group 1: 20 masks (20 cat)"

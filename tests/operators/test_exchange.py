@@ -88,9 +88,9 @@ def test_names_become_classes(operator, form, segmented, tmp_path):
     [
         ({}, "Say where to"),
         ({"path": "labels.json"}, "no absolute path"),
-        ({"path": "/nowhere/labels.json", "val_fraction": 0.2}, "need a folder"),
-        ({"path": "/nowhere/labels.json", "format": "yolo"}, "need a folder"),
-        ({"path": "/nowhere/labels.json", "images": "copy"}, "need a folder"),
+        ({"path": "/nowhere/labels.json", "val_fraction": 0.2}, "needs a folder"),
+        ({"path": "/nowhere/labels.json", "format": "yolo"}, "needs a folder"),
+        ({"path": "/nowhere/labels.json", "images": "copy"}, "needs a folder"),
     ],
 )
 def test_wrong_exports_are_refused_with_words(operator, form, segmented, params, words):

@@ -250,6 +250,10 @@ def embed_instances(
             "field or view"
         )
     dataset = root_dataset(samples)
+    if (encoder, facet, block, overwrite) == (None, None, None, False):
+        done = _complete(samples, label_field)
+        if done is not None:  # without the encoder, whose weights may lie elsewhere
+            return done
     if not isinstance(encoder, Encoder):
         settings = _settings(dataset, label_field, encoder, facet, block)
         encoder = load_encoder(checkpoint=checkpoint, device=device, **settings)
@@ -290,15 +294,8 @@ def complete_embeddings(
         progress: see :data:`promerge_fo.progress.ShowProgress`.
     """
     started = time.perf_counter()
-    drop_lost_companions()
-    forget_lost_samples(samples, label_field)
     dataset, source = root_dataset(samples), pipeline.encoder.embedding_identity()
-    made_by, todo, skipped = run_hash(source), [], 0
-    for image in current_vectors(samples, label_field):
-        is_done = image.made_by == made_by and len(image.labels) == image.total
-        if image.total and (overwrite or not is_done):
-            todo.append(image.sample_id)
-        skipped += bool(image.total and is_done and not overwrite)
+    todo, skipped = _left(samples, label_field, None if overwrite else run_hash(source))
     counts, failed = Counter[str](), {}
     with progress_bar(progress, len(todo)) as bar:
         images = _embed(dataset, label_field, pipeline, todo, batch_size) if todo else ()
@@ -315,6 +312,39 @@ def complete_embeddings(
             write_embeddings(dataset, label_field, source, done)
     seconds = time.perf_counter() - started
     return EmbedReport(**counts, skipped=skipped, failed=failed, seconds=seconds, source=source)
+
+
+def _left(samples: Any, label_field: str, made_by: str | None) -> tuple[list[ObjectId], int]:
+    """The images with masks that lack a vector of a source, and how many lack none.
+
+    Vectors of samples that are gone go, too.
+    """
+    drop_lost_companions()
+    forget_lost_samples(samples, label_field)
+    left, done = [], 0
+    for image in current_vectors(samples, label_field):
+        if image.total:
+            if (
+                made_by is not None
+                and image.made_by == made_by
+                and len(image.labels) == image.total
+            ):
+                done += 1
+            else:
+                left.append(image.sample_id)
+    return left, done
+
+
+def _complete(samples: Any, label_field: str) -> EmbedReport | None:
+    """The report on a field whose masks all have vectors, of one source; else None."""
+    started, sources = time.perf_counter(), sources_of(root_dataset(samples), label_field)
+    if len(sources) != 1:
+        return None
+    ((made_by, source),) = sources.items()
+    left, skipped = _left(samples, label_field, made_by)
+    if left:
+        return None
+    return EmbedReport(skipped=skipped, seconds=time.perf_counter() - started, source=source)
 
 
 class _Image:

@@ -57,6 +57,23 @@ def expected_means(encoder, sample):
     return means
 
 
+def test_where_all_masks_have_theirs_the_encoder_s_weights_are_not_needed(
+    embedded, encoder, monkeypatch
+):
+    def load_encoder(**settings):
+        raise OSError("the weights could not be had")
+
+    monkeypatch.setattr("promerge_fo.dataset.classes.embeddings.load_encoder", load_encoder)
+    report = embed_instances(embedded, FIELD)
+    assert (report.masks, report.skipped) == (0, 9)
+    assert report.source == encoder.embedding_identity()
+    with pytest.raises(OSError, match="could not be had"):
+        embed_instances(embedded, FIELD, overwrite=True)
+    embedded.set_values(f"{FIELD}.detections.bounding_box", [[[0, 0, 0.5, 0.5]]] * 9)
+    with pytest.raises(OSError, match="could not be had"):
+        embed_instances(embedded, FIELD)
+
+
 def test_a_mean_weighs_each_patch_by_the_pixels_that_the_mask_has_of_it():
     import torch
 
