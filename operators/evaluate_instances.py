@@ -44,7 +44,7 @@ class EvaluateInstances(LongOperator):
             form.refuse(f"There is a field {key!r}; take another key.", "key_refused")
 
         about = "against the predictions of the same name; the matches stay those of all labels"
-        form.tick("classwise", "Also measure each class of the ground truth", about)
+        form.tick("classwise", "Also measure each class of the ground truth", about, keep=True)
 
     def about(self, ctx: Any) -> str:
         return f"{ctx.params['pred_field']} against {ctx.params['gt_field']}"

@@ -31,7 +31,7 @@ class ImportPredictions(LongOperator):
             _require_file,
         )
         about = "as the predictions say otherwise, or fg"
-        form.tick("class_names", "Name labels by the categories of that file", about)
+        form.tick("class_names", "Name labels by the categories of that file", about, keep=True)
         form.new_field("label_field", "predictions")
         form.share("min_score", "Lowest score")
         form.count("top_k", "At most so many an image")

@@ -177,7 +177,7 @@ def _ask_field(form: Form, samples: Any) -> None:
 
 def _ask_parameters(form: Form, kind: Any, preset: str) -> None:
     """All parameters, in groups, as the preset has them."""
-    if not form.tick("show_parameters", "Show all parameters"):
+    if not form.tick("show_parameters", "Show all parameters", keep=True):
         return
     start = start_of(form.ctx, kind, preset)
     values = start.to_dict()
@@ -190,7 +190,7 @@ def _ask_parameters(form: Form, kind: Any, preset: str) -> None:
         for name in own:
             record = records[name]
             add_parameter(group, record, f"{record['meaning']} ({record['source']})", values[name])
-    form.inputs.define_property(_group_of(kind, preset), group)
+    form.group(_group_of(kind, preset), group)
     changes = _changes(form.ctx.params, kind, preset)
     form.attempt("parameters", lambda: start.replace(**changes))
 

@@ -104,7 +104,7 @@ def _ask_paths(form: Form) -> None:
         last_settings(form.ctx, "@promerge/promerge/export_pseudo_labels").get("path"),
     )
     about = "the categories of an export with classes; all masks are of one class otherwise"
-    form.tick("classes", "Learn classes", about)
+    form.tick("classes", "Learn classes", about, keep=True)
     about = "empty for an export, which knows its own"
     form.path("image_root", "Folder of the images", about)
     form.path(
@@ -133,7 +133,7 @@ def _check_folder(path: str) -> None:
 
 def _ask_settings(form: Form) -> None:
     """All settings, as the paper's are for the size of the batch."""
-    shown = form.tick("show_settings", "Show all settings")
+    shown = form.tick("show_settings", "Show all settings", keep=True)
     if not shown and not filled(form.ctx.params, "settings", "checkpoint_every", "pictures_every"):
         return  # from Python, some may be given
     group = types.Object()
@@ -145,7 +145,7 @@ def _ask_settings(form: Form) -> None:
         is_flag = isinstance(value, bool)
         text = f"{record['meaning']}; {record['source']} ({value if is_flag else f'{value:g}'})"
         add_parameter(group, record, text, value if is_flag else None)
-    form.inputs.define_property("settings", group)
+    form.group("settings", group)
     form.count("checkpoint_every", "Iterations between two checkpoints (5000)")
     form.count("pictures_every", "Iterations between two looks at predictions (1000)")
 

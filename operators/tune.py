@@ -110,7 +110,7 @@ def _ask_values(form: Form, kind: Any) -> None:
     """The values to try of each parameter."""
     from promerge_fo.dataset.experiments.settings import SEARCH
 
-    shown = form.tick("show_parameters", "Show all parameters")
+    shown = form.tick("show_parameters", "Show all parameters", keep=True)
     group = types.Object()
     for record in kind.describe():
         values = SEARCH[kind].get(record["name"], [])
@@ -121,7 +121,7 @@ def _ask_values(form: Form, kind: Any) -> None:
                 label=record["name"],
                 description=f"{record['meaning']}; values with commas, or none",
             )
-    form.inputs.define_property(_group_of(kind), group)
+    form.group(_group_of(kind), group)
 
 
 def _group_of(kind: Any) -> str:

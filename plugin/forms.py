@@ -105,10 +105,28 @@ class Form:
         """A number in [0, 1]; returns what it is now."""
         return self._add(self.inputs.float, name, label, description, default, min=0, max=1)
 
-    def tick(self, name: str, label: str, description: str = "") -> bool:
-        """A box that is empty at first; returns whether it is ticked."""
-        self.inputs.bool(name, default=False, label=label, description=description)
-        return bool(self.ctx.params.get(name))
+    def tick(self, name: str, label: str, description: str = "", keep: bool = False) -> bool:
+        """A box that is empty at first; returns whether it is ticked.
+
+        Args:
+            name: of the input.
+            label: beside the box.
+            description: what it does.
+            keep: whether it is ticked as it was the last time: for settings, not for consent.
+        """
+        first = keep and bool(self.last.get(name))
+        self.inputs.bool(name, default=first, label=label, description=description)
+        return bool(self.ctx.params.setdefault(name, first))
+
+    def group(self, name: str, inputs: types.Object) -> None:
+        """Inputs under a name of their own, which start from what was given the last time."""
+        given = self.last.get(name) or {}
+        kept = {key: value for key, value in given.items() if key in inputs.properties}
+        for key, value in kept.items():
+            inputs.properties[key].default = value
+        self.inputs.define_property(name, inputs)
+        if kept:
+            self.ctx.params[name] = {**kept, **(self.ctx.params.get(name) or {})}
 
     def choose(
         self,

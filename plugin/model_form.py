@@ -90,7 +90,7 @@ def ask_model(
                 "otherwise, thresholds are chosen on 32 of the images, without labels, where the "
                 "paper's do not suit the encoder"
             )
-            form.tick("no_calibrate", "Keep the paper's thresholds", about)
+            form.tick("no_calibrate", "Keep the paper's thresholds", about, keep=True)
         form.choose("precision", PRECISIONS, "Precision", "of the encoder", "fp32")
     form.choose("resize", RESIZES, "Resize images", default="square")
     form.choose("device", DEVICES, "Device", "that the encoder runs on", AUTO)
@@ -117,7 +117,8 @@ def ask_encoder(form: Form, otherwise: str) -> str | None:
 def ask_embedding(form: Form) -> None:
     """Ask whether masks also get embeddings (``embed``), and of which features."""
     about = "a vector for each mask, made in the same pass, to map, group and name masks by"
-    if form.tick("embed", "Embed the masks", about) and form.given("encoder") != "texture":
+    embeds = form.tick("embed", "Embed the masks", about, keep=True)
+    if embeds and form.given("encoder") != "texture":
         about = "which features embeddings are made of"
         form.choose(
             "embed_facet",

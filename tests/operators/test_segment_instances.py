@@ -254,12 +254,32 @@ def test_settings_are_remembered_in_the_app_alone(operator, form, from_app, imag
     assert images.has_field("python")
     assert form(segment, images).type.properties["label_field"].default == "promerge"
     assert from_app(segment, images, **RUN, **params).state == "done"
-    properties = form(segment, images).type.properties
+    offered = form(segment, images)
+    properties = offered.type.properties
     assert properties["label_field"].default == "mine"
     assert properties["preset"].default == "fast"
     assert properties["batch_size"].default == 3
     segment(images, **RUN)
     assert images.has_field("promerge")
+
+
+def test_parameters_are_remembered_so_that_the_same_form_goes_on(
+    operator, from_app, context, images
+):
+    segment = operator("segment_instances")
+    shown = {"show_parameters": True, "promerge_default": {"image_size": 96, "tau_b": 0.15}}
+    chosen = {"encoder": "texture", "embed": True, "overwrite": True, "drop_decisions": True}
+    assert from_app(segment, images, **shown, **chosen).state == "done"
+    page = {"selected": [], "selected_labels": [], "query_performance": True}
+    ctx = context(images, **page)
+    ctx._operator_uri = segment.uri
+    properties = segment.resolve_input(ctx).type.properties
+    group = properties["promerge_default"].type.properties
+    assert (group["image_size"].default, group["tau_b"].default) == (96, 0.15)
+    assert properties["embed"].default and properties["show_parameters"].default
+    assert not properties["overwrite"].default and not properties["drop_decisions"].default
+    assert properties["cost"].view.label.startswith("0 images of 4, as 4 are done")
+    assert ctx.params["promerge_default"] == shown["promerge_default"]
 
 
 def test_the_open_page_is_told_once_that_masks_have_colours_of_their_own(
