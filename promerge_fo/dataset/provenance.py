@@ -170,6 +170,7 @@ def list_runs(dataset: Any) -> list[str]:
     Args:
         dataset: a dataset, or a view of one.
     """
+    root_dataset(dataset)._doc.reload("runs")  # another process may have replaced a record
     infos = [dataset.get_run_info(key) for key in dataset.list_runs()]
     infos = [info for info in infos if hasattr(info.config, _MARK)]
     return [info.key for info in sorted(infos, key=lambda info: info.timestamp)]

@@ -5,6 +5,7 @@ import sys
 from datetime import datetime, timezone
 
 import pytest
+from bson import DBRef, ObjectId
 
 from promerge_fo import dataset as pfo
 from promerge_fo.config import ProMergeConfig
@@ -37,6 +38,13 @@ def test_the_same_configuration_replaces_its_record(filled, model):
     filled.apply_model(model, label_field="promerge", batch_size=1, num_workers=0)
     (key,) = pfo.list_runs(filled)
     assert pfo.load_run(filled, key)["batch_size"] == 1
+
+
+def test_a_record_that_was_replaced_while_the_dataset_was_read_is_found(filled, model):
+    (key,) = pfo.list_runs(filled)
+    filled._doc.runs[key] = DBRef("runs", ObjectId())  # what FiftyOne read between the two writes
+    assert pfo.list_runs(filled) == [key]
+    assert pfo.load_run(filled, key)["run_hash"] == model.hash
 
 
 def test_other_configurations_and_fields_have_their_own_records(fo, filled, model):
