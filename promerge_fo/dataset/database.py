@@ -81,6 +81,7 @@ __all__ = [
     "replaced_run",
     "retry_while_unreachable",
     "room_left",
+    "reload_runs",
     "root_dataset",
     "set_all",
     "similarity_backend",
@@ -149,6 +150,11 @@ if (_warning := untested(fo.__version__)) is not None:
 def root_dataset(samples: Any) -> fo.Dataset:
     """The user's dataset behind any view, also behind patches and frames."""
     return samples._root_dataset
+
+
+def reload_runs(samples: Any) -> None:
+    """Read which runs a dataset has: another process may have replaced the record of one."""
+    root_dataset(samples)._doc.reload("runs")
 
 
 def is_patches(samples: Any) -> bool:

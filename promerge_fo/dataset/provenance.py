@@ -17,6 +17,7 @@ from promerge_fo.dataset.database import (
     changed_schema,
     frames_of,
     replaced_run,
+    reload_runs,
     root_dataset,
     store,
     update_frames,
@@ -170,7 +171,7 @@ def list_runs(dataset: Any) -> list[str]:
     Args:
         dataset: a dataset, or a view of one.
     """
-    root_dataset(dataset)._doc.reload("runs")  # another process may have replaced a record
+    reload_runs(dataset)
     infos = [dataset.get_run_info(key) for key in dataset.list_runs()]
     infos = [info for info in infos if hasattr(info.config, _MARK)]
     return [info.key for info in sorted(infos, key=lambda info: info.timestamp)]
