@@ -16,8 +16,8 @@ from fiftyone.core.runs import Run
 from promerge_fo.dataset.database import (
     changed_schema,
     frames_of,
-    replaced_run,
     reload_runs,
+    replaced_run,
     root_dataset,
     store,
     update_frames,
