@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..forms import Form
-from ..review import fields_of, settings_of, show_decided, undo_last, undo_scope
+from ..review import fields_of, settings_of, show_decided, undo_last, whole_of
 from ..review_operator import ReviewOperator
 
 
@@ -27,7 +27,7 @@ class Undo(ReviewOperator):
     def work(self, ctx: Any) -> dict[str, int]:
         field = ctx.params.get("label_field") or settings_of(ctx)["label_field"]
         in_view = ctx.params.get("scope") == "view"
-        count = undo_last(ctx, ctx.view if in_view else undo_scope(ctx, field), field)
+        count = undo_last(ctx, ctx.view if in_view else whole_of(ctx, field), field)
         if count:
             show_decided(ctx, f"{count:,} as before", is_undone=True)
         return {"undone": count}

@@ -139,7 +139,8 @@ class GroupsPanel(Panel):
         from promerge_fo.dataset.classes.names import name_groups
 
         name, group = _name(ctx), ctx.panel.get_state("group")
-        count = name_groups(ctx.view, _field(ctx), name, [group])
+        field = str(_field(ctx))
+        count = name_groups(review.whole_of(ctx, field), field, name, [group])
         self._named(ctx, f"{count:,} masks are named {name!r}")
 
     @told
@@ -191,7 +192,7 @@ class GroupsPanel(Panel):
         from promerge_fo.dataset.classes.names import undo_names
 
         field = str(_field(ctx))
-        count = undo_names(review.undo_scope(ctx, field), field)
+        count = undo_names(review.whole_of(ctx, field), field)
         if not count:
             raise ValueError("There is no name to take back")
         self._named(ctx, f"{count:,} masks have their former names")

@@ -151,10 +151,10 @@ def undo_last(ctx: Any, samples: Any, label_field: str) -> int:
     return count
 
 
-def undo_scope(ctx: Any, label_field: str) -> Any:
-    """Whose last decision is taken back: the dataset's, as it is often no longer in view.
+def whole_of(ctx: Any, label_field: str) -> Any:
+    """The whole dataset, whatever part of it is in view.
 
-    Patches of the field stand for their dataset, and have to follow.
+    Patches of the field stand for their dataset, and follow what is done to it.
     """
     shown = is_patches(ctx.view) and label_field in label_fields(ctx.view)
     return ctx.view if shown else ctx.dataset

@@ -47,7 +47,9 @@ def ask_scope(form: Form, scopes: dict[str, tuple[str, str]], what: str) -> str 
     first = next((scope for scope in scopes if scope != "view"), None)
     view = menu(types.RadioGroup(), scopes)
     form.inputs.enum("scope", list(scopes), default=first, label=f"What to {what}", view=view)
-    chosen = form.ctx.params.get("scope") or first
+    if first is not None:
+        form.ctx.params.setdefault("scope", first)
+    chosen: str | None = form.ctx.params.get("scope")
     if chosen is None:
         form.miss("scope", f"Choose what to {what}.")
     return chosen

@@ -138,7 +138,7 @@ class ReviewPanel(Panel):
 
     def take_back(self, ctx: Any) -> None:
         field = ctx.panel.get_state("label_field")
-        count = review.undo_last(ctx, review.undo_scope(ctx, field), field)
+        count = review.undo_last(ctx, review.whole_of(ctx, field), field)
         if count:
             self._decided(ctx, f"{count:,} as before", is_undone=True)
 

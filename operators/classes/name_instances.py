@@ -7,7 +7,7 @@ from typing import Any
 from fiftyone.operators import types
 
 from ... import review
-from ...forms import Form
+from ...forms import Form, is_from_app
 from ...review_operator import ReviewOperator, ask_scope
 
 
@@ -59,7 +59,8 @@ class NameInstances(ReviewOperator):
         name, scope = str(ctx.params.get("name") or ""), ctx.params.get("scope", "selected")
         if scope == "group":
             groups = [each.strip() for each in str(ctx.params.get("group") or "").split(",")]
-            count = name_groups(ctx.view, field, name, groups)
+            target = review.whole_of(ctx, field) if is_from_app(ctx) else ctx.view
+            count = name_groups(target, field, name, groups)
         else:
             chosen = review.selected(ctx, field)
             if scope == "view":

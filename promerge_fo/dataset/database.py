@@ -28,7 +28,7 @@ import fiftyone.core.frame as fofr
 import fiftyone.core.odm as foo
 import fiftyone.core.sample as fos
 import fiftyone.core.utils as fou
-from bson import ObjectId
+from bson import DBRef, ObjectId
 from fiftyone.core.odm.runs import RunDocument
 from fiftyone.core.runs import BaseRun
 from fiftyone.core.video import FramesView
@@ -57,6 +57,7 @@ __all__ = [
     "chosen_labels",
     "collection_of",
     "companion",
+    "complete_runs",
     "database_time",
     "dataset_id",
     "dataset_name",
@@ -77,7 +78,6 @@ __all__ = [
     "merge_updates",
     "propagate",
     "reasons_of_fiftyone",
-    "reload_runs",
     "reload_samples",
     "replaced_run",
     "retry_while_unreachable",
@@ -150,11 +150,6 @@ if (_warning := untested(fo.__version__)) is not None:
 def root_dataset(samples: Any) -> fo.Dataset:
     """The user's dataset behind any view, also behind patches and frames."""
     return samples._root_dataset
-
-
-def reload_runs(samples: Any) -> None:
-    """Read which runs a dataset has: another process may have replaced the record of one."""
-    root_dataset(samples)._doc.reload("runs")
 
 
 def is_patches(samples: Any) -> bool:
@@ -607,6 +602,13 @@ def changed_schema(samples: Any) -> Iterator[None]:
         yield
     finally:
         locks.delete_one({"_id": this, "owner": owner})
+
+
+def complete_runs(samples: Any) -> None:
+    """Read the runs of a dataset again, if another process replaced one while they were read."""
+    if any(isinstance(run, DBRef) for run in root_dataset(samples)._doc.runs.values()):
+        with changed_schema(samples):  # which reads them, while nobody writes
+            pass
 
 
 @contextmanager

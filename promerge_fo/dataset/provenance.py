@@ -15,8 +15,8 @@ from fiftyone.core.runs import Run
 
 from promerge_fo.dataset.database import (
     changed_schema,
+    complete_runs,
     frames_of,
-    reload_runs,
     replaced_run,
     root_dataset,
     store,
@@ -171,7 +171,7 @@ def list_runs(dataset: Any) -> list[str]:
     Args:
         dataset: a dataset, or a view of one.
     """
-    reload_runs(dataset)
+    complete_runs(dataset)
     infos = [dataset.get_run_info(key) for key in dataset.list_runs()]
     infos = [info for info in infos if hasattr(info.config, _MARK)]
     return [info.key for info in sorted(infos, key=lambda info: info.timestamp)]

@@ -250,7 +250,7 @@ def embed_instances(
             "field or view"
         )
     dataset = root_dataset(samples)
-    if (encoder, facet, block, overwrite) == (None, None, None, False):
+    if not overwrite and all(given is None for given in (encoder, checkpoint, facet, block)):
         done = _complete(samples, label_field)
         if done is not None:  # without the encoder, whose weights may lie elsewhere
             return done
