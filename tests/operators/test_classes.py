@@ -175,6 +175,19 @@ def test_the_panel_names_groups_and_selected_masks_and_takes_it_back(panel, fo, 
     assert said(panel(PANEL, "take_back", view)) == "There is no name to take back"
 
 
+def test_a_group_is_named_in_the_whole_dataset_whatever_is_in_view(
+    panel, operator, context, grouped
+):
+    few = grouped.limit(2)
+    panel(PANEL, "on_load", few)
+    panel.state.update(group="1", name="cat")
+    assert said(panel(PANEL, "name_group", few)) == "20 masks are named 'cat'"
+    page = {"selected": [], "selected_labels": [], "query_performance": True}
+    params = {"label_field": FIELD, "name": "dog", "scope": "group", "group": "2"}
+    operator("name_instances").execute(context(few, params, **page))
+    assert pfo.list_names(grouped, FIELD) == {"cat": 20, "dog": 20}
+
+
 def test_what_a_lasso_is_drawn_around_is_named(panel, operator, context, grouped):
     stage = "fiftyone.core.stages."
     ids = list(members(grouped, "2"))
