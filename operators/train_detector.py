@@ -95,13 +95,14 @@ def _ask_paths(form: Form) -> None:
     from promerge_fo.detector.weights import require_backbone
 
     root = form.given("image_root") or None
+    exported = last_settings(form.ctx, "@promerge/promerge/export_pseudo_labels")
     form.path(
         "annotations",
         "Pseudo-labels",
         "what 'export pseudo-labels' wrote: a .json file, or the folder",
         lambda path: find_annotations(absolute(path), root),
         "Say where the pseudo-labels are.",
-        last_settings(form.ctx, "@promerge/promerge/export_pseudo_labels").get("path"),
+        None if exported.get("format") == "yolo" else exported.get("path"),
     )
     about = "the categories of an export with classes; all masks are of one class otherwise"
     form.tick("classes", "Learn classes", about, keep=True)

@@ -147,7 +147,7 @@ def test_settings_follow_the_batch(present, operator, form, segmented, pseudo, t
 
 
 def test_an_export_from_the_form_is_what_is_trained_on(operator, from_app, segmented, tmp_path):
-    """What the last export wrote is offered."""
+    """What the last export wrote is offered, unless it is for another detector."""
     from fiftyone.operators.executor import ExecutionContext
 
     export = operator("export_pseudo_labels")
@@ -156,11 +156,16 @@ def test_an_export_from_the_form_is_what_is_trained_on(operator, from_app, segme
              "images": "refer", "format": "coco"}  # fmt: skip
     assert from_app(export, segmented, **asked).state == "done"
     train = operator("train_detector")
-    ctx = ExecutionContext(
-        operator_uri=train.uri,
-        request_params={"dataset_name": segmented.name, "params": {"start": "scratch"}},
-    )
-    assert train.resolve_input(ctx).type.properties["annotations"].default == path
+
+    def offered():
+        request = {"dataset_name": segmented.name, "params": {"start": "scratch"}}
+        ctx = ExecutionContext(operator_uri=train.uri, request_params=request)
+        return train.resolve_input(ctx).type.properties["annotations"].default
+
+    assert offered() == path
+    asked.update(format="yolo", path=str(tmp_path / "yolo"), images="link")
+    assert from_app(export, segmented, **asked).state == "done"
+    assert offered() is None
 
 
 def test_a_training_is_stopped_and_goes_on_by_the_same_form(
