@@ -5,6 +5,9 @@ import time
 
 import pytest
 
+#: What a page of the App sends with each request, and Python does not.
+PAGE = {"selected": [], "selected_labels": [], "query_performance": True}
+
 
 @pytest.fixture(scope="session")
 def operator(fo):
@@ -49,9 +52,7 @@ def from_app():
             "dataset_name": view._root_dataset.name,
             "view": view._serialize(),
             "params": params,
-            "selected": [],
-            "selected_labels": [],
-            "query_performance": True,
+            **PAGE,
         }
         ctx = ExecutionContext(
             operator_uri=operator.uri, request_params=request, executor=Executor()

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from promerge_fo import dataset as pfo
+from tests.operators.conftest import PAGE
 
 FIELD = "promerge"
 PANEL = "promerge_groups"
@@ -182,9 +183,8 @@ def test_a_group_is_named_in_the_whole_dataset_whatever_is_in_view(
     panel(PANEL, "on_load", few)
     panel.state.update(group="1", name="cat")
     assert said(panel(PANEL, "name_group", few)) == "20 masks are named 'cat'"
-    page = {"selected": [], "selected_labels": [], "query_performance": True}
     params = {"label_field": FIELD, "name": "dog", "scope": "group", "group": "2"}
-    operator("name_instances").execute(context(few, params, **page))
+    operator("name_instances").execute(context(few, params, **PAGE))
     assert pfo.list_names(grouped, FIELD) == {"cat": 20, "dog": 20}
 
 

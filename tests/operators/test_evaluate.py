@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from tests.app.page import wait_until
+from tests.operators.conftest import PAGE
 
 
 def test_a_field_is_evaluated(operator, form, segmented):
@@ -32,13 +33,7 @@ def test_a_page_that_has_not_shown_the_defaults_yet_runs_with_them(operator, seg
 
     from promerge_fo.dataset.evaluation.evaluate import list_evaluations
 
-    request = {
-        "dataset_name": segmented.name,
-        "params": {},
-        "selected": [],
-        "selected_labels": [],
-        "query_performance": True,
-    }
+    request = {"dataset_name": segmented.name, "params": {}, **PAGE}
     asyncio.run(execute_or_delegate_operator(operator("evaluate_instances").uri, request))
     wait_until(lambda: list(list_evaluations(segmented)) == ["eval_promerge"], 60)
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.operators.conftest import PAGE
+
 ROOT = Path(__file__).parents[2]
 MANIFEST = yaml.safe_load((ROOT / "fiftyone.yml").read_text())
 NAMES = [*MANIFEST["operators"], *MANIFEST["panels"]]
@@ -46,9 +48,8 @@ def test_the_plugin_s_requirements_are_the_package_s():
 
 
 def test_no_form_opens_red(operator, context, segmented):
-    page = {"selected": [], "selected_labels": [], "query_performance": True}
     for name in MANIFEST["operators"]:
-        form = operator(name).resolve_input(context(segmented, **page))
+        form = operator(name).resolve_input(context(segmented, **PAGE))
         if form is None:  # it only asks where something is shown
             continue
         required = [key for key, each in form.type.properties.items() if each.required]

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from tests.needs import need_command
+from tests.operators.conftest import PAGE
 from tests.scenes import write_clips
 
 RUN = {"encoder": "texture", "show_parameters": True, "promerge_default": {"image_size": 96}}
@@ -254,8 +255,7 @@ def test_settings_are_remembered_in_the_app_alone(operator, form, from_app, imag
     assert images.has_field("python")
     assert form(segment, images).type.properties["label_field"].default == "promerge"
     assert from_app(segment, images, **RUN, **params).state == "done"
-    offered = form(segment, images)
-    properties = offered.type.properties
+    properties = form(segment, images).type.properties
     assert properties["label_field"].default == "mine"
     assert properties["preset"].default == "fast"
     assert properties["batch_size"].default == 3
@@ -270,8 +270,7 @@ def test_parameters_are_remembered_so_that_the_same_form_goes_on(
     shown = {"show_parameters": True, "promerge_default": {"image_size": 96, "tau_b": 0.15}}
     chosen = {"encoder": "texture", "embed": True, "overwrite": True, "drop_decisions": True}
     assert from_app(segment, images, **shown, **chosen).state == "done"
-    page = {"selected": [], "selected_labels": [], "query_performance": True}
-    ctx = context(images, **page)
+    ctx = context(images, **PAGE)
     ctx._operator_uri = segment.uri
     properties = segment.resolve_input(ctx).type.properties
     group = properties["promerge_default"].type.properties
