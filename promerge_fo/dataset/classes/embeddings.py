@@ -317,21 +317,16 @@ def complete_embeddings(
 def _left(samples: Any, label_field: str, made_by: str | None) -> tuple[list[ObjectId], int]:
     """The images with masks that lack a vector of a source, and how many lack none.
 
-    Vectors of samples that are gone go, too.
+    Without a source, all of them lack one. Vectors of samples that are gone go, too.
     """
     drop_lost_companions()
     forget_lost_samples(samples, label_field)
     left, done = [], 0
     for image in current_vectors(samples, label_field):
-        if image.total:
-            if (
-                made_by is not None
-                and image.made_by == made_by
-                and len(image.labels) == image.total
-            ):
-                done += 1
-            else:
-                left.append(image.sample_id)
+        if image.total and image.made_by == made_by and len(image.labels) == image.total:
+            done += 1
+        elif image.total:
+            left.append(image.sample_id)
     return left, done
 
 
